@@ -1,0 +1,64 @@
+"""BuildRequest and BuildResult: what crosses to ``python -m packager`` and back; plus its progress lines."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hedgerow.contracts.document import Document
+from hedgerow.contracts.image import ImageKind, ModelRef, PlatformImage, Verification
+from hedgerow.contracts.model import TensorSpec
+from hedgerow.contracts.names import Digest, Name, Version
+from hedgerow.contracts.work import Problem
+
+
+class BuildModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model version laid out in ``folder`` (absolute path of this machine, read only)."""
+
+    ref: ModelRef
+    folder: str
+    inputs: list[TensorSpec] = []
+    outputs: list[TensorSpec] = []
+
+
+class BuildRequest(Document, frozen=True, kw_only=True):
+    """Everything an image is made of. Paths are absolute; ``cache`` is shared between builds, ``out`` is empty."""
+
+    name: Name
+    version: Version
+    kind: ImageKind
+    models: list[BuildModel]
+    script: str | None = None
+    source: str | None = None
+    requirements: list[str] = []
+    python_version: str = "3.11"
+    variables: dict[str, str] = {}
+    platforms: list[str] = msgspec.field(default_factory=lambda: ["linux/amd64"])
+    base: str | None = None
+    verify: bool = True
+    out: str
+    cache: str
+
+
+class BuildResult(Document, frozen=True, kw_only=True):
+    """An OCI image layout in the request's ``out`` folder; ``digest`` names its manifest (or index)."""
+
+    digest: Digest
+    media_type: str
+    size_bytes: int
+    platforms: list[PlatformImage]
+    script_digest: Digest | None = None
+    lock_digest: Digest | None = None
+    base: str | None = None
+    base_digest: Digest | None = None
+    tool_version: str
+    verification: Verification
+
+
+class ProgressLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of JSON on a worker process's stdout. The last line carries ``result`` or ``problem``."""
+
+    progress: float | None = None
+    step: str = ""
+    log: str = ""
+    result: msgspec.Raw | None = None
+    problem: Problem | None = None

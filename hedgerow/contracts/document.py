@@ -1,0 +1,76 @@
+"""How every document is written, read and compared: versioned msgspec Structs with one canonical JSON form."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from hedgerow.errors import DocumentTooNew, InvalidDocument
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True, description="RFC 3339 time with offset; written in UTC")]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A document with a schema version; readers tolerate unknown fields of later minor changes."""
+
+    schema_version: int = 1
+
+
+D = TypeVar("D", bound=msgspec.Struct)
+
+
+def encode(document: msgspec.Struct) -> bytes:
+    """Canonical JSON: keys sorted, no spaces. Equal documents give equal bytes, so bytes can be hashed and signed."""
+    return msgspec.json.encode(document, order="sorted")
+
+
+def decode(data: bytes | str, kind: type[D], *, supported: int = 1) -> D:
+    """Read a document, or raise InvalidDocument (field and value named) or DocumentTooNew."""
+    try:
+        document = msgspec.json.decode(data, type=kind)
+    except (msgspec.ValidationError, msgspec.DecodeError) as problem:
+        raise InvalidDocument(document=kind.__name__, problem=_with_value(str(problem), data)) from None
+    return _checked_version(document, supported)
+
+
+def convert(value: object, kind: type[D], *, supported: int = 1) -> D:
+    """Like :func:`decode` for values that were parsed already (TOML, YAML, rows of a database)."""
+    try:
+        document = msgspec.convert(value, type=kind, strict=True)
+    except msgspec.ValidationError as problem:
+        raise InvalidDocument(document=kind.__name__, problem=_with_value(str(problem), value)) from None
+    return _checked_version(document, supported)
+
+
+def digest_of(data: bytes) -> str:
+    """``sha256:`` + lower-case hex, the one form of digest used everywhere."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _checked_version(document: D, supported: int) -> D:
+    found = getattr(document, "schema_version", supported)
+    if found > supported:
+        raise DocumentTooNew(document=type(document).__name__, found=found, supported=supported)
+    return document
+
+
+def _with_value(problem: str, source: object) -> str:
+    """msgspec says where (``at `$.a[0].b```) but not what stood there; add the value, shortened."""
+    _, mark, path = problem.rpartition(" - at `$")
+    if not mark:
+        return problem
+    if isinstance(source, bytes | str):
+        source = msgspec.json.decode(source)
+    value: Any = source
+    for part in path.rstrip("`").replace("[", ".[").split("."):
+        if part.startswith("[") and part[1:-1].isdigit() and isinstance(value, list):
+            value = value[int(part[1:-1])]
+        elif part and isinstance(value, dict) and part in value:
+            value = value[part]
+        elif part:
+            return problem
+    shown = repr(value)
+    return f"{problem}, found {shown if len(shown) <= 80 else shown[:77] + '...'}"

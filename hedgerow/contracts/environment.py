@@ -1,0 +1,38 @@
+"""EnvironmentLock: the exact wheels of a Python environment for one platform. Written by the packager."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hedgerow.contracts.document import Document, Instant
+from hedgerow.contracts.names import Digest, Name, Version
+
+
+class LockedPackage(msgspec.Struct, frozen=True, kw_only=True):
+    """One package with every hash that the lock accepts (``sha256:…``)."""
+
+    name: str
+    version: str
+    hashes: list[str]
+
+
+class EnvironmentLock(Document, frozen=True, kw_only=True):
+    """What ``uv pip compile --generate-hashes`` decided for one Python and one platform."""
+
+    python_version: str
+    platform: str
+    requirements: list[str]
+    packages: list[LockedPackage]
+    digest: Digest
+
+
+class Environment(Document, frozen=True, kw_only=True):
+    """A registered environment version: what was asked for; locks are made per platform when an image is built."""
+
+    name: Name
+    version: Version
+    python_version: str = "3.11"
+    requirements: list[str] = []
+    variables: dict[str, str] = {}
+    digest: Digest
+    created_at: Instant

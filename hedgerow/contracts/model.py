@@ -1,0 +1,56 @@
+"""ModelManifest: what a registered model version is. Written by the registry; read by packager and runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import msgspec
+
+from hedgerow.contracts.document import Document, Instant, digest_of
+from hedgerow.contracts.names import Digest, Name, Version
+
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
+]
+# Relative, '/'-separated, without '..', '.' or empty parts; checked again wherever a path meets a file system.
+RelativePath = Annotated[str, msgspec.Meta(pattern=r"^(?!/)(?!.*(^|/)\.{0,2}(/|$))[^\x00-\x1f\\]+$(?!\n)", max_length=1024)]
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file of a model: where it stands inside the model's folder and the blob that holds its bytes."""
+
+    path: RelativePath
+    digest: Digest
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One input or output in the words of the Open Inference Protocol; -1 in ``shape`` means "any length"."""
+
+    name: str
+    datatype: Datatype
+    shape: list[int]
+
+
+class ModelManifest(Document, frozen=True, kw_only=True):
+    """A model version. ``digest`` covers the file list only, so equal content is recognised under any name."""
+
+    name: Name
+    version: Version
+    digest: Digest
+    files: list[FileEntry]
+    framework: str = "custom"
+    framework_version: str | None = None
+    description: str = ""
+    tags: dict[str, str] = {}
+    properties: dict[str, str] = {}
+    inputs: list[TensorSpec] = []
+    outputs: list[TensorSpec] = []
+    run_id: str | None = None
+    created_at: Instant
+
+
+def digest_of_files(files: Iterable[FileEntry]) -> str:
+    """Content digest of a model: canonical JSON of its files, sorted by path."""
+    return digest_of(msgspec.json.encode(sorted(files, key=lambda entry: entry.path), order="sorted"))

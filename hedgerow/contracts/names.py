@@ -1,0 +1,148 @@
+"""The grammar of names and references, and every well-known name: topics, labels, headers, environment variables.
+
+The name grammar is the common part of what OCI repositories, URL segments, MQTT topic levels and DNS-ish labels take.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from hedgerow.errors import InvalidName, InvalidReference
+
+# The lookahead refuses a trailing newline, which Python's ``$`` would let through.
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?$(?!\n)"
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$(?!\n)"
+
+Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=128)]
+Digest = Annotated[str, msgspec.Meta(pattern=DIGEST_PATTERN)]
+Version = Annotated[int, msgspec.Meta(ge=1)]
+
+_NAME = re.compile(NAME_PATTERN)
+_DIGEST = re.compile(DIGEST_PATTERN)
+
+# Identity and environment of processes that Hedgerow starts.
+ENV_URL = "HEDGEROW_URL"
+ENV_TOKEN = "HEDGEROW_TOKEN"  # noqa: S105 - a variable's name, not a secret
+ENV_WORKSPACE = "HEDGEROW_WORKSPACE"
+ENV_RUN_ID = "HEDGEROW_RUN_ID"
+ENV_OUTPUTS = "HEDGEROW_OUTPUTS"
+ENV_MODULE = "HEDGEROW_MODULE"
+ENV_TELEMETRY_URL = "HEDGEROW_TELEMETRY_URL"
+ENV_TELEMETRY_TOKEN = "HEDGEROW_TELEMETRY_TOKEN"  # noqa: S105 - a variable's name, not a secret
+
+# Labels on containers and OCI manifests.
+LABEL_WORKSPACE = "hedgerow.workspace"
+LABEL_OWNER = "hedgerow.owner"
+LABEL_MODULE = "hedgerow.module"
+LABEL_REPLICA = "hedgerow.replica"
+LABEL_IMAGE_KIND = "hedgerow.image.kind"
+
+# HTTP headers of our own.
+HEADER_IDEMPOTENCY = "idempotency-key"
+HEADER_LAST_EVENT = "last-event-id"
+
+# OCI media types. The model part uses the CNCF ModelPack types so that any OCI tool can fetch a model.
+MEDIA_OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MEDIA_OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+MEDIA_OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+MEDIA_OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+MEDIA_MODEL_MANIFEST = "application/vnd.cncf.model.manifest.v1+json"
+MEDIA_MODEL_CONFIG = "application/vnd.cncf.model.config.v1+json"
+MEDIA_MODEL_WEIGHT_TAR = "application/vnd.cncf.model.weight.v1.tar"
+MEDIA_SCORING_CONFIG = "application/vnd.hedgerow.scoring.v1.tar"
+
+# DSSE payload types of what a workspace signs.
+PAYLOAD_DESIRED_STATE = "application/vnd.hedgerow.desired-state.v1+json"
+
+
+def check_name(value: str, kind: str) -> str:
+    """Return ``value`` or raise InvalidName; ``kind`` says what it names ("model", "device", …)."""
+    if not _NAME.match(value):
+        raise InvalidName(kind=kind, value=value if len(value) <= 80 else value[:77] + "...")
+    return value
+
+
+def is_digest(value: str) -> bool:
+    return bool(_DIGEST.match(value))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """``name`` (newest), ``name:version`` or ``name@sha256:…``."""
+
+    name: str
+    version: int | None = None
+    digest: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Raises InvalidReference, or InvalidName when only the name part is wrong."""
+        name, at, digest = text.partition("@")
+        if at:
+            if not is_digest(digest):
+                raise InvalidReference(value=text)
+            return cls(check_name(name, "referenced"), digest=digest)
+        name, colon, version = text.partition(":")
+        if colon and not (version.isascii() and version.isdigit() and 0 < int(version) < 2**31):
+            raise InvalidReference(value=text)
+        return cls(check_name(name, "referenced"), version=int(version) if colon else None)
+
+    def __str__(self) -> str:
+        if self.digest:
+            return f"{self.name}@{self.digest}"
+        return self.name if self.version is None else f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True)
+class DeviceTopics:
+    """MQTT topics of one device; ``prefix`` is the workspace's own (``hedgerow/WORKSPACE``).
+
+    Up (device to hub): hello, telemetry, status. Down: welcome, desired, acks. Nothing in a topic is secret; every
+    payload is sealed (``contracts/seal.py``) or signed (``contracts/signed.py``).
+    """
+
+    prefix: str
+    device_uuid: str
+
+    def _topic(self, leaf: str) -> str:
+        return f"{self.prefix}/v1/devices/{self.device_uuid}/{leaf}"
+
+    @property
+    def hello(self) -> str:
+        return self._topic("hello")
+
+    @property
+    def telemetry(self) -> str:
+        return self._topic("telemetry")
+
+    @property
+    def status(self) -> str:
+        return self._topic("status")
+
+    @property
+    def welcome(self) -> str:
+        return self._topic("welcome")
+
+    @property
+    def desired(self) -> str:
+        return self._topic("desired")
+
+    @property
+    def acks(self) -> str:
+        return self._topic("acks")
+
+    @staticmethod
+    def uplink_filters(prefix: str) -> list[str]:
+        """Subscriptions by which a hub hears every device."""
+        return [f"{prefix}/v1/devices/+/{leaf}" for leaf in ("hello", "telemetry", "status")]
+
+    @staticmethod
+    def parse(topic: str, prefix: str) -> tuple[str, str] | None:
+        """``(device_uuid, leaf)`` of a topic below ``prefix``, or None for a foreign one."""
+        head = f"{prefix}/v1/devices/"
+        rest = topic.removeprefix(head).split("/")
+        return (rest[0], rest[1]) if topic.startswith(head) and len(rest) == 2 else None

@@ -1,0 +1,67 @@
+"""StatusReport: what a device says of itself. The way back from the agent; data, never a call."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from hedgerow.contracts.document import Document, Instant
+from hedgerow.contracts.names import Digest, Name
+
+ModuleState = Literal["pending", "starting", "running", "unhealthy", "backoff", "stopped", "failed", "exited"]
+
+
+class ModuleStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One module as the agent last saw it; ``reason`` says why it is in that state and what comes next."""
+
+    state: ModuleState
+    reason: str
+    image_digest: Digest | None = None
+    pid: int | None = None
+    address: str | None = None
+    restart_count: int = 0
+    exit_code: int | None = None
+    started_at: Instant | None = None
+    exited_at: Instant | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Something the agent decided, with its reason; kept on the device and sent along."""
+
+    at: Instant
+    module: Name | None
+    action: str
+    reason: str
+
+
+class DesiredOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the newest desired state: 200 applied, 202 being applied, 4xx refused, 500 failed (IoT Edge codes)."""
+
+    version: int
+    code: int
+    message: str
+
+
+class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The telemetry buffer in numbers."""
+
+    epoch: str
+    queued_messages: int
+    queued_bytes: int
+    dropped_messages: int
+
+
+class StatusReport(Document, frozen=True, kw_only=True):
+    """Whole state of a device; a later ``sequence`` replaces an earlier one of the same ``session``."""
+
+    device_uuid: str
+    session: str
+    sequence: int
+    reported_at: Instant
+    agent_version: str
+    boot_id: str
+    desired: DesiredOutcome
+    modules: dict[Name, ModuleStatus]
+    decisions: list[Decision] = []
+    buffer: BufferStatus | None = None
