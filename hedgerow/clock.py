@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -32,7 +34,7 @@ class SystemClock:
 
 def unix_ms(moment: datetime) -> int:
     """Milliseconds since 1970-01-01 UTC."""
-    return int(moment.timestamp() * 1000)
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> str:

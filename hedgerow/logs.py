@@ -27,9 +27,17 @@ class _JsonLines(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+# What strangers send ends up in messages: no line of theirs may look like one of ours, nor command the terminal.
+_CONTROL = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) != "\t"}
+
+
 class _TextLines(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03d %(levelname).1s [%(process)d] %(name)s - %(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = record.message.translate(_CONTROL)
+        return super().formatMessage(record)
 
 
 def set_up_logs(level: str = "info", log_format: LogFormat = "text") -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -102,5 +103,16 @@ def _from_text(text: str, hint: Any) -> object:  # noqa: ANN401 - a type hint ha
     if hint is Path:
         return Path(text)
     if hint in (int, float):
-        return hint(text)
+        return _number(text, hint)
     return text
+
+
+def _number(text: str, hint: type[int] | type[float]) -> int | float:
+    # Python's own words would repeat the text, which may be a secret.
+    try:
+        number = hint(text)
+    except ValueError:
+        raise ValueError("use a whole number" if hint is int else "use a number") from None
+    if hint is float and not math.isfinite(number):
+        raise ValueError("use a finite number")
+    return number

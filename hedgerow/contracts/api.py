@@ -8,6 +8,7 @@ import msgspec
 
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import Document, Instant
+from hedgerow.contracts.edge import DesiredState
 from hedgerow.contracts.image import ImageKind
 from hedgerow.contracts.model import FileEntry, RelativePath, TensorSpec
 from hedgerow.contracts.names import Digest, Name
@@ -125,9 +126,47 @@ class EnrolledDevice(Document, frozen=True, kw_only=True):
     config: DeviceConfig
 
 
-class StoredTelemetry(msgspec.Struct, frozen=True, kw_only=True):
-    """One telemetry message as the hub stored it; ``body`` is the module's JSON text."""
+class DeviceTwin(Document, frozen=True, kw_only=True):
+    """Answer of ``GET /devices/NAME/twin``: what the device should run beside what it says of itself."""
 
+    device: Name
+    desired: DesiredState | None = None
+    reported: StatusReport | None = None
+    seen_at: Instant | None = None
+
+
+class EdgeChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edge deployment would change on one device; ``add``, ``change`` and ``remove`` name modules."""
+
+    device: Name
+    edge_deployment: Name | None
+    add: list[Name] = []
+    change: list[Name] = []
+    remove: list[Name] = []
+    problem: str = ""
+
+
+class EdgePlan(Document, frozen=True, kw_only=True):
+    """Answer of ``PUT /edge-deployments/NAME?dry_run=true``: the devices it targets and those whose modules would change."""
+
+    targeted: list[Name]
+    changes: list[EdgeChange]
+
+
+class FleetEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a device; ``device`` is its uuid once it was deleted."""
+
+    number: int
+    at: Instant
+    device: Name
+    kind: str
+    reason: str
+
+
+class StoredTelemetry(msgspec.Struct, frozen=True, kw_only=True):
+    """One telemetry message as the hub stored it; ``body`` is the module's JSON text, ``id`` counts up as messages arrive."""
+
+    id: int = 0
     device: Name
     module: Name
     epoch: str

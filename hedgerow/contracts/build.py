@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from hedgerow.contracts.document import Document
@@ -21,7 +23,11 @@ class BuildModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildRequest(Document, frozen=True, kw_only=True):
-    """Everything an image is made of. Paths are absolute; ``cache`` is shared between builds, ``out`` is empty."""
+    """Everything an image is made of. Paths are absolute; ``cache`` is shared between builds, ``out`` is empty.
+
+    ``script`` may also be relative to ``source``. ``allowed_secrets`` are files of ``source`` (relative) that look like
+    secrets and are wanted in the image all the same; any other such file is refused.
+    """
 
     name: Name
     version: Version
@@ -29,6 +35,7 @@ class BuildRequest(Document, frozen=True, kw_only=True):
     models: list[BuildModel]
     script: str | None = None
     source: str | None = None
+    allowed_secrets: list[str] = []
     requirements: list[str] = []
     python_version: str = "3.11"
     variables: dict[str, str] = {}
@@ -55,10 +62,13 @@ class BuildResult(Document, frozen=True, kw_only=True):
 
 
 class ProgressLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of JSON on a worker process's stdout. The last line carries ``result`` or ``problem``."""
+    """One line of JSON on a worker process's stdout. The last line carries ``result`` or ``problem``.
+
+    ``result`` is the worker's own document (of the packager a BuildResult), to be read with ``document.convert``.
+    """
 
     progress: float | None = None
     step: str = ""
     log: str = ""
-    result: msgspec.Raw | None = None
+    result: dict[str, Any] | None = None
     problem: Problem | None = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
+import tomllib
 from typing import Annotated
 
 import msgspec
 
-from hedgerow.contracts.document import Document
+from hedgerow.contracts.document import Document, convert
 from hedgerow.contracts.names import Name
+from hedgerow.errors import InvalidDocument
 
 
 class TrustedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,3 +38,28 @@ class DeviceConfig(Document, frozen=True, kw_only=True):
     def key_bytes(self) -> bytes:
         """The 32-byte device key."""
         return base64.b64decode(self.device_key, validate=True)
+
+
+def to_toml(config: DeviceConfig) -> str:
+    """The text of ``device.toml``."""
+    plain = msgspec.to_builtins(config)
+    tags, keys = plain.pop("tags"), plain.pop("trusted_keys")
+    lines = ["# Made by `hedgerow device enroll`. Holds this device's key: keep it secret."]
+    lines += [f"{name} = {_quoted(value)}" for name, value in plain.items()]
+    lines += ["", "[tags]", *(f"{_quoted(name)} = {_quoted(value)}" for name, value in tags.items())]
+    for key in keys:
+        lines += ["", "[[trusted_keys]]", *(f"{name} = {_quoted(value)}" for name, value in key.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(value: object) -> str:
+    """JSON's escapes are a subset of TOML's, but for surrogate pairs (so: no ASCII-only) and DEL (which TOML forbids bare)."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def from_toml(text: str) -> DeviceConfig:
+    """Read ``device.toml``; raises InvalidDocument, DocumentTooNew."""
+    try:
+        return convert(tomllib.loads(text), DeviceConfig)
+    except tomllib.TOMLDecodeError as problem:
+        raise InvalidDocument(document="device.toml", problem=str(problem)) from None

@@ -21,6 +21,9 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
 D = TypeVar("D", bound=msgspec.Struct)
 
+# Bytes that are no UTF-8 and text with half a surrogate pair come out of the JSON parser as UnicodeError.
+_UNREADABLE = (msgspec.ValidationError, msgspec.DecodeError, UnicodeError, RecursionError)
+
 
 def encode(document: msgspec.Struct) -> bytes:
     """Canonical JSON: keys sorted, no spaces. Equal documents give equal bytes, so bytes can be hashed and signed."""
@@ -28,21 +31,19 @@ def encode(document: msgspec.Struct) -> bytes:
 
 
 def decode(data: bytes | str, kind: type[D], *, supported: int = 1) -> D:
-    """Read a document, or raise InvalidDocument (field and value named) or DocumentTooNew."""
+    """Read a document, or raise InvalidDocument (field and value named) or DocumentTooNew; never anything else."""
     try:
-        document = msgspec.json.decode(data, type=kind)
-    except (msgspec.ValidationError, msgspec.DecodeError) as problem:
-        raise InvalidDocument(document=kind.__name__, problem=_with_value(str(problem), data)) from None
-    return _checked_version(document, supported)
+        return _checked_version(msgspec.json.decode(data, type=kind), supported)
+    except _UNREADABLE as problem:
+        raise _refusal(problem, kind, _parsed(data), supported) from None
 
 
 def convert(value: object, kind: type[D], *, supported: int = 1) -> D:
     """Like :func:`decode` for values that were parsed already (TOML, YAML, rows of a database)."""
     try:
-        document = msgspec.convert(value, type=kind, strict=True)
-    except msgspec.ValidationError as problem:
-        raise InvalidDocument(document=kind.__name__, problem=_with_value(str(problem), value)) from None
-    return _checked_version(document, supported)
+        return _checked_version(msgspec.convert(value, type=kind, strict=True), supported)
+    except _UNREADABLE as problem:
+        raise _refusal(problem, kind, value, supported) from None
 
 
 def digest_of(data: bytes) -> str:
@@ -57,13 +58,28 @@ def _checked_version(document: D, supported: int) -> D:
     return document
 
 
+def _refusal(problem: Exception, kind: type[msgspec.Struct], source: object, supported: int) -> InvalidDocument | DocumentTooNew:
+    """Why a document cannot be read. A newer one may lack our fields, so its version is looked at before its shape."""
+    version = source.get("schema_version") if isinstance(source, dict) else None
+    if isinstance(version, int) and version > supported and issubclass(kind, Document):
+        return DocumentTooNew(document=kind.__name__, found=version, supported=supported)
+    words = "it is nested too deeply" if isinstance(problem, RecursionError) else _with_value(str(problem), source)
+    return InvalidDocument(document=kind.__name__, problem=words)
+
+
+def _parsed(data: bytes | str) -> object:
+    """The plain value of what failed to fit, for the message; None when it is no JSON either."""
+    try:
+        return msgspec.json.decode(data)
+    except _UNREADABLE:
+        return None
+
+
 def _with_value(problem: str, source: object) -> str:
     """msgspec says where (``at `$.a[0].b```) but not what stood there; add the value, shortened."""
     _, mark, path = problem.rpartition(" - at `$")
-    if not mark:
+    if not mark or source is None:
         return problem
-    if isinstance(source, bytes | str):
-        source = msgspec.json.decode(source)
     value: Any = source
     for part in path.rstrip("`").replace("[", ".[").split("."):
         if part.startswith("[") and part[1:-1].isdigit() and isinstance(value, list):

@@ -56,7 +56,10 @@ class PlatformImage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What the test before "built" found; measured once and stored beside the image, never in it."""
+    """What the test before "built" found; measured once and stored beside the image, never in it.
+
+    ``batchable`` names the models whose rows, alone and together, gave the same answers.
+    """
 
     state: Literal["passed", "skipped"]
     reason: str
@@ -64,6 +67,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     max_abs_error: float | None = None
     tolerance: float | None = None
     latency_ms: float | None = None
+    batchable: list[str] = []
 
 
 class ImageRecord(Document, frozen=True, kw_only=True):

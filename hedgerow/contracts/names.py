@@ -55,6 +55,9 @@ MEDIA_MODEL_CONFIG = "application/vnd.cncf.model.config.v1+json"
 MEDIA_MODEL_WEIGHT_TAR = "application/vnd.cncf.model.weight.v1.tar"
 MEDIA_SCORING_CONFIG = "application/vnd.hedgerow.scoring.v1.tar"
 
+# The largest MQTT payload (seal or signature included) that either end publishes; every broker must let it pass.
+MAX_MQTT_PAYLOAD_BYTES = 1024 * 1024
+
 # DSSE payload types of what a workspace signs.
 PAYLOAD_DESIRED_STATE = "application/vnd.hedgerow.desired-state.v1+json"
 

@@ -7,7 +7,6 @@ never be replayed as another.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -68,7 +67,7 @@ def open_signed(data: bytes, payload_type: str, verifiers: Mapping[str, Verifier
     try:
         payload = base64.b64decode(envelope.payload, validate=True)
         signatures = [(s.keyid, base64.b64decode(s.sig, validate=True)) for s in envelope.signatures]
-    except binascii.Error:
+    except ValueError:
         raise SignatureRefused(payload_type=payload_type, problem="it is not base64") from None
     message = pre_authentication(payload_type, payload)
     for keyid, signature in signatures:

@@ -20,7 +20,7 @@ from hedgerow.contracts.document import Document
 from hedgerow.contracts.names import Name
 
 Sequence = Annotated[int, msgspec.Meta(ge=1)]
-ChainValue = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+ChainValue = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 CHAIN_START = "0" * 64
 
 GapReason = Literal["quota", "expired", "damaged", "hub-restored"]

@@ -1,0 +1,140 @@
+"""Unpacks one foreign tar archive below a folder. Whatever the archive says, nothing outside of that folder is touched.
+
+Taken are files, folders, and links that stay inside; refused are absolute paths, ``..``, members below a link, hard links
+to anything but an unpacked file, devices and pipes, and archives that grow beyond a limit. Owners, times, set-uid bits and
+extended attributes are not taken over: of a file's mode only "may be executed" stays.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from hedgerow.errors import UserError
+
+UNPACKED_BYTES_MAX = 64 << 30
+_COPY_BYTES = 1 << 20
+
+
+class UnsafeArchive(UserError):
+    """An archive that is damaged, or wants to write where it must not."""
+
+    key = "unsafe_archive"
+    message = "The archive {archive} is refused: {problem}"
+    remedy = "It was damaged or made to do harm: build or fetch it again from a source that you trust."
+
+
+def unpack_tar(archive: IO[bytes], root: Path, *, name: str, max_bytes: int = UNPACKED_BYTES_MAX) -> int:
+    """Write the members of ``archive`` (tar, plain or gzip) below the existing folder ``root``; returns the bytes written.
+
+    ``archive`` is read to its end, so that a stream that checks itself has its say; ``name`` stands for it in errors. A later
+    member replaces an earlier one of the same name. Raises UnsafeArchive (what was written so far stays: remove ``root``),
+    OSError (full disk), and what reading ``archive`` raises.
+    """
+    left = max_bytes
+    try:
+        # As a stream: a member can never point back into what was read before.
+        with tarfile.open(fileobj=archive, mode="r|*", bufsize=_COPY_BYTES) as tar:
+            for member in tar:
+                left -= member.size
+                if left < 0:
+                    raise UnsafeArchive(archive=name, problem=f"it unpacks to more than {max_bytes} bytes")
+                _Member(name, member, root).write(tar)
+    except (tarfile.TarError, EOFError, zlib.error) as problem:
+        raise UnsafeArchive(archive=name, problem=f"it is damaged ({problem})") from problem
+    while archive.read(_COPY_BYTES):
+        pass
+    return max_bytes - left
+
+
+class _Member:
+    """One member on its way to disk."""
+
+    def __init__(self, archive: str, member: tarfile.TarInfo, root: Path) -> None:
+        self._archive, self._member, self._root = archive, member, root
+
+    def write(self, tar: tarfile.TarFile) -> None:
+        member = self._member
+        parts = self._parts(member.name)
+        if not parts:
+            return
+        target = self._parent(parts) / parts[-1]
+        if member.isdir():
+            self._make_folder(target)
+        elif member.isreg():
+            content = tar.extractfile(member)
+            if content is None:
+                raise self._bad("has no content")
+            with content:
+                self._make_file(target, content)
+        elif member.issym():
+            self._check_link(parts)
+            _remove(target)
+            target.symlink_to(member.linkname)
+        elif member.islnk():
+            self._make_hard_link(target)
+        else:
+            raise self._bad("is neither a file, a folder nor a link")
+
+    def _parts(self, name: str) -> tuple[str, ...]:
+        if name.startswith("/") or "\0" in name:
+            raise self._bad("has an absolute path")
+        parts = tuple(part for part in name.split("/") if part not in ("", "."))
+        if ".." in parts:
+            raise self._bad("leads out of the archive")
+        return parts
+
+    def _parent(self, parts: tuple[str, ...]) -> Path:
+        folder = self._root
+        for part in parts[:-1]:
+            folder /= part
+            if folder.is_symlink():
+                raise self._bad("lies below a link")
+            try:
+                folder.mkdir(mode=0o755, exist_ok=True)
+            except FileExistsError:
+                raise self._bad("lies below a file") from None
+        return folder
+
+    def _make_folder(self, target: Path) -> None:
+        if not target.is_dir() or target.is_symlink():
+            _remove(target)
+            target.mkdir(mode=0o755)
+
+    def _make_file(self, target: Path, content: IO[bytes]) -> None:
+        _remove(target)
+        with target.open("xb") as file:
+            shutil.copyfileobj(content, file, _COPY_BYTES)
+            os.fchmod(file.fileno(), 0o755 if self._member.mode & 0o100 else 0o644)
+
+    def _make_hard_link(self, target: Path) -> None:
+        parts = self._parts(self._member.linkname)
+        source = self._parent(parts) / parts[-1] if parts else self._root
+        if source.is_symlink() or not source.is_file():
+            raise self._bad(f"is a hard link to {self._member.linkname!r}, which is no file before it")
+        if source != target:
+            _remove(target)
+            target.hardlink_to(source)
+
+    def _check_link(self, parts: tuple[str, ...]) -> None:
+        """``..`` only in front and never above the root: then no chain of such links can lead out."""
+        aim = PurePosixPath(self._member.linkname)
+        ups = 0
+        while ups < len(aim.parts) and aim.parts[ups] == "..":
+            ups += 1
+        if not aim.parts or aim.is_absolute() or ".." in aim.parts[ups:] or ups > len(parts) - 1:
+            raise self._bad(f"is a link to {self._member.linkname!r}")
+
+    def _bad(self, what: str) -> UnsafeArchive:
+        return UnsafeArchive(archive=self._archive, problem=f"its member {self._member.name[:200]!r} {what}")
+
+
+def _remove(target: Path) -> None:
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
