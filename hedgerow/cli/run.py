@@ -1,0 +1,137 @@
+"""``hedgerow run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hedgerow.cli.options import json_option, limit_option, workspace
+from hedgerow.cli.output import ago, follow, pairs, print_items, print_json, print_record, print_table, size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hedgerow.contracts.work import MetricPoint, Run
+
+
+@click.group("run")
+def command() -> None:
+    """Recorded training runs."""
+
+
+@command.command(context_settings={"ignore_unknown_options": True})
+@click.option("--experiment", "-e", required=True)
+@click.option(
+    "--source", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder to snapshot [the script's]."
+)
+@click.option("--detach", is_flag=True, help="Do not wait for the end.")
+@json_option
+@click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def submit(experiment: str, source: Path | None, detach: bool, as_json: bool, script: Path, arguments: tuple[str, ...]) -> None:
+    """Snapshot the folder and run SCRIPT in it, recorded."""
+    folder = source or script.parent
+    with workspace() as client:
+        run = client.runs.submit(experiment, folder, script.resolve().relative_to(folder.resolve()).as_posix(), arguments)
+        if not detach:
+            follow(client, run.activity_id, f"run {run.id}", quiet=as_json)
+            run = client.runs.get(run.id)
+    if as_json:
+        print_json(run)
+    else:
+        click.echo(f"Run {run.id} {run.state} {_metrics(run)}".rstrip())
+
+
+@command.command("list")
+@click.option("--experiment", "-e")
+@limit_option
+@json_option
+def list_runs(experiment: str | None, limit: int, as_json: bool) -> None:
+    """Newest first."""
+    with workspace() as client:
+        items = client.runs.list(experiment, limit).items
+    columns: dict[str, Callable[[Run], object]] = {
+        "run": lambda r: r.id,
+        "experiment": lambda r: r.experiment,
+        "state": lambda r: r.state,
+        "metrics": lambda r: _metrics(r),
+        "created": lambda r: ago(r.created_at),
+    }
+    print_items(items, columns, empty="No runs yet: hedgerow run submit --experiment E SCRIPT", as_json=as_json)
+
+
+def _metrics(run: Run) -> str:
+    return pairs({name: f"{value:g}" for name, value in run.metrics.items()})
+
+
+@command.command()
+@click.argument("run_id")
+@json_option
+def show(run_id: str, as_json: bool) -> None:
+    """A run with its metrics, parameters and outputs."""
+    with workspace() as client:
+        run = client.runs.get(run_id)
+    if as_json:
+        print_json(run)
+        return
+    print_record(
+        {
+            "run": run.id,
+            "experiment": run.experiment,
+            "state": run.state,
+            "command": " ".join([run.script, *run.arguments]),
+            "snapshot": run.snapshot_digest,
+            "parameters": pairs(run.parameters),
+            "metrics": _metrics(run),
+            "problem": run.problem.message if run.problem else None,
+        }
+    )
+    print_table(("output", "size"), [(f.path, size(f.size_bytes)) for f in run.outputs], "No outputs.")
+
+
+@command.command()
+@click.argument("run_id")
+@json_option
+def metrics(run_id: str, as_json: bool) -> None:
+    """Every logged point."""
+    with workspace() as client:
+        points = client.runs.metrics(run_id)
+    columns: dict[str, Callable[[MetricPoint], object]] = {
+        "metric": lambda p: p.name,
+        "step": lambda p: p.step,
+        "value": lambda p: f"{p.value:g}",
+    }
+    print_items(points, columns, empty="No metrics.", as_json=as_json)
+
+
+@command.command()
+@click.argument("run_id")
+def logs(run_id: str) -> None:
+    """What the script printed; follows while it runs."""
+    with workspace() as client:
+        for event in client.activities.follow(client.runs.get(run_id).activity_id):
+            if event.log:
+                click.echo(event.log)
+
+
+@command.command()
+@click.argument("run_id")
+def cancel(run_id: str) -> None:
+    """Ask the run to stop."""
+    with workspace() as client:
+        activity = client.activities.cancel(client.runs.get(run_id).activity_id)
+    click.echo(f"Run {run_id}: {'cancelled' if activity.state == 'cancelled' else 'asked to stop'}")
+
+
+@command.command()
+@click.argument("run_id")
+@click.option(
+    "-o", "--output", "folder", default=".", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to."
+)
+def download(run_id: str, folder: Path) -> None:
+    """Write what the run left in its outputs, verified."""
+    with workspace() as client:
+        for path in client.runs.download(run_id, folder):
+            click.echo(path)

@@ -1,0 +1,115 @@
+"""``hedgerow service``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hedgerow.cli.options import json_option, key_values, limit_option, workspace
+from hedgerow.cli.output import ago, follow, pairs, print_items, print_json, print_record, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hedgerow.contracts.service import Endpoint
+
+
+@click.group("service")
+def command() -> None:
+    """Endpoints: deploy, score, traffic."""
+
+
+@command.command()
+@click.argument("endpoint")
+@click.option("--image", required=True, metavar="REF")
+@click.option("--deployment", default="blue", show_default=True, help="Name of the deployment under the endpoint.")
+@click.option("--replicas", default=1, show_default=True, type=click.IntRange(0, 1000))
+@click.option("--max-concurrent", default=8, show_default=True, type=click.IntRange(1), help="Requests at once per replica.")
+@json_option
+def deploy(endpoint: str, image: str, deployment: str, replicas: int, max_concurrent: int, as_json: bool) -> None:
+    """Run an image behind ENDPOINT's stable URL."""
+    from hedgerow.contracts.service import DeploymentSettings
+
+    settings = DeploymentSettings(replicas=replicas, max_concurrent_requests=max_concurrent)
+    with workspace() as client:
+        activity = client.services.deploy(endpoint, image, deployment=deployment, settings=settings)
+        follow(client, activity.id, f"deploying {endpoint}", quiet=as_json)
+        found = client.services.get(endpoint)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"Deployed {endpoint}/{deployment}: {found.scoring_url}")
+
+
+@command.command("list")
+@limit_option
+@json_option
+def list_services(limit: int, as_json: bool) -> None:
+    """All endpoints."""
+    with workspace() as client:
+        items = client.services.list(limit).items
+    columns: dict[str, Callable[[Endpoint], object]] = {
+        "endpoint": lambda e: e.name,
+        "deployments": lambda e: len(e.deployments),
+        "traffic": lambda e: pairs(e.traffic),
+        "url": lambda e: e.scoring_url,
+        "created": lambda e: ago(e.created_at),
+    }
+    print_items(items, columns, empty="No services yet: hedgerow service deploy NAME --image REF", as_json=as_json)
+
+
+@command.command()
+@click.argument("endpoint")
+@json_option
+def show(endpoint: str, as_json: bool) -> None:
+    """An endpoint with its deployments and replicas."""
+    with workspace() as client:
+        found = client.services.get(endpoint)
+    if as_json:
+        print_json(found)
+        return
+    print_record({"endpoint": found.name, "url": found.scoring_url, "traffic": pairs(found.traffic)})
+    rows = [
+        (d.name, d.state, f"{d.image.name}:{d.image.version}", r.name, r.state, r.address, r.restarts, r.reason or d.reason)
+        for d in found.deployments
+        for r in d.replicas
+    ]
+    print_table(("deployment", "state", "image", "replica", "state", "address", "restarts", "reason"), rows, "No replicas.")
+
+
+@command.command()
+@click.argument("endpoint")
+@click.argument("shares", nargs=-1, required=True, callback=key_values, metavar="DEPLOYMENT=PERCENT…")
+def traffic(endpoint: str, shares: dict[str, str]) -> None:
+    """Split ENDPOINT's traffic; the percentages sum to 100."""
+    if not all(share.isdigit() for share in shares.values()):
+        raise click.BadParameter("percentages are whole numbers")
+    with workspace() as client:
+        found = client.services.set_traffic(endpoint, {name: int(share) for name, share in shares.items()})
+    click.echo(f"{endpoint}: {pairs(found.traffic)}")
+
+
+@command.command()
+@click.argument("endpoint")
+@click.option("--data", required=True, metavar="JSON|@FILE", help="Body to send, or @ and the file that holds it.")
+def score(endpoint: str, data: str) -> None:
+    """Send one request and print the answer."""
+    text = Path(data[1:]).read_text(encoding="utf-8") if data.startswith("@") else data
+    try:
+        body = json.loads(text)
+    except ValueError as problem:
+        raise click.BadParameter(f"--data is not JSON: {problem}") from None
+    with workspace() as client:
+        click.echo(json.dumps(client.services.score(endpoint, body)))
+
+
+@command.command()
+@click.argument("endpoint")
+def delete(endpoint: str) -> None:
+    """Stop every replica and forget the endpoint."""
+    with workspace() as client:
+        client.services.delete(endpoint)
+    click.echo(f"Deleted {endpoint}")

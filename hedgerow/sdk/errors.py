@@ -1,0 +1,82 @@
+"""What can go wrong between a client and its workspace."""
+
+from __future__ import annotations
+
+from hedgerow.contracts.work import Activity, Problem
+from hedgerow.errors import HedgerowError, UnavailableError, UserError
+
+
+class ServerUnreachable(UnavailableError):
+    """Nothing answers where the workspace should be."""
+
+    key = "server_unreachable"
+    message = "No Hedgerow answers at {where}: {problem}"
+    remedy = "Start it with `hedgerow up`, or point HEDGEROW_URL or HEDGEROW_WORKSPACE at the right one."
+
+
+class ServerDidNotStart(UnavailableError):
+    """A control plane started for a folder ended at once."""
+
+    key = "server_did_not_start"
+    message = "The control plane of {folder} did not start: {problem}"
+    remedy = "Run `hedgerow up --workspace {folder}` to see why."
+
+
+class NotARegularFile(UserError):
+    """Only plain files can be registered."""
+
+    key = "not_a_regular_file"
+    message = "{path} cannot be registered: it is {what}"
+    remedy = "Register plain files, or folders of plain files; links must stay inside the folder."
+
+
+class NothingToRegister(UserError):
+    """A path that holds no file."""
+
+    key = "nothing_to_register"
+    message = "{path} holds no files"
+    remedy = "Give the path of a model file, or of a folder with one."
+
+
+class FileChanged(UserError):
+    """A download does not have the content that its record promises."""
+
+    key = "file_changed"
+    message = "{path} arrived with another content than recorded ({found} instead of {expected})"
+    remedy = "Try again; if it stays, the workspace's blobs are damaged (hedgerow doctor)."
+
+
+class NotInARun(UserError):
+    """Something that only works inside a recorded run."""
+
+    key = "not_in_a_run"
+    message = "This script does not run as a recorded run, so it has no {what}"
+    remedy = "Start it with: hedgerow run submit --experiment NAME SCRIPT"
+
+
+class ApiError(HedgerowError):
+    """The server's answer was an error; ``problem`` is it, ``status`` the HTTP status."""
+
+    key = "api_error"
+    message = "{text}"
+    remedy = "{advice}"
+
+    def __init__(self, problem: Problem, status: int) -> None:
+        super().__init__(text=problem.message, advice=problem.remedy)
+        self.problem = problem
+        self.status = status
+
+
+class ActivityFailed(HedgerowError):
+    """Long work ended without success; ``activity`` says how far it came."""
+
+    key = "activity_failed"
+    message = "{kind} of {subject} {state}: {text}"
+    remedy = "{advice}"
+
+    def __init__(self, activity: Activity) -> None:
+        problem = activity.problem or Problem(code=activity.state, message="it was cancelled", remedy="Start it again.")
+        super().__init__(
+            kind=activity.kind, subject=activity.subject, state=activity.state, text=problem.message, advice=problem.remedy
+        )
+        self.activity = activity

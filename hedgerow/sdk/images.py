@@ -1,0 +1,67 @@
+"""Images: build them from models, look at them, delete them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hedgerow.contracts.api import BuildImage, Page
+from hedgerow.contracts.image import ImageKind, ImageRecord
+from hedgerow.contracts.work import Activity
+from hedgerow.sdk import files
+from hedgerow.sdk.blobs import upload_missing
+from hedgerow.sdk.transport import Transport
+
+_PATH = "/api/v1/images"
+
+
+class Images:
+    """``client.images``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def build(
+        self,
+        name: str,
+        models: Sequence[str],
+        *,
+        kind: ImageKind = "onnx",
+        script: str | None = None,
+        source: str | Path | None = None,
+        environment: str | None = None,
+        platforms: Sequence[str] = ("linux/amd64",),
+        base: str | None = None,
+        verify: bool = True,
+        tags: Mapping[str, str] | None = None,
+    ) -> Activity:
+        """Start a build; wait with ``client.activities.wait``. Its result holds ``image`` (``name:version``) and ``digest``.
+
+        ``script`` is relative to ``source``, a folder that is uploaded with it.
+        """
+        found = files.collect([Path(source)]) if source is not None else []
+        upload_missing(self._transport, found)
+        request = BuildImage(
+            name=name,
+            kind=kind,
+            models=list(models),
+            script=script,
+            source=[file.entry for file in found],
+            environment=environment,
+            platforms=list(platforms),
+            base=base,
+            verify=verify,
+            tags=dict(tags or {}),
+        )
+        return self._transport.call("POST", _PATH, Activity, body=request)
+
+    def get(self, reference: str) -> ImageRecord:
+        return self._transport.call("GET", f"{_PATH}/{reference}", ImageRecord)
+
+    def list(self, limit: int = 50, after: str | None = None) -> Page[ImageRecord]:
+        """Newest first."""
+        return self._transport.call("GET", _PATH, Page[ImageRecord], query={"limit": limit, "after": after})
+
+    def delete(self, reference: str) -> None:
+        """Refused (``in_use``) while a deployment or a device uses it."""
+        self._transport.delete(f"{_PATH}/{reference}")

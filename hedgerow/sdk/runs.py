@@ -1,0 +1,61 @@
+"""Recorded training runs: submit a script, look at its metrics, fetch its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hedgerow.contracts.api import Page, SubmitRun
+from hedgerow.contracts.work import MetricPoint, Run
+from hedgerow.sdk import files
+from hedgerow.sdk.blobs import upload_missing
+from hedgerow.sdk.transport import Transport
+
+_PATH = "/api/v1/runs"
+
+
+class Runs:
+    """``client.runs``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def submit(
+        self,
+        experiment: str,
+        source: str | Path,
+        script: str,
+        arguments: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Snapshot the folder ``source`` and queue ``script`` in it; follow it by the run's ``activity_id``."""
+        found = files.collect([Path(source)])
+        upload_missing(self._transport, found)
+        request = SubmitRun(
+            experiment=experiment,
+            script=script,
+            arguments=list(arguments),
+            snapshot=[file.entry for file in found],
+            variables=dict(variables or {}),
+        )
+        return self._transport.call("POST", _PATH, Run, body=request)
+
+    def get(self, run_id: str) -> Run:
+        return self._transport.call("GET", f"{_PATH}/{run_id}", Run)
+
+    def list(self, experiment: str | None = None, limit: int = 50, after: str | None = None) -> Page[Run]:
+        """Newest first."""
+        query = {"experiment": experiment, "limit": limit, "after": after}
+        return self._transport.call("GET", _PATH, Page[Run], query=query)
+
+    def metrics(self, run_id: str) -> Sequence[MetricPoint]:
+        """Every logged point, oldest first."""
+        return self._transport.call("GET", f"{_PATH}/{run_id}/metrics", Page[MetricPoint]).items
+
+    def download(self, run_id: str, folder: str | Path) -> Sequence[Path]:
+        """Write the run's outputs below ``folder``."""
+        outputs = self.get(run_id).outputs
+        return [
+            files.save(self._transport.download(f"{_PATH}/{run_id}/outputs/{entry.path}"), entry, Path(folder))
+            for entry in outputs
+        ]

@@ -1,0 +1,77 @@
+"""Services: endpoints and their deployments; and scoring through them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import httpx
+
+from hedgerow.contracts.api import DeployImage, Page, SetTraffic
+from hedgerow.contracts.service import DeploymentSettings, Endpoint
+from hedgerow.contracts.work import Activity
+from hedgerow.errors import UnavailableError
+from hedgerow.sdk.transport import Transport
+
+_PATH = "/api/v1/endpoints"
+
+
+class NoScoringUrl(UnavailableError):
+    """An endpoint without a ready deployment."""
+
+    key = "no_scoring_url"
+    message = "Endpoint {name} cannot be scored now: {reason}"
+    remedy = "See `hedgerow service show {name}`; it answers once a deployment is ready."
+
+
+class ScoringRefused(UnavailableError):
+    """The endpoint answered with an error."""
+
+    key = "scoring_refused"
+    message = "{url} answered {status}: {text}"
+    remedy = "Check the input against the model's inputs; `hedgerow service show` tells whether the replicas are well."
+
+
+class Services:
+    """``client.services``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def deploy(
+        self, endpoint: str, image: str, *, deployment: str = "blue", settings: DeploymentSettings | None = None
+    ) -> Activity:
+        """Start a deployment; its activity succeeds when the replicas are ready and requests reach them."""
+        request = DeployImage(image=image, settings=settings or DeploymentSettings())
+        return self._transport.call("PUT", f"{_PATH}/{endpoint}/deployments/{deployment}", Activity, body=request)
+
+    def get(self, endpoint: str) -> Endpoint:
+        return self._transport.call("GET", f"{_PATH}/{endpoint}", Endpoint)
+
+    def list(self, limit: int = 50, after: str | None = None) -> Page[Endpoint]:
+        return self._transport.call("GET", _PATH, Page[Endpoint], query={"limit": limit, "after": after})
+
+    def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> Endpoint:
+        """Percentages by deployment, summing to 100. Raises ApiError ``revision_conflict`` when somebody was quicker."""
+        request = SetTraffic(traffic=dict(traffic), revision=self.get(endpoint).revision)
+        return self._transport.call("PUT", f"{_PATH}/{endpoint}/traffic", Endpoint, body=request)
+
+    def delete(self, endpoint: str) -> None:
+        """Stops every replica and forgets the endpoint."""
+        self._transport.delete(f"{_PATH}/{endpoint}")
+
+    def score(self, endpoint: str, data: object) -> object:
+        """POST ``data`` as JSON to the endpoint's scoring URL; returns the decoded answer."""
+        found = self.get(endpoint)
+        if not found.scoring_url:
+            reasons = [f"{d.name} is {d.state} {d.reason}".strip() for d in found.deployments]
+            raise NoScoringUrl(name=endpoint, reason="; ".join(reasons) or "it has no deployment")
+        try:
+            response = httpx.post(
+                found.scoring_url, content=json.dumps(data), headers={"content-type": "application/json"}, timeout=60
+            )
+        except httpx.TransportError as problem:
+            raise NoScoringUrl(name=endpoint, reason=f"nothing answers at {found.scoring_url} ({problem})") from problem
+        if response.is_error:
+            raise ScoringRefused(url=found.scoring_url, status=response.status_code, text=response.text[:500])
+        return json.loads(response.content)

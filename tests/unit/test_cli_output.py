@@ -1,0 +1,50 @@
+"""What people and machines see on a terminal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner
+
+from hedgerow.cli import output
+from hedgerow.cli.main import COMMANDS, cli
+from hedgerow.clock import SystemClock
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_400_000, "1.4 MB"), (10**15, "1000.0 TB")]
+)
+def test_sizes(size_bytes: int, text: str) -> None:
+    assert output.size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3, "3 s ago"), (200, "3 min ago"), (7300, "2 h ago"), (200_000, "2 d ago"), (-50, "0 s ago")]
+)
+def test_ages(seconds: int, text: str) -> None:
+    assert output.ago(SystemClock().now() - timedelta(seconds=seconds)) == text
+    assert output.ago(None) == ""
+
+
+def test_ages_of_other_time_zones() -> None:
+    assert output.ago(datetime(2020, 1, 1, tzinfo=UTC)).endswith("d ago")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_of_the_table_exists_and_says_what_it_does(name: str) -> None:
+    command = cli.get_command(CliRunner().invoke(cli, []), name)  # type: ignore[arg-type]  # any context will do
+    assert command is not None
+    assert command.help
+
+
+def test_help_lists_every_command() -> None:
+    answer = CliRunner().invoke(cli, ["--help"])
+    assert answer.exit_code == 0
+    assert all(f"\n  {name} " in answer.output for name in COMMANDS)
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    answer = CliRunner().invoke(cli, ["modle"])
+    assert answer.exit_code == 2
+    assert "modle" in answer.output

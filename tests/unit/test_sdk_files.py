@@ -1,0 +1,84 @@
+"""Files on their way into and out of a workspace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hedgerow.contracts.model import FileEntry
+from hedgerow.errors import InvalidDocument
+from hedgerow.sdk.errors import FileChanged, NotARegularFile, NothingToRegister
+from hedgerow.sdk.files import collect, entry_of, save
+
+
+def names(*paths: Path) -> list[str]:
+    return [file.entry.path for file in collect(paths)]
+
+
+def test_a_file_keeps_its_name_and_a_folder_gives_its_tree(tmp_path: Path) -> None:
+    (tmp_path / "m" / "sub").mkdir(parents=True)
+    (tmp_path / "m" / "b.bin").write_bytes(b"b")
+    (tmp_path / "m" / "sub" / "a.bin").write_bytes(b"a")
+    (tmp_path / "single.onnx").write_bytes(b"x")
+    assert names(tmp_path / "m", tmp_path / "single.onnx") == ["b.bin", "single.onnx", "sub/a.bin"]
+
+
+def test_what_no_model_is_made_of_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "x.pyc").write_bytes(b"")
+    (tmp_path / "train.py").write_text("")
+    assert names(tmp_path) == ["train.py"]
+
+
+def test_an_empty_folder_and_a_missing_file_are_the_callers_mistake(tmp_path: Path) -> None:
+    with pytest.raises(NothingToRegister, match="holds no files"):
+        collect([tmp_path])
+    with pytest.raises(FileNotFoundError):
+        collect([tmp_path / "missing.onnx"])
+
+
+def test_a_fifo_is_refused_without_being_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotARegularFile, match="FIFO"):
+        collect([tmp_path])
+
+
+def test_links_must_stay_inside(tmp_path: Path) -> None:
+    inside = tmp_path / "m"
+    inside.mkdir()
+    (inside / "real.bin").write_bytes(b"r")
+    (inside / "alias.bin").symlink_to("real.bin")
+    assert names(inside) == ["alias.bin", "real.bin"]
+    (tmp_path / "secret").write_bytes(b"s")
+    (inside / "out.bin").symlink_to(tmp_path / "secret")
+    with pytest.raises(NotARegularFile, match="leaves the folder"):
+        collect([inside])
+
+
+def test_a_name_that_no_record_can_hold_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "two\nlines").write_bytes(b"")
+    with pytest.raises(InvalidDocument, match="path"):
+        collect([tmp_path])
+
+
+def test_a_download_is_verified_and_whole_or_not_there(tmp_path: Path) -> None:
+    source = tmp_path / "source.bin"
+    source.write_bytes(b"12345")
+    entry = entry_of(source, "deep/copy.bin")
+    assert save([b"123", b"45"], entry, tmp_path / "out").read_bytes() == b"12345"
+    with pytest.raises(FileChanged):
+        save([b"123"], entry, tmp_path / "cut")
+    assert [path for path in (tmp_path / "cut").rglob("*") if path.is_file()] == []
+
+
+def test_a_download_cannot_leave_its_folder_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "deep").symlink_to(outside)
+    entry = FileEntry(path="deep/x", digest="sha256:" + "0" * 64, size_bytes=0)
+    with pytest.raises(NotARegularFile, match="leaves its folder"):
+        save([b""], entry, tmp_path / "out")
+    assert list(outside.iterdir()) == []
