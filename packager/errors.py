@@ -1,0 +1,210 @@
+"""What can go wrong while an image is built: whose fault, which value, what to do."""
+
+from __future__ import annotations
+
+from hedgerow.errors import ConflictError, ScriptError, UnavailableError, UserError
+
+
+class UnsupportedKind(UserError):
+    key = "unsupported_kind"
+    message = "Images of kind {kind!r} cannot be built by this version"
+    remedy = "Build kind onnx or docker."
+
+
+class UnsupportedPlatform(UserError):
+    key = "unsupported_platform"
+    message = "There is no way to build for platform {platform!r}"
+    remedy = "Use one of: {supported}."
+
+
+class NothingToPack(UserError):
+    key = "nothing_to_pack"
+    message = "The request for image {name} names no model and no scoring script"
+    remedy = "Name at least one model, or (kind docker) a scoring script."
+
+
+class OnnxImageTakesModelsOnly(UserError):
+    key = "onnx_models_only"
+    message = "An image of kind onnx holds models only, but {what} was given"
+    remedy = "Leave it out, or build kind docker."
+
+
+class DuplicateModel(UserError):
+    key = "duplicate_model"
+    message = "Model {model} was named twice"
+    remedy = "Name each model version once."
+
+
+class NoOnnxFile(UserError):
+    key = "no_onnx_file"
+    message = "Model {model} has no .onnx file in {folder}"
+    remedy = "Convert the model to ONNX before it is registered, or build kind docker with a scoring script."
+
+
+class SeveralOnnxFiles(UserError):
+    key = "several_onnx_files"
+    message = "Model {model} has several .onnx files ({files}) and none of them is model.onnx at its top"
+    remedy = "Name the one to serve model.onnx."
+
+
+class ModelChanged(ConflictError):
+    key = "model_changed"
+    message = "The files in {folder} are not those of model {model}: expected {expected}, found {found}"
+    remedy = "Fetch the model again and leave its folder alone while an image is built."
+
+
+class PackedFileChanged(ConflictError):
+    key = "packed_file_changed"
+    message = "{path} changed while it was read"
+    remedy = "Build again when nothing writes to that folder."
+
+
+class LinkOutside(UserError):
+    key = "link_outside"
+    message = "{path} is a link to {target}, which is not a file inside the folder"
+    remedy = "Copy what it points at into the folder."
+
+
+class SpecialFile(UserError):
+    key = "special_file"
+    message = "{path} is a {what}, which cannot be part of an image"
+    remedy = "Remove it from the folder."
+
+
+class UnreadableFile(UserError):
+    key = "unreadable_file"
+    message = "{path} cannot be read: {problem}"
+    remedy = "Make it readable for the user that builds images."
+
+
+class UnusableFileName(UserError):
+    key = "unusable_file_name"
+    message = "The file name {path!r} cannot be part of an image"
+    remedy = "Rename it: UTF-8, no control characters, no backslash, no .wh. in front, at most 1024 bytes with its folders."
+
+
+class SecretInSource(UserError):
+    key = "secret_in_source"
+    message = "{path} looks like a secret and would become part of the image"
+    remedy = "Take it out of the source folder, or name it as an allowed secret when it is none."
+
+
+class ReservedName(UserError):
+    key = "reserved_name"
+    message = "{path} has a name that Hedgerow's own code uses inside an image"
+    remedy = "Rename it: 'runtime' and 'hedgerow' are reserved at the top of a scoring source."
+
+
+class ScriptNotFound(UserError):
+    key = "script_not_found"
+    message = "There is no scoring script {script} in {source}"
+    remedy = "Give the path of a Python file inside the source folder."
+
+
+class BaseMissing(UserError):
+    key = "base_missing"
+    message = "An image of kind docker needs a base image with Python {python_version}"
+    remedy = "Name one: docker:TAG, oci:FOLDER or docker-archive:FILE (or set HEDGEROW_BASE_IMAGE)."
+
+
+class BaseUnsupported(UserError):
+    key = "base_unsupported"
+    message = "{base!r} is not a base image that can be read"
+    remedy = "Write docker:TAG, oci:FOLDER or docker-archive:FILE."
+
+
+class BaseUnreadable(UserError):
+    key = "base_unreadable"
+    message = "The base image {base} cannot be used: {problem}"
+    remedy = "Export it again (docker save, skopeo copy) and check the path."
+
+
+class BasePlatform(UserError):
+    key = "base_platform"
+    message = "The base image {base} is for {found}, the image is built for {wanted}"
+    remedy = "Use a base of the platform that is built."
+
+
+class BasePython(UserError):
+    key = "base_python"
+    message = "The base image {base} has {found}, but Python {wanted} was asked for"
+    remedy = "Use a base with Python {wanted}, or build for the Python that the base has."
+
+
+class EngineMissing(UnavailableError):
+    key = "engine_missing"
+    message = "No container engine answers, but {what} needs one"
+    remedy = "Start Docker, or use a base from oci:FOLDER or docker-archive:FILE."
+
+
+class EngineFailed(UnavailableError):
+    key = "engine_failed"
+    message = "The container engine could not {what}: {problem}"
+    remedy = "See the engine's log; the same build may work once it is well."
+
+
+class RequirementRefused(UserError):
+    key = "requirement_refused"
+    message = "The requirement {requirement!r} cannot be locked"
+    remedy = "Write NAME or NAME with a version, as on a package index; options, paths and URLs are not taken."
+
+
+class EnvironmentUnsolvable(UserError):
+    key = "environment_unsolvable"
+    message = "The environment cannot be made from wheels for {platform}, Python {python_version}: {problem}"
+    remedy = "Change the requirements; packages without a wheel for that platform cannot be used."
+
+
+class IndexUnreachable(UnavailableError):
+    key = "index_unreachable"
+    message = "The package index did not answer: {problem}"
+    remedy = "Check the network and the index settings of uv, then build again."
+
+
+class WheelsCollide(UserError):
+    key = "wheels_collide"
+    message = "{path} comes with different content from {first} and from {second}"
+    remedy = "Leave out one of the two packages, or use versions that do not overlap."
+
+
+class BlobCorrupt(UserError):
+    key = "blob_corrupt"
+    message = "The bytes of {digest} in {where} are not what that digest says"
+    remedy = "Fetch or export it again."
+
+
+class OutNotEmpty(UserError):
+    key = "out_not_empty"
+    message = "The output folder {out} is not an empty folder"
+    remedy = "Give a new or empty folder."
+
+
+class DiskFull(UnavailableError):
+    key = "disk_full"
+    message = "No space is left for {path}"
+    remedy = "Free some space and build again; nothing half-written was kept."
+
+
+class FolderNotWritable(UserError):
+    key = "folder_not_writable"
+    message = "{path} cannot be written"
+    remedy = "Give the user that builds images the right to write there."
+
+
+class VerificationFailed(ScriptError):
+    key = "verification_failed"
+    message = "The image did not pass its own test: {problem}"
+    remedy = "See the log; correct the model, its conversion, the script or the environment."
+
+
+def answers_differ(model: str, *, max_abs_error: float | None, tolerance: float, rows: int) -> VerificationFailed:
+    """A VerificationFailed that carries the numbers, also as details. No ``max_abs_error``: what differs is text."""
+    largest = "in text" if max_abs_error is None else f"{max_abs_error:g}"
+    problem = f"model {model} does not answer as recorded (largest difference {largest}, tolerance {tolerance:g}, {rows} rows)"
+    return VerificationFailed(problem=problem, model=model, max_abs_error=largest, tolerance=tolerance, rows=rows)
+
+
+class RequestUnreadable(UserError):
+    key = "request_unreadable"
+    message = "The build request {path} cannot be read: {problem}"
+    remedy = "Give the path of a BuildRequest document."

@@ -1,0 +1,164 @@
+"""Turns entries into the bytes of a deterministic tar, and those into a layer.
+
+The bytes depend on names, contents and the executable bit alone: entries sorted, folders explicit, time 0, owner 0,
+modes 0644 and 0755. Files are read once, in chunks; one that changes while it is read is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hedgerow.contracts.names import MEDIA_OCI_LAYER_GZIP
+from hedgerow.errors import Bug
+from packager.blobs import CHUNK_BYTES, BlobFolder
+from packager.errors import PackedFileChanged, SpecialFile, UnreadableFile
+
+# Part of every cache key: raise it whenever the bytes of a layer change for the same content.
+TAR_GENERATION = 1
+GZIP_LEVEL = 6
+MEDIA_OCI_LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
+END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+
+
+@dataclass(frozen=True)
+class DiskEntry:
+    """A file that is read when the layer is written; ``size_bytes`` is what it had when it was listed."""
+
+    path: str
+    source: Path
+    size_bytes: int
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """A file whose bytes are known already."""
+
+    path: str
+    data: bytes
+
+
+Entry = DiskEntry | DataEntry
+# Called with path, `sha256:…` and size of each file once it was read.
+FileSeen = Callable[[str, str, int], None]
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """A layer in a blob folder. ``diff_id`` is the digest of the uncompressed tar."""
+
+    purpose: str
+    media_type: str
+    digest: str
+    diff_id: str
+    size_bytes: int
+
+
+def compressor_name() -> str:
+    """What decides the bytes of a gzip layer besides its content; part of every cache key."""
+    return f"zlib {zlib.ZLIB_RUNTIME_VERSION} level {GZIP_LEVEL}"
+
+
+def write_layer(blobs: BlobFolder, purpose: str, media_type: str, chunks: Iterable[bytes]) -> StoredLayer:
+    """Store a tar as a layer, gzipped when ``media_type`` says so."""
+    if not media_type.endswith("+gzip"):
+        blob = blobs.add(chunks)
+        return StoredLayer(purpose, media_type, blob.digest, blob.digest, blob.size_bytes)
+    plain = hashlib.sha256()
+    blob = blobs.add(gzip_chunks(chunks, plain.update))
+    return StoredLayer(purpose, MEDIA_OCI_LAYER_GZIP, blob.digest, "sha256:" + plain.hexdigest(), blob.size_bytes)
+
+
+def tar_chunks(entries: Iterable[Entry], seen: FileSeen | None = None) -> Iterator[bytes]:
+    """The tar of ``entries``. Raises PackedFileChanged, UnreadableFile, SpecialFile; Bug for one path given twice."""
+    ready: set[str] = set()
+    for entry in sorted(entries, key=lambda item: item.path.split("/")):
+        if entry.path in ready:
+            raise Bug(what=f"two entries {entry.path!r} in one layer")
+        yield from _folders(entry.path, ready)
+        ready.add(entry.path)
+        if isinstance(entry, DataEntry):
+            yield from _member(entry.path, len(entry.data), 0o644, iter([entry.data]))
+            _tell(seen, entry.path, hashlib.sha256(entry.data).hexdigest(), len(entry.data))
+        else:
+            yield from _disk_member(entry, seen)
+    yield END_OF_TAR
+
+
+def file_member(path: str, size_bytes: int, content: Iterator[bytes]) -> Iterator[bytes]:
+    """One plain member of a tar, for writers that put archives together themselves (`export.py`)."""
+    yield from _member(path, size_bytes, 0o644, content)
+
+
+def _folders(path: str, ready: set[str]) -> Iterator[bytes]:
+    parts = path.split("/")[:-1]
+    for depth in range(1, len(parts) + 1):
+        folder = "/".join(parts[:depth])
+        if folder not in ready:
+            ready.add(folder)
+            yield _header(folder, 0, 0o755, tarfile.DIRTYPE)
+
+
+def _disk_member(entry: DiskEntry, seen: FileSeen | None) -> Iterator[bytes]:
+    hasher = hashlib.sha256()
+    mode = 0o755 if entry.executable else 0o644
+    yield from _member(entry.path, entry.size_bytes, mode, _read_unchanged(entry, hasher.update))
+    _tell(seen, entry.path, hasher.hexdigest(), entry.size_bytes)
+
+
+def _read_unchanged(entry: DiskEntry, update: Callable[[bytes], None]) -> Iterator[bytes]:
+    # O_NOFOLLOW and O_NONBLOCK: what was a file when listed may have been swapped for a link or a pipe since.
+    try:
+        fd = os.open(entry.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as problem:
+        raise UnreadableFile(path=entry.source, problem=problem.strerror) from problem
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            raise SpecialFile(path=entry.source, what="special file")
+        left = entry.size_bytes
+        while chunk := file.read(min(CHUNK_BYTES, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                break
+            update(chunk)
+            yield chunk
+        after = os.fstat(fd)
+    if left != 0 or (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise PackedFileChanged(path=entry.source)
+
+
+def _member(path: str, size_bytes: int, mode: int, content: Iterator[bytes]) -> Iterator[bytes]:
+    yield _header(path, size_bytes, mode, tarfile.REGTYPE)
+    yield from content
+    yield bytes(-size_bytes % tarfile.BLOCKSIZE)
+
+
+def _header(path: str, size_bytes: int, mode: int, kind: bytes) -> bytes:
+    info = tarfile.TarInfo(path)
+    info.size, info.mode, info.type = size_bytes, mode, kind
+    # A pax record appears only for a name or size that a plain header cannot hold; times are never in it.
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+
+
+def gzip_chunks(chunks: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+    """``chunks`` as one gzip file; ``update`` sees the plain bytes. The same bytes out however the input is cut."""
+    # 31 = gzip framing by zlib itself: time 0, no name.
+    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31)
+    for chunk in chunks:
+        update(chunk)
+        if packed := compressor.compress(chunk):
+            yield packed
+    yield compressor.flush()
+
+
+def _tell(seen: FileSeen | None, path: str, hexdigest: str, size_bytes: int) -> None:
+    if seen is not None:
+        seen(path, "sha256:" + hexdigest, size_bytes)
