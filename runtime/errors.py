@@ -1,0 +1,245 @@
+"""What can go wrong in scoring, by whose fault it is: the caller's body, the model, the user's script, or the load.
+
+Messages of classes marked AmlContractText are the ones that azmlinfsrv answers, word for word; clients match on them.
+"""
+
+from __future__ import annotations
+
+from hedgerow.errors import ConflictError, NotFoundError, ScriptError, UnavailableError, UserError
+
+
+class AmlContractText:
+    """Marks an error whose message alone is the answer, because the AML contract fixes its words."""
+
+
+# --- at start: what was asked to be served ---------------------------------------------------------------------------
+
+
+class NothingToServe(UserError):
+    """No source was named."""
+
+    key = "nothing_to_serve"
+    message = "Nothing to serve was named"
+    remedy = "Give one of --image DIR, --model FILE.onnx or --script score.py."
+
+
+class TooMuchToServe(UserError):
+    """Two sources were named."""
+
+    key = "too_much_to_serve"
+    message = "More than one thing to serve was named: {named}"
+    remedy = "Give one of them; an image may hold several models and a script."
+
+
+class PortTaken(ConflictError):
+    """Something else listens on the address."""
+
+    key = "port_taken"
+    message = "Cannot listen on {host}:{port}: {problem}"
+    remedy = "Choose another --port (0 takes a free one) or --host, or stop what uses it."
+
+
+class ImageUnusable(UserError):
+    """The folder given as an image is not one."""
+
+    key = "image_unusable"
+    message = "{folder} cannot be served as an image: {problem}"
+    remedy = "Point --image at the folder that holds hedgerow.json, as the packager wrote it."
+
+
+class ModelUnusable(UserError):
+    """A model file is missing or is not ONNX."""
+
+    key = "model_unusable"
+    message = "Model {model} cannot be loaded from {file}: {problem}"
+    remedy = "Check that the file is the ONNX model that you meant and was copied whole."
+
+
+class ModelNeedsOperators(UserError):
+    """A model uses operators that onnxruntime does not have."""
+
+    key = "model_needs_operators"
+    message = "Model {model} needs operators that are not built in: {problem}"
+    remedy = "Custom-operator libraries are not loaded; convert the model with standard operators only."
+
+
+class ModelUnsafe(UserError):
+    """A model reaches outside its own folder or carries a compiled blob."""
+
+    key = "model_unsafe"
+    message = "Model {model} is refused: {problem}"
+    remedy = "Save the model with its data inside the file or beside it, as plain ONNX."
+
+
+class ModelInputUnsupported(UserError):
+    """A model has an input that no tensor of the Open Inference Protocol can express."""
+
+    key = "model_input_unsupported"
+    message = "Model {model} has input {tensor!r} of type {type}, which a request cannot carry"
+    remedy = "Convert the model so that its inputs are plain tensors (no sequences, maps or bfloat16)."
+
+
+class ScriptUnusable(ScriptError):
+    """A scoring script cannot be used; found before its init() ran."""
+
+    key = "script_unusable"
+    message = "Scoring script {script} cannot be used: {problem}"
+    remedy = "Correct the script: it needs init() and run(data)."
+
+
+class ScriptModeUnsupported(UserError):
+    """A scoring script asks for a calling mode that this version does not run."""
+
+    key = "script_mode_unsupported"
+    message = "Scoring script {script} decorates run() with @{decorator}, which this version does not serve"
+    remedy = "Take the body as a string (def run(data): json.loads(data)) until that mode is served."
+
+
+class ScriptFailedAtStart(ScriptError):
+    """A scoring script failed while it was imported or in its init()."""
+
+    key = "script_failed_at_start"
+    message = "Scoring script {script} failed in {where}: {problem}"
+    remedy = "The log above shows the script's own lines; correct them and start again."
+
+
+class ReservedModule(UserError):
+    """A scoring source has a module with one of the two names that are ours."""
+
+    key = "reserved_module"
+    message = "{path} has a reserved name"
+    remedy = "Rename it: 'runtime' and 'hedgerow' are reserved at the top of a scoring source."
+
+
+# --- per request: the caller -----------------------------------------------------------------------------------------
+
+
+class BadBody(UserError):
+    """A request body cannot be read."""
+
+    key = "bad_body"
+    message = "The request body cannot be used: {problem}"
+    remedy = "{hint}"
+
+
+class BodyNotText(UserError, AmlContractText):
+    """A body for a script in string mode is not UTF-8."""
+
+    key = "body_not_text"
+    message = "Input cannot be decoded as UTF-8: {problem}"
+    remedy = "Send UTF-8 text."
+
+
+class BodyNotJson(UserError, AmlContractText):
+    """A body is not JSON."""
+
+    key = "body_not_json"
+    message = "POST body could not be decoded as JSON: {problem}"
+    remedy = "Send valid JSON."
+
+
+class BodyTooLarge(UserError):
+    """A body is over the limit."""
+
+    key = "body_too_large"
+    message = "The request body is larger than {limit} bytes"
+    remedy = "Send fewer rows at a time, or start the server with a larger --max-body-bytes."
+
+
+class BadTensor(UserError):
+    """An input does not fit the model."""
+
+    key = "bad_tensor"
+    message = "Input {tensor!r} does not fit the model: {problem}"
+    remedy = "The model wants {wanted}."
+
+
+class BadTensorNames(UserError):
+    """Inputs are missing, or there are inputs or outputs that the model does not have."""
+
+    key = "bad_tensor_names"
+    message = "{problem}"
+    remedy = "The model's {kind} are: {known}."
+
+
+class IdTooLong(UserError, AmlContractText):
+    """An id header is over 100 characters."""
+
+    key = "id_too_long"
+    message = "{names} must not exceed 100 characters"
+    remedy = "Send a shorter id."
+
+
+class UnknownModel(NotFoundError):
+    """A path names a model that is not served here."""
+
+    key = "unknown_model"
+    message = "There is no model {model!r} here"
+    remedy = "Served are: {known}."
+
+
+class UnknownModelVersion(NotFoundError):
+    """A path names a version that is not served here."""
+
+    key = "unknown_model_version"
+    message = "There is no version {version!r} of model {model!r} here"
+    remedy = "Served is version {known}."
+
+
+class AmbiguousScore(UserError):
+    """POST /score where several models are served and no script chooses."""
+
+    key = "ambiguous_score"
+    message = "/score does not say which of the models {known} is meant"
+    remedy = "Use /v2/models/NAME/infer."
+
+
+class UnknownSwaggerVersion(NotFoundError, AmlContractText):
+    """``/swagger.json?version=`` with an unknown version."""
+
+    key = "unknown_swagger_version"
+    message = "Swagger version [{version}] is not valid. Supported versions: [2, 3, 3.1]."
+    remedy = "Leave the parameter out for version 2."
+
+
+# --- per request: too busy, too slow, failed -------------------------------------------------------------------------
+
+
+class Overloaded(UnavailableError):
+    """No turn came up within the queue wait, or the queue was full."""
+
+    key = "overloaded"
+    message = "Too many requests are being scored; this one waited {waited_ms} ms"
+    remedy = "Send it again after the time in Retry-After."
+
+
+class NotReady(UnavailableError):
+    """The worker is still loading or is being replaced."""
+
+    key = "not_ready"
+    message = "The model cannot score now: it is {state}"
+    remedy = "Send it again after the time in Retry-After."
+
+
+class ScoringTimeout(ScriptError, AmlContractText):
+    """Scoring took longer than allowed."""
+
+    key = "scoring_timeout"
+    message = "Scoring timeout after {timeout_ms} ms"
+    remedy = "Send fewer rows at a time, or raise --timeout-ms."
+
+
+class ScriptRaised(ScriptError, AmlContractText):
+    """The user's run() raised; what it raised goes to the log, not to the caller."""
+
+    key = "script_raised"
+    message = "An unexpected error occurred in scoring script. Check the logs for more info."
+    remedy = "The log holds the script's traceback."
+
+
+class ModelFailed(ScriptError):
+    """onnxruntime failed inside the model."""
+
+    key = "model_failed"
+    message = "Model {model} failed on this input"
+    remedy = "The log holds the failing operator; check the values (indices, shapes inside the model)."

@@ -1,0 +1,63 @@
+"""The only place that knows which HTTP status an error has, in both dialects: AML ``{"message"}`` and OIP ``{"error"}``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Literal
+
+from hedgerow.errors import (
+    AccessError,
+    Bug,
+    ConflictError,
+    HedgerowError,
+    NotFoundError,
+    ScriptError,
+    UnavailableError,
+    UserError,
+)
+from runtime.errors import AmlContractText, BodyTooLarge, IdTooLong, ScoringTimeout
+from runtime.exchange import Response
+
+_log = logging.getLogger("hedgerow.runtime")
+
+Dialect = Literal["message", "error"]
+
+# First match wins: single errors before their families.
+_STATUSES: tuple[tuple[type[HedgerowError], int], ...] = (
+    (BodyTooLarge, 413),
+    (IdTooLong, 431),
+    (NotFoundError, 404),
+    (UserError, 400),
+    (AccessError, 401),
+    (ConflictError, 409),
+    (UnavailableError, 503),
+    (ScriptError, 500),
+    (Bug, 500),
+)
+_RETRY_AFTER_S = "1"
+_INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
+
+
+def status_of(problem: Exception, dialect: Dialect) -> int:
+    """The AML contract fixes 500 for a scoring timeout; OIP fixes nothing, so there it is the gateway's 504."""
+    if isinstance(problem, ScoringTimeout) and dialect == "error":
+        return 504
+    return next((status for kind, status in _STATUSES if isinstance(problem, kind)), 500)
+
+
+def answer_error(problem: Exception, dialect: Dialect) -> Response:
+    """The answer to a request that failed; what we did not foresee is logged with its traceback and told to nobody."""
+    if not isinstance(problem, HedgerowError) or isinstance(problem, Bug):
+        _log.error("a request failed inside Hedgerow", exc_info=problem)
+        text = _INTERNAL
+    else:
+        text = str(problem) if isinstance(problem, AmlContractText) else problem.sentence()
+    status = status_of(problem, dialect)
+    headers = {"retry-after": _RETRY_AFTER_S} if status == 503 else {}
+    return answer_text(status, text, dialect, headers)
+
+
+def answer_text(status: int, text: str, dialect: Dialect, headers: dict[str, str] | None = None) -> Response:
+    """An error that HTTP itself names (404, 405), in the dialect of its path."""
+    return Response(status, json.dumps({dialect: text}).encode(), headers=headers or {})

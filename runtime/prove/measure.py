@@ -1,0 +1,229 @@
+"""The story of a proof: feed a model its rows alone and together, compare, time, and report what came out.
+
+A leading dynamic axis proves nothing (reference: models that attend across it), so *batchable* is what was measured: the
+same rows give the same answers alone and together, within tolerance.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from hedgerow.contracts.proof import LatencyFacts, ProofReport
+from hedgerow.errors import HedgerowError
+from runtime.oip import tensor_of
+from runtime.onnx_model import OnnxModel
+from runtime.prove.vectors import Vectors, VectorsUnusable, made_up_vectors, read_vectors
+from runtime.serving_plan import PlannedModel
+from runtime.tensors import Array
+
+_LATENCY_RUNS = 200
+_LATENCY_BUDGET_S = 2.0
+_WARM_UP_RUNS = 3
+_DEFAULT_TOLERANCE = 1e-4
+
+Outputs = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Largest absolute error over all numeric outputs (None: none was numeric), and what lies outside the tolerance."""
+
+    max_abs_error: float | None
+    problem: str = ""
+
+
+def prove(planned: PlannedModel, vector_folders: Sequence[Path]) -> ProofReport:
+    """Measure one model. Never raises for a model or vectors that are wrong: that is a report that did not pass."""
+    _forget_peak_memory()
+    try:
+        model = OnnxModel(planned.name, planned.file, version=planned.version)
+        recorded = read_vectors(vector_folders)
+        return _recorded_proof(model, recorded) if recorded else _made_up_proof(model)
+    except HedgerowError as problem:
+        return _report(planned.name, passed=False, reason=problem.sentence())
+
+
+def _recorded_proof(model: OnnxModel, vectors: Vectors) -> ProofReport:
+    missing = [name for name in vectors.outputs if name not in {spec.name for spec in model.outputs}]
+    if missing:
+        raise VectorsUnusable(folder=model.name, problem=f"the model has no output {missing[0]!r}")
+    alone = run_alone(model, vectors)
+    parity = compare(vectors.outputs, alone, vectors.index.atol, vectors.index.rtol)
+    batchable, why_not = measure_batchable(model, vectors, alone)
+    return _report(
+        model.name,
+        passed=not parity.problem,
+        reason=parity.problem or why_not,
+        rows=vectors.rows,
+        max_abs_error=parity.max_abs_error,
+        tolerance=vectors.index.atol,
+        batchable=batchable,
+        latency=measure_latency(model, vectors),
+        provider=model.provider,
+    )
+
+
+def _made_up_proof(model: OnnxModel) -> ProofReport:
+    """No vectors: nothing can be compared (rows is 0), but it must run, and batchability and latency can be measured."""
+    problem: HedgerowError | None = None
+    for vectors in made_up_vectors(model.inputs):
+        try:
+            alone = run_alone(model, vectors)
+        except HedgerowError as failure:
+            problem = problem or failure
+            continue
+        batchable, why_not = measure_batchable(model, vectors, alone)
+        reason = "no recorded vectors: measured on made-up inputs, no answers were compared"
+        return _report(
+            model.name,
+            passed=True,
+            reason=f"{reason}; {why_not}" if why_not else reason,
+            batchable=batchable,
+            latency=measure_latency(model, vectors),
+            provider=model.provider,
+        )
+    # Made-up inputs that do not suit a model prove nothing against it.
+    why = problem.sentence() if problem else "it has no inputs"
+    return _report(model.name, passed=True, reason=f"loaded; made-up inputs do not suit it ({why})", provider=model.provider)
+
+
+def batch_size(model: OnnxModel) -> int:
+    """How many rows the model takes at a time: its fixed leading length, or 1 where that is free."""
+    fixed = [spec.shape[0] for spec in model.inputs if spec.shape and spec.shape[0] != -1]
+    return max(fixed[0], 1) if fixed else 1
+
+
+def run_alone(model: OnnxModel, vectors: Vectors) -> Outputs:
+    """Every row by itself (or in the model's own fixed batch), answers stacked in order."""
+    size = batch_size(model)
+    parts = [_run(model, _rows(vectors, first, first + size)) for first in range(0, _row_count(vectors), size)]
+    return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+
+
+def measure_batchable(model: OnnxModel, vectors: Vectors, alone: Outputs) -> tuple[bool, str]:
+    """Whether the same rows answer alike together; if not, why."""
+    if any(spec.shape[:1] != [-1] for spec in model.inputs):
+        return False, "not batchable: an input has no free leading length"
+    if vectors.rows < 2:
+        return False, "not batchable: one row cannot show it"
+    try:
+        together = _run(model, _rows(vectors, 0, vectors.rows))
+    except HedgerowError as problem:
+        return False, f"not batchable: several rows fail ({problem})"
+    if any(len(array) != vectors.rows for array in together.values() if array.ndim) or any(
+        not array.ndim for array in together.values()
+    ):
+        return False, "not batchable: an output has not one row for each input row"
+    found = compare(alone, together, vectors.index.atol, vectors.index.rtol)
+    return (True, "") if not found.problem else (False, f"not batchable: rows alone and together differ, {found.problem}")
+
+
+def measure_latency(model: OnnxModel, vectors: Vectors) -> LatencyFacts:
+    """One row alone, over different rows, after warm-up; bounded in number and in time."""
+    size = batch_size(model)
+    starts = range(0, _row_count(vectors), size)
+    feeds = [_rows(vectors, first, first + size) for first in starts[:_LATENCY_RUNS]]
+    for number in range(_WARM_UP_RUNS):
+        model.run(feeds[number % len(feeds)])
+    taken: list[float] = []
+    begun = perf_counter()
+    while len(taken) < _LATENCY_RUNS and (perf_counter() - begun < _LATENCY_BUDGET_S or not taken):
+        started = perf_counter()
+        model.run(feeds[len(taken) % len(feeds)])
+        taken.append((perf_counter() - started) * 1000)
+    return LatencyFacts(p50_ms=round(float(np.percentile(taken, 50)), 4), p99_ms=round(float(np.percentile(taken, 99)), 4))
+
+
+def compare(expected: Mapping[str, Array], found: Mapping[str, Array], atol: float, rtol: float) -> Comparison:
+    """As numpy.isclose, NaN equal to NaN; text must be equal."""
+    largest: float | None = None
+    problems: list[str] = []
+    for name, wanted in expected.items():
+        got = found[name]
+        if got.shape != wanted.shape and got.size == wanted.size:
+            # A column of shape [rows, 1] and one of [rows] are the same answers.
+            got = got.reshape(wanted.shape)
+        if got.shape != wanted.shape:
+            problems.append(f"output {name!r} has shape {list(got.shape)}, {list(wanted.shape)} was expected")
+        elif _is_numeric(wanted) and _is_numeric(got):
+            error, outside = _numeric_difference(wanted, got, atol, rtol)
+            largest = error if largest is None else max(largest, error)
+            if outside:
+                problems.append(f"output {name!r} differs in {outside} of {wanted.size} values, by up to {error:.3g}")
+        elif outside := int(np.sum(wanted.astype(np.object_) != got.astype(np.object_))):
+            problems.append(f"output {name!r} differs in {outside} of {wanted.size} values")
+    return Comparison(largest, "; ".join(problems))
+
+
+def _is_numeric(array: Array) -> bool:
+    return array.dtype.kind in "biuf"
+
+
+def _numeric_difference(wanted: Array, got: Array, atol: float, rtol: float) -> tuple[float, int]:
+    left, right = wanted.astype(np.float64), got.astype(np.float64)
+    close = np.isclose(right, left, atol=atol, rtol=rtol, equal_nan=True)
+    with np.errstate(invalid="ignore"):
+        errors = np.abs(right - left)
+    # Two NaN or two equal infinities agree; one alone is an error without a size.
+    sizes = np.where(close & ~np.isfinite(errors), 0.0, np.nan_to_num(errors, nan=np.inf))
+    worst = float(np.max(sizes, initial=0.0))
+    return min(worst, float(np.finfo(np.float64).max)), int(np.sum(~close))
+
+
+def _run(model: OnnxModel, feeds: dict[str, Array]) -> Outputs:
+    model.check_names(feeds)
+    return {name: tensor_of(model.name, value) for name, value in model.run(feeds).items()}
+
+
+def _rows(vectors: Vectors, first: int, last: int) -> dict[str, Array]:
+    return {name: array[first:last] if array.ndim else array for name, array in vectors.inputs.items()}
+
+
+def _row_count(vectors: Vectors) -> int:
+    return max((len(array) for array in vectors.inputs.values() if array.ndim), default=1)
+
+
+def _joined(parts: list[Array]) -> Array:
+    """Scalars become a column. Parts of different lengths (text generated, boxes found) cannot be one array."""
+    try:
+        return np.concatenate([part if part.ndim else part.reshape(1) for part in parts])
+    except ValueError:
+        return np.array([str(part.tolist()) for part in parts], dtype=np.object_)
+
+
+def _forget_peak_memory() -> None:
+    """Start the kernel's high-water mark anew, so that a report is about its own model."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        # Not everywhere allowed; the peak then includes what was proven before.
+        return
+
+
+def _peak_memory_bytes() -> int:
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _report(model: str, *, passed: bool, reason: str, **measured: Any) -> ProofReport:  # noqa: ANN401 - fields of ProofReport
+    values: dict[str, Any] = {
+        "rows": 0,
+        "max_abs_error": None,
+        "tolerance": _DEFAULT_TOLERANCE,
+        "batchable": False,
+        "latency": None,
+        "provider": "",
+        **measured,
+    }
+    return ProofReport(model=model, passed=passed, reason=reason, peak_memory_bytes=_peak_memory_bytes(), **values)

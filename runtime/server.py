@@ -1,0 +1,215 @@
+"""gunicorn put together: the socket, the master's settings and hooks, and what each worker makes of the plan."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import socket
+import struct
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+
+from hedgerow.atomic_write import atomic_write
+from runtime.app import create_app
+from runtime.errors import PortTaken
+from runtime.metrics import Board
+from runtime.scoring import Limits, Scoring
+from runtime.serving_plan import ServingPlan
+from runtime.settings import RuntimeSettings
+from runtime.telemetry import NoTelemetry, Receiver, Telemetry
+from runtime.worker import ScoringWorker
+
+_log = logging.getLogger("hedgerow.runtime")
+
+# Threads beyond those that score or wait: health, metrics and refusals must get through a full queue.
+_SPARE_THREADS = 8
+_KEEPALIVE_S = 75
+_HEARTBEAT_S = 30
+_SO_ATTACH_FILTER = 26
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn makes its files there safely
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The listening socket, bound before anything is loaded. Raises PortTaken."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+        raise PortTaken(host=host, port=port, problem=reason) from None
+
+
+def address_of(listener: socket.socket) -> str:
+    """The URL under which this machine reaches the listener."""
+    host, port = listener.getsockname()[:2]
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared, not bound
+    return f"http://{reachable}:{port}"
+
+
+class ScoringArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's master, which stops listening without cutting a connection that the kernel already made for it."""
+
+    def stop(self, graceful: bool = True) -> None:
+        for listener in self.LISTENERS:
+            refuse_connections(listener)
+        super().stop(graceful)
+
+
+def refuse_connections(listener: Any) -> None:  # noqa: ANN401 - gunicorn's socket wrapper
+    """Let the kernel drop new connections while the workers accept those that are complete.
+
+    Otherwise a connection that completes between a worker's last accept and its close is reset, and a request is lost. A
+    dropped caller tries again after a second, and is then refused properly. Linux only; elsewhere the gap stays.
+    """
+    # struct sock_fprog with one instruction: BPF_RET | BPF_K, 0 bytes of the packet are kept.
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+class GunicornLogs(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """Lets gunicorn's messages go to the process's own log; its access log stays off."""
+
+    def setup(self, cfg: Any) -> None:  # noqa: ANN401 - gunicorn's signature
+        self.error_log.setLevel(logging.NOTSET if logging.getLogger().isEnabledFor(logging.DEBUG) else logging.WARNING)
+        self.error_log.propagate = True
+
+
+class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """The master's application object; after a fork it is that worker's own."""
+
+    def __init__(self, settings: RuntimeSettings, plan: ServingPlan, listener: socket.socket) -> None:
+        self._settings, self._plan = settings, plan
+        # Absolute before the working folder changes.
+        self._ready_file = settings.ready_file.absolute() if settings.ready_file else None
+        self._address = address_of(listener)
+        # gunicorn takes the descriptor over and closes it itself.
+        self._bind = f"fd://{listener.detach()}"
+        self._receiver = Receiver.parse(settings.telemetry_url, settings.telemetry_token) if settings.telemetry_url else None
+        models = [(model.name, model.version) for model in plan.models]
+        # Twice the workers: during a reload the old and the new ones live side by side.
+        self._board = Board(models, rows=2 * settings.workers + 2)
+        self._empty_folder: tempfile.TemporaryDirectory[str] | None = None
+        self._telemetry: Telemetry | None = None
+        self.scoring: Scoring
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings, limits = self._settings, Limits.of(self._settings)
+        options: dict[str, object] = {
+            "bind": [self._bind],
+            "workers": settings.workers,
+            "worker_class": ScoringWorker,
+            "threads": limits.max_concurrent + limits.max_queue + _SPARE_THREADS,
+            "worker_connections": 2048,
+            "timeout": _HEARTBEAT_S,
+            # A request that may run until its scoring timeout is waited for.
+            "graceful_timeout": max(30, settings.timeout_ms // 1000 + 5),
+            "keepalive": _KEEPALIVE_S,
+            "logger_class": GunicornLogs,
+            # Fails on a read-only root file system and is of no use here; older gunicorns do not have it.
+            "control_socket_disable": True,
+            "pre_fork": self._before_fork,
+            "post_fork": self._after_fork,
+            "child_exit": self._after_death,
+            "worker_exit": self._at_worker_end,
+            "on_exit": self._at_master_end,
+        }
+        if _SHARED_MEMORY.is_dir():
+            # Heartbeats by touching a file: on a disk that is busy they come late, on a read-only one never.
+            options["worker_tmp_dir"] = str(_SHARED_MEMORY)
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def serve(self) -> None:
+        """Run until SIGTERM; leaves the process by SystemExit."""
+        _log.info("listening on %s", self._address)
+        self._forget_ready_file()
+        self._enter_empty_folder()
+        ScoringArbiter(self).run()
+
+    # In the master ----------------------------------------------------------------------------------------------------
+
+    def _before_fork(self, arbiter: Any, worker: ScoringWorker) -> None:  # noqa: ANN401 - gunicorn's arbiter
+        worker.row = self._board.free_row(other.row for other in arbiter.WORKERS.values())
+
+    def _after_death(self, arbiter: Any, worker: ScoringWorker) -> None:  # noqa: ANN401 - gunicorn's arbiter
+        self._board.forget_worker(worker.row)
+
+    def _at_master_end(self, arbiter: Any) -> None:  # noqa: ANN401 - gunicorn's arbiter
+        self._forget_ready_file()
+        if self._empty_folder is not None:
+            os.chdir("/")
+            self._empty_folder.cleanup()
+
+    def _enter_empty_folder(self) -> None:
+        """Nothing that lies about can be imported or opened by accident; relative paths of a script start here."""
+        try:
+            self._empty_folder = tempfile.TemporaryDirectory(prefix="hedgerow-scoring-")
+            os.chdir(self._empty_folder.name)
+        except OSError as problem:
+            # A read-only root without /tmp: the container's own working folder has to do.
+            _log.info("no empty working folder could be made: %s", problem)
+
+    def _forget_ready_file(self) -> None:
+        if self._ready_file is not None:
+            with contextlib.suppress(OSError):
+                self._ready_file.unlink()
+
+    # In a worker ------------------------------------------------------------------------------------------------------
+
+    def _after_fork(self, arbiter: Any, worker: ScoringWorker) -> None:  # noqa: ANN401 - gunicorn's arbiter
+        self._board.take_row(worker.row)
+        self._board.add("hedgerow_workers_started_total")
+
+    def load(self) -> flask.Flask:
+        """Called by gunicorn in each worker after the fork; the models are loaded later, beside the HTTP face."""
+        settings = self._settings
+        recorder = NoTelemetry() if self._receiver is None else self._start_telemetry(self._receiver)
+        self.scoring = Scoring(self._plan, Limits.of(settings), self._board, recorder, threads=settings.threads)
+        version = metadata.version("hedgerow")
+        limit = settings.max_body_bytes
+        return create_app(self.scoring, self._board, version=version, max_body_bytes=limit, access_log=settings.access_log)
+
+    def another_is_ready(self) -> bool:
+        """Whether a worker already answers, so that one that still loads need not."""
+        return self._board.total("hedgerow_workers_ready") > 0
+
+    def worker_is_ready(self, worker: ScoringWorker) -> None:
+        """Count this worker as ready and say where the server is, once per master."""
+        self._board.add("hedgerow_workers_ready")
+        if self._ready_file is not None:
+            document = {"address": self._address, "pid": worker.ppid}
+            atomic_write(self._ready_file, json.dumps(document).encode() + b"\n")
+        _log.info("ready at %s", self._address)
+
+    def _start_telemetry(self, receiver: Receiver) -> Telemetry:
+        self._telemetry = Telemetry(receiver, self._board)
+        self._telemetry.start()
+        return self._telemetry
+
+    def _at_worker_end(self, arbiter: Any, worker: ScoringWorker) -> None:  # noqa: ANN401 - gunicorn's arbiter
+        # gunicorn also calls this in the master, for a worker that vanished.
+        if os.getpid() != worker.pid:
+            return
+        if self._telemetry is not None:
+            self._telemetry.stop()
+        if worker.retired:
+            worker.end_now(0)
+
+
+def serve(settings: RuntimeSettings, plan: ServingPlan) -> None:
+    """Serve ``plan`` until SIGTERM. Raises PortTaken or InvalidSetting before anything is started."""
+    ScoringServer(settings, plan, listen(settings.host, settings.port)).serve()

@@ -1,0 +1,144 @@
+"""What is to be served: from an image's hedgerow.json, one ONNX file, or one script, to a ServingPlan of absolute paths.
+
+Decided once in the master process, before any worker; loads nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hedgerow.contracts.document import decode
+from hedgerow.contracts.image import SCORING_CONFIG_FILE, ScoringConfig, ServedModel
+from hedgerow.contracts.names import check_name
+from hedgerow.errors import HedgerowError
+from runtime.errors import ImageUnusable, ModelUnusable, NothingToServe, ScriptUnusable
+from runtime.settings import RuntimeSettings
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """An ONNX model to load."""
+
+    name: str
+    version: str
+    file: Path
+    batchable: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedScript:
+    """A scoring script to load; ``source`` goes first on sys.path."""
+
+    file: Path
+    source: Path
+
+
+@dataclass(frozen=True)
+class ServingPlan:
+    """Everything a worker loads. ``variables`` go into the environment before it does."""
+
+    models: tuple[PlannedModel, ...] = ()
+    script: PlannedScript | None = None
+    model_dir: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan_serving(settings: RuntimeSettings) -> ServingPlan:
+    """Raises ImageUnusable, ModelUnusable or ScriptUnusable when what was named is not there."""
+    if settings.image is not None:
+        return plan_image(settings.image)
+    if settings.model is not None:
+        return plan_model(settings.model, settings.name)
+    if settings.script is not None:
+        return plan_script(settings.script, settings.model_dir)
+    raise NothingToServe
+
+
+def plan_model(file: Path, name: str | None) -> ServingPlan:
+    """One ONNX file, under ``name`` or a name made from the file's. Raises ModelUnusable or InvalidName."""
+    model = PlannedModel(check_name(name, "model") if name else name_from(file), "1", file.resolve())
+    if not file.is_file():
+        raise ModelUnusable(model=model.name, file=file, problem="there is no such file")
+    return ServingPlan(models=(model,), model_dir=model.file.parent)
+
+
+def plan_script(file: Path, model_dir: Path | None) -> ServingPlan:
+    """One scoring script, its folder as source."""
+    if not file.is_file():
+        raise ScriptUnusable(script=file, problem="there is no such file")
+    if model_dir is not None and not model_dir.is_dir():
+        raise ScriptUnusable(script=file, problem=f"its model folder {model_dir} does not exist")
+    place = file.resolve()
+    return ServingPlan(script=PlannedScript(place, place.parent), model_dir=model_dir.resolve() if model_dir else None)
+
+
+def plan_image(folder: Path) -> ServingPlan:
+    """An image's folder, as the packager wrote it."""
+    root = folder.resolve()
+    config = _read_config(root)
+    models = tuple(_planned_model(root, model, model.entry) for model in config.models if model.entry)
+    script = _planned_script(root, config)
+    if not models and script is None:
+        raise ImageUnusable(folder=folder, problem=f"{SCORING_CONFIG_FILE} names neither an ONNX model nor a script")
+    return ServingPlan(models, script, _model_dir(root, config.models), config.variables)
+
+
+def image_models(folder: Path) -> list[tuple[PlannedModel, Path]]:
+    """The ONNX models of an image, each with its folder. Raises ImageUnusable or ModelUnusable."""
+    root = folder.resolve()
+    models = _read_config(root).models
+    return [(_planned_model(root, model, model.entry), _inside(root, model.path)) for model in models if model.entry]
+
+
+def name_from(file: Path) -> str:
+    """A name of the shared grammar made from a file's; ``My Model (v2).onnx`` becomes ``my-model-v2``."""
+    return re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("._-")[:128].strip("._-") or "model"
+
+
+def _read_config(root: Path) -> ScoringConfig:
+    place = root / SCORING_CONFIG_FILE
+    try:
+        return decode(place.read_bytes(), ScoringConfig)
+    except OSError as problem:
+        raise ImageUnusable(folder=root, problem=f"{SCORING_CONFIG_FILE}: {problem.strerror}") from None
+    except HedgerowError as problem:
+        raise ImageUnusable(folder=root, problem=str(problem)) from None
+
+
+def _planned_model(root: Path, model: ServedModel, entry: str) -> PlannedModel:
+    """``entry`` counts from the image's root, as every path in hedgerow.json does."""
+    file = _inside(root, entry)
+    if not file.is_file():
+        raise ModelUnusable(model=model.name, file=file, problem="there is no such file")
+    return PlannedModel(model.name, str(model.version), file, model.batchable)
+
+
+def _planned_script(root: Path, config: ScoringConfig) -> PlannedScript | None:
+    if config.script is None:
+        return None
+    file = _inside(root, config.script)
+    if not file.is_file():
+        raise ImageUnusable(folder=root, problem=f"its scoring script {config.script} is not there")
+    return PlannedScript(file, _inside(root, config.source) if config.source else file.parent)
+
+
+def _model_dir(root: Path, models: list[ServedModel]) -> Path | None:
+    """What AZUREML_MODEL_DIR names: the model's folder, or with several the folder above them all."""
+    folders = [_inside(root, model.path) for model in models]
+    if len(folders) < 2:
+        return folders[0] if folders else None
+    common = folders[0]
+    while not all(folder.is_relative_to(common) and folder != common for folder in folders):
+        common = common.parent
+    return common
+
+
+def _inside(root: Path, path: str) -> Path:
+    """The grammar forbids ``..``; a link in the folder could still lead out of it."""
+    place = (root / path).resolve()
+    if not place.is_relative_to(root):
+        raise ImageUnusable(folder=root, problem=f"{path} leads out of it")
+    return place

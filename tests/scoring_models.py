@@ -1,0 +1,216 @@
+"""Real ONNX models for tests: trained and converted here, or built node by node where a trap needs an exact shape.
+
+Everything is made once per test run, in one folder that goes when the run ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gzip
+import importlib.util
+import os
+import shutil
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.onnx_model import silence_telemetry
+
+silence_telemetry(os.environ)
+
+import onnx  # noqa: E402 - see the line above
+from onnx import TensorProto, helper  # noqa: E402
+
+Array = NDArray[Any]
+_FLOAT, _INT64, _BOOL, _DOUBLE, _STRING, _INT32 = (
+    TensorProto.FLOAT,
+    TensorProto.INT64,
+    TensorProto.BOOL,
+    TensorProto.DOUBLE,
+    TensorProto.STRING,
+    TensorProto.INT32,
+)
+
+
+@cache
+def folder() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="hedgerow-test-models-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
+
+
+# Trained ---------------------------------------------------------------------------------------------------------------
+
+
+def _converted(name: str, model: Any, rows: Array, **options: Any) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from skl2onnx import to_onnx
+
+        document = to_onnx(model, rows[:1], **options)
+    file = folder() / f"{name}.onnx"
+    file.write_bytes(document.SerializeToString())
+    return file
+
+
+@cache
+def iris_rows() -> tuple[Array, Array]:
+    from sklearn.datasets import load_iris
+
+    rows, labels = load_iris(return_X_y=True)
+    return rows.astype(np.float32), labels
+
+
+@cache
+def iris_classifier() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    rows, labels = iris_rows()
+    return LogisticRegression(max_iter=500).fit(rows, labels)
+
+
+@cache
+def iris() -> Path:
+    """X f32[N,4] -> label i64[N], probabilities f32[N,3]."""
+    model = iris_classifier()
+    return _converted("iris", model, iris_rows()[0], options={"zipmap": False})
+
+
+@cache
+def iris_with_maps() -> Path:
+    """The same with sklearn's usual output: a sequence of maps."""
+    return _converted("iris-maps", iris_classifier(), iris_rows()[0])
+
+
+@cache
+def digits() -> tuple[Path, Any, Array]:
+    """A small neural network on 8x8 images: file, trained model, rows."""
+    from sklearn.datasets import load_digits
+    from sklearn.neural_network import MLPClassifier
+
+    rows, labels = load_digits(return_X_y=True)
+    rows = rows.astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = MLPClassifier((16,), max_iter=30, random_state=0).fit(rows, labels)
+    return _converted("digits", model, rows, options={"zipmap": False}), model, rows
+
+
+@cache
+def shuttle_rows() -> Array:
+    """NASA's shuttle sensors out of river's wheel, which is not imported: its own imports are heavy."""
+    spec = importlib.util.find_spec("river")
+    assert spec is not None, "river is not installed"
+    assert spec.origin is not None
+    with gzip.open(Path(spec.origin).parent / "datasets" / "shuttle.csv.gz", "rt") as lines:
+        table = np.genfromtxt(lines, delimiter=",", skip_header=1, max_rows=4000)
+    return table[:, :9].astype(np.float32)
+
+
+@cache
+def shuttle_anomalies() -> tuple[Path, Any]:
+    """IsolationForest: label i64[N,1], scores f32[N,1]."""
+    from sklearn.ensemble import IsolationForest
+
+    model = IsolationForest(n_estimators=20, random_state=0).fit(shuttle_rows())
+    return _converted("shuttle", model, shuttle_rows(), target_opset={"": 17, "ai.onnx.ml": 3}), model
+
+
+# Built for a trap ------------------------------------------------------------------------------------------------------
+
+
+def build(name: str, nodes: list[Any], inputs: list[Any], outputs: list[Any], initializers: list[Any] | None = None) -> Path:
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, initializers or [])
+    document = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    file = folder() / f"{name}.onnx"
+    onnx.save(document, file)
+    return file
+
+
+def value(name: str, kind: int, shape: list[Any] | None) -> Any:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+@cache
+def echo() -> Path:
+    """x f32[N,2] -> y: the same."""
+    return build(
+        "echo", [helper.make_node("Identity", ["x"], ["y"])], [value("x", _FLOAT, ["N", 2])], [value("y", _FLOAT, ["N", 2])]
+    )
+
+
+@cache
+def echo_text() -> Path:
+    return build(
+        "echo-text", [helper.make_node("Identity", ["x"], ["y"])], [value("x", _STRING, ["N"])], [value("y", _STRING, ["N"])]
+    )
+
+
+@cache
+def many_kinds() -> Path:
+    """Scalar i64, bool, i32, f64 with names that no URL or label takes unescaped; each comes back."""
+    kinds: dict[str, tuple[int, list[Any]]] = {
+        "sr/rate": (_INT64, []),
+        'flag:"on"': (_BOOL, ["N"]),
+        "größe.cm": (_INT32, ["N", 2]),
+        '{"json": 1}': (_DOUBLE, ["N"]),
+    }
+    nodes = [helper.make_node("Identity", [name], [f"out {name}"]) for name in kinds]
+    inputs = [value(name, kind, shape) for name, (kind, shape) in kinds.items()]
+    outputs = [value(f"out {name}", kind, shape) for name, (kind, shape) in kinds.items()]
+    return build("many-kinds", nodes, inputs, outputs)
+
+
+@cache
+def across_rows() -> Path:
+    """A dynamic first axis that is no batch axis: every row is divided by the sum over the rows."""
+    nodes = [helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=1), helper.make_node("Div", ["x", "sum"], ["y"])]
+    axes = helper.make_tensor("axes", _INT64, [1], [0])
+    return build("across-rows", nodes, [value("x", _FLOAT, ["batch", 2])], [value("y", _FLOAT, ["batch", 2])], [axes])
+
+
+@cache
+def fixed_batch() -> Path:
+    """Takes three rows at a time, never more or fewer."""
+    return build("fixed", [helper.make_node("Neg", ["x"], ["y"])], [value("x", _FLOAT, [3, 2])], [value("y", _FLOAT, [3, 2])])
+
+
+@cache
+def endless() -> Path:
+    """Runs as many rounds as its input says: 10**12 is for ever, 0 is at once."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Identity", ["v"], ["v2"])],
+        "body",
+        [value("i", _INT64, []), value("c", _BOOL, []), value("v", _FLOAT, [1])],
+        [value("c2", _BOOL, []), value("v2", _FLOAT, [1])],
+    )
+    nodes = [helper.make_node("Loop", ["rounds", "yes", "start"], ["y"], body=body)]
+    constants = [helper.make_tensor("yes", _BOOL, [], [True]), helper.make_tensor("start", _FLOAT, [1], [1.0])]
+    return build("endless", nodes, [value("rounds", _INT64, [])], [value("y", _FLOAT, [1])], constants)
+
+
+def with_external_data(name: str, location: str) -> Path:
+    """A model whose weights stand in another file; the file itself is the caller's affair."""
+    weights = TensorProto(name="w", data_type=_FLOAT, data_location=TensorProto.EXTERNAL, dims=[2])
+    weights.external_data.add(key="location", value=location)
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [value("x", _FLOAT, ["N", 2])], [value("y", _FLOAT, ["N", 2])], [weights])
+    document = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    file = folder() / name / "model.onnx"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(document.SerializeToString())
+    return file
+
+
+def with_custom_operator() -> Path:
+    nodes = [helper.make_node("Secret", ["x"], ["y"], domain="acme.ops")]
+    graph = helper.make_graph(nodes, "g", [value("x", _FLOAT, ["N", 2])], [value("y", _FLOAT, ["N", 2])])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("acme.ops", 1)]
+    file = folder() / "custom.onnx"
+    file.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+    return file
