@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import selectors
+import socket
 import subprocess
 import sys
 import tempfile
@@ -59,16 +60,26 @@ def _join(folder: Path, token: str | None) -> Transport | None:
         return None
     except PermissionError as problem:
         raise ServerUnreachable(where=folder, problem=f"{problem.filename} belongs to another user") from problem
-    socket = run / "server.sock"
-    usable = len(str(socket).encode()) <= _MAX_SOCKET_PATH and socket.exists()
-    transport = Transport(facts["url"], owner, socket=socket if usable else None)
+    path = run / "server.sock"
+    if len(str(path).encode()) <= _MAX_SOCKET_PATH and path.exists():
+        # A socket file whose server was killed refuses at once; httpx would leave the attempt's socket open.
+        return Transport(facts["url"], owner, socket=path) if _listens(path) else None
+    transport = Transport(facts["url"], owner)
     try:
         transport.exists("/healthz")
     except ServerUnreachable:
-        # The files were left by a control plane that was killed.
         transport.close()
         return None
     return transport
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 def _start(folder: Path) -> LocalServer:

@@ -42,3 +42,4 @@ class WrongAnswer(Bug):
 
     key = "wrong_answer"
     message = "{where} answered differently from the trained model: largest error {error:g}, allowed {allowed:g}"
+    remedy = "Please report it with the versions of onnxruntime, scikit-learn and skl2onnx (pip list) and the log."

@@ -201,6 +201,11 @@ class Story:
             return ModuleStatus(state="pending", reason="not reported yet")
         return reported.modules[MODULE]
 
+    def _last_decision(self, client: Client) -> str:
+        reported = client.devices.get(DEVICE).reported
+        starts = [d.reason for d in reported.decisions if d.module == MODULE and d.action == "start"] if reported else []
+        return starts[-1] if starts else "none was reported"
+
     def _running(self, client: Client, other_than: int | None = None) -> ModuleStatus | None:
         module = self._module(client)
         return module if module.state == "running" and module.address and module.pid != other_than else None

@@ -1,0 +1,1 @@
+"""The control plane: store, REST API, hub, controller and Studio of one workspace."""

@@ -1,0 +1,1 @@
+"""The embedded MQTT broker: one small process, loopback only, nothing kept across a restart."""

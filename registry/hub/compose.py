@@ -1,0 +1,95 @@
+"""What one device should run: device, edge deployments and known images in, its next desired state out. Pure.
+
+Among the deployments whose target matches, the highest priority wins; of equal ones the newest. A device that leaves
+every target gets a desired state without modules: what nobody is in charge of any more is stopped. (IoT Edge lets it
+run on, unmanaged.) A device that never had a deployment gets none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from hedgerow.contracts.edge import DesiredModule, DesiredState, EdgeDeployment
+from hedgerow.contracts.service import ImagePin
+from registry.hub.target import Condition, matches, parse_target
+
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A deployment with its target condition read."""
+
+    deployment: EdgeDeployment
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The content of a desired state, before it has a version."""
+
+    edge_deployment: str | None
+    revision: int | None
+    modules: Mapping[str, DesiredModule]
+
+
+@dataclass(frozen=True)
+class Incomposable:
+    """A deployment asks for an image that is not there; the device keeps what it has."""
+
+    edge_deployment: str
+    missing_image: str
+
+
+def candidates(deployments: Iterable[EdgeDeployment]) -> list[Candidate]:
+    """In the order in which they win. Raises TargetInvalid (stored deployments were checked when they came)."""
+    ordered = sorted(deployments, key=lambda one: (one.priority, one.created_at or _BEGINNING, one.name), reverse=True)
+    return [Candidate(deployment, parse_target(deployment.target)) for deployment in ordered]
+
+
+def compose(
+    device: str, tags: Mapping[str, str], ordered: Iterable[Candidate], pins: Mapping[str, ImagePin]
+) -> Composition | Incomposable:
+    """The content for the device of this name; ``pins`` resolves the image references of manifests."""
+    winner = next((one.deployment for one in ordered if matches(one.condition, device, tags)), None)
+    if winner is None:
+        return Composition(None, None, {})
+    modules: dict[str, DesiredModule] = {}
+    for name, spec in winner.modules.items():
+        if spec.image is not None and spec.image not in pins:
+            return Incomposable(winner.name, spec.image)
+        modules[name] = DesiredModule(spec=spec, image=None if spec.image is None else pins[spec.image])
+    return Composition(winner.name, winner.revision, modules)
+
+
+def next_state(
+    device_uuid: str,
+    previous: DesiredState | None,
+    found: Composition,
+    *,
+    incarnation: str,
+    above: int = 0,
+    now: datetime,
+) -> DesiredState | None:
+    """The state to issue, or None when the device has it already.
+
+    ``above`` is the version that the device says it accepted: a restored hub may have forgotten some, and the device
+    takes only higher ones.
+    """
+    if previous is None and not found.modules and found.edge_deployment is None and above == 0:
+        return None
+    if previous is not None and previous.incarnation == incarnation and previous.version >= above:
+        same = previous.edge_deployment == found.edge_deployment and previous.modules == found.modules
+        if same:
+            return None
+    version = max(previous.version if previous else 0, above) + 1
+    return DesiredState(
+        device_uuid=device_uuid,
+        version=version,
+        incarnation=incarnation,
+        issued_at=now,
+        edge_deployment=found.edge_deployment,
+        modules=dict(found.modules),
+    )

@@ -1,0 +1,213 @@
+"""Desired states: composed for every device they concern, signed, stored under the hub's lease, ready to be published.
+
+Looks at the whole fleet in one snapshot, plans without touching anything, and writes only what changed.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from hedgerow.contracts.document import decode, encode
+from hedgerow.contracts.edge import DesiredState
+from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE, Reference
+from hedgerow.contracts.service import ImagePin
+from hedgerow.contracts.signed import SignedEnvelope, Signer, sign
+from registry.errors import RecordNotFound
+from registry.hub.compose import Candidate, Composition, Incomposable, candidates, compose, next_state
+from registry.hub.link import Downlink
+from registry.hub.notes import Notes
+from registry.store import edge_deployments, facts, images, leases, twins
+from registry.store.database import Database
+from registry.store.leases import Lease
+from registry.store.twins import StoredTwin
+
+LEASE = "hub"
+LEASE_TTL_S = 60.0
+# One transaction holds the records database this long at most: other writers wait for it.
+_DEVICES_PER_TRANSACTION = 100
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All that composition depends on, read in one snapshot."""
+
+    twins: list[StoredTwin]
+    ordered: list[Candidate]
+    pins: Mapping[str, ImagePin]
+    incarnation: str
+
+
+@dataclass(frozen=True)
+class Issue:
+    """A device's desired state changes."""
+
+    uuid: str
+    state: DesiredState
+    revision: int | None
+
+
+@dataclass(frozen=True)
+class Relabel:
+    """The content stays, its source is another revision."""
+
+    uuid: str
+    edge_deployment: str | None
+    revision: int | None
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A device cannot get what it should."""
+
+    uuid: str
+    name: str
+    reason: str
+
+
+Change = Issue | Relabel | Stuck
+
+
+class DesiredStates:
+    """Keeps the twins' desired states up to date with deployments, devices and images. One thread at a time."""
+
+    def __init__(self, database: Database, signers: Mapping[str, Signer], holder: str, notes: Notes) -> None:
+        self._database, self._signers, self._holder, self._notes = database, signers, holder, notes
+        self._published: set[str] = set()
+
+    def settle(
+        self, now: datetime, now_s: float, *, only: Iterable[str] | None = None, accepted: Mapping[str, int] | None = None
+    ) -> list[Downlink]:
+        """Bring desired states up to date; returns what has to be published for that.
+
+        ``only`` are the devices to look at (None: all), ``accepted`` the versions that some say they have. While another
+        hub holds the lease nothing is written. Raises DatabaseUnavailable, LeaseLost.
+        """
+        wanted = None if only is None else list(only)
+        with self._database.read() as connection:
+            fleet_now = _read(connection, wanted)
+        found = _changes(fleet_now, accepted or {}, now)
+        for change in found:
+            if isinstance(change, Stuck):
+                self._notes.event("image-missing", change.uuid, change.name, change.reason, now_s)
+        concerned = [change.uuid for change in found if not isinstance(change, Stuck)]
+        issued: list[Downlink] = []
+        for start in range(0, len(concerned), _DEVICES_PER_TRANSACTION):
+            part = concerned[start : start + _DEVICES_PER_TRANSACTION]
+            issued += self._write(part, accepted or {}, now, now_s)
+        if wanted is None:
+            issued += self._withdrawn({twin.uuid for twin in fleet_now.twins})
+        return issued
+
+    def for_greeted(self, accepted: Mapping[str, int], now: datetime, now_s: float) -> list[Downlink]:
+        """The desired states of devices that just said hello and which version they have; composed anew where needed.
+
+        A device that has the newest one gets nothing: hellos also renew sessions, all the time.
+        """
+        self.settle(now, now_s, only=accepted, accepted=accepted)
+        with self._database.read() as connection:
+            found = twins.stored_twins(connection, accepted)
+        news = {twin.uuid: twin.desired for twin in found if twin.desired and twin.desired_version > accepted[twin.uuid]}
+        self._published |= news.keys()
+        return [_downlink(uuid, envelope) for uuid, envelope in news.items()]
+
+    def stored(self) -> list[Downlink]:
+        """Every device's desired state as it was signed, to be published again: a broker forgets."""
+        with self._database.read() as connection:
+            envelopes = twins.desired_envelopes(connection)
+        self._published |= envelopes.keys()
+        return [_downlink(uuid, envelope) for uuid, envelope in envelopes.items()]
+
+    def _write(self, uuids: list[str], accepted: Mapping[str, int], now: datetime, now_s: float) -> list[Downlink]:
+        issued: list[Downlink] = []
+        with self._database.write() as connection:
+            lease = leases.acquire(connection, LEASE, self._holder, LEASE_TTL_S, now)
+            if lease is None:
+                self._notes.count("no-lease", "Another hub is in charge of desired states", now_s)
+                return []
+            # Planned again from what is true inside this transaction: the first look may be old by now.
+            for change in _changes(_read(connection, uuids), accepted, now):
+                issued += self._apply(connection, lease, change)
+        self._published |= {downlink.device_uuid for downlink in issued}
+        return issued
+
+    def _apply(self, connection: Connection, lease: Lease, change: Change) -> list[Downlink]:
+        match change:
+            case Issue(uuid, state, revision):
+                envelope = sign(PAYLOAD_DESIRED_STATE, encode(state), self._signers)
+                twins.put_desired(connection, lease, state, revision, envelope)
+                return [_downlink(uuid, envelope)]
+            case Relabel(uuid, edge_deployment, revision):
+                twins.put_edge_revision(connection, lease, uuid, edge_deployment, revision)
+            case Stuck():
+                pass  # it keeps what it has
+        return []
+
+    def _withdrawn(self, present: set[str]) -> list[Downlink]:
+        """Take retained desired states away from the broker when their device is gone or revoked."""
+        gone = self._published - present
+        self._published &= present
+        return [_downlink(uuid, b"") for uuid in gone]
+
+
+def read_envelope(envelope: bytes) -> DesiredState:
+    """The desired state inside a stored envelope. Its signature is ours; devices check it, not we."""
+    return decode(base64.b64decode(decode(envelope, SignedEnvelope).payload, validate=True), DesiredState)
+
+
+def resolve_images(connection: Connection, references: Iterable[str]) -> dict[str, ImagePin]:
+    """Pins of those references that name an image version."""
+    pins: dict[str, ImagePin] = {}
+    for text in set(references):
+        try:
+            record = images.get(connection, Reference.parse(text))
+        except RecordNotFound:
+            continue
+        pins[text] = ImagePin(name=record.name, version=record.version, digest=record.digest, kind=record.kind)
+    return pins
+
+
+def _read(connection: Connection, only: Iterable[str] | None) -> Fleet:
+    deployments = edge_deployments.every(connection)
+    references = [spec.image for one in deployments for spec in one.modules.values() if spec.image is not None]
+    return Fleet(
+        twins=twins.stored_twins(connection, only),
+        ordered=candidates(deployments),
+        pins=resolve_images(connection, references),
+        incarnation=facts.incarnation(connection),
+    )
+
+
+def _changes(seen: Fleet, accepted: Mapping[str, int], now: datetime) -> list[Change]:
+    """What has to be written, device by device."""
+    found: list[Change] = []
+    for twin in seen.twins:
+        composition = compose(twin.name, twin.tags, seen.ordered, seen.pins)
+        if isinstance(composition, Incomposable):
+            reason = (
+                f"edge deployment {composition.edge_deployment} asks for image {composition.missing_image}, which is not there"
+            )
+            found.append(Stuck(twin.uuid, twin.name, reason))
+            continue
+        change = _change(twin, composition, seen.incarnation, accepted.get(twin.uuid, 0), now)
+        if change is not None:
+            found.append(change)
+    return found
+
+
+def _change(twin: StoredTwin, found: Composition, incarnation: str, above: int, now: datetime) -> Change | None:
+    previous = None if twin.desired is None else read_envelope(twin.desired)
+    state = next_state(twin.uuid, previous, found, incarnation=incarnation, above=above, now=now)
+    if state is not None:
+        return Issue(twin.uuid, state, found.revision)
+    if previous is not None and (twin.edge_deployment, twin.edge_revision) != (found.edge_deployment, found.revision):
+        return Relabel(twin.uuid, found.edge_deployment, found.revision)
+    return None
+
+
+def _downlink(device_uuid: str, envelope: bytes) -> Downlink:
+    return Downlink(device_uuid, "desired", envelope, retain=True)

@@ -1,0 +1,138 @@
+"""The hub's loop, on one screen: messages in groups, desired states when something changed, all on one thread.
+
+    devices ──▶ broker ──▶ link's thread ──▶ inbox (bounded) ──▶ this loop ──▶ database, then answers
+                                     server's wake-ups, every 30 s at least ──▶ desired states
+
+The loop never dies of what it is sent or of what is away: a database that does not answer is waited for (devices send
+again what they get no answer for), a message that trips the code is dropped alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import selectors
+from collections.abc import Callable, Sequence
+
+from hedgerow.backoff import Backoff
+from hedgerow.clock import Clock
+from hedgerow.errors import UnavailableError
+from registry.errors import DatabaseUnavailable, LeaseLost
+from registry.hub.desired import DesiredStates
+from registry.hub.inbox import Inbox
+from registry.hub.intake import Handled, Intake
+from registry.hub.link import Downlink, Link, Uplink
+from registry.hub.notes import Notes
+from registry.stop_signals import StopSignals
+from registry.wakeups import WakeupReceiver
+
+log = logging.getLogger(__name__)
+
+SETTLE_EVERY_S = 30.0
+# A lost wake-up or a lost database is made good for after this long at most.
+_SETTLE_AGAIN_S = 2.0
+_GROUP_MESSAGES = 1_000
+_GROUP_BYTES = 4 * 1024 * 1024
+_DATABASE_BACKOFF = Backoff(first_s=0.1, cap_s=5.0, immediate_s=0.05)
+
+
+class Hub:
+    """Made by the composition root from its parts."""
+
+    def __init__(
+        self,
+        *,
+        inbox: Inbox,
+        link: Link,
+        wakeups: WakeupReceiver,
+        intake: Intake,
+        desired: DesiredStates,
+        notes: Notes,
+        clock: Clock,
+    ) -> None:
+        self._inbox, self._link, self._wakeups = inbox, link, wakeups
+        self._intake, self._desired, self._notes, self._clock = intake, desired, notes, clock
+        self._settle_at_s = clock.monotonic_s()
+        self._republish = False
+
+    def run(self, stop: StopSignals) -> None:
+        """Returns when told to stop; what was not answered by then is sent again to the next hub."""
+        with selectors.DefaultSelector() as selector:
+            for source in (stop, self._inbox, self._wakeups):
+                selector.register(source.fileno(), selectors.EVENT_READ)
+            while not stop.requested():
+                selector.select(max(0.0, self._settle_at_s - self._clock.monotonic_s()))
+                self._settle_if_due()
+                self._handle_waiting(stop)
+
+    def _settle_if_due(self) -> None:
+        connected, woken = self._inbox.take_connected(), self._wakeups.wait(0.0)
+        self._republish = connected or self._republish
+        now_s = self._clock.monotonic_s()
+        if not (connected or woken) and now_s < self._settle_at_s:
+            return
+        self._settle_at_s = now_s + SETTLE_EVERY_S
+        settled = self._publish_desired(lambda: self._desired.settle(self._clock.now(), now_s))
+        if settled and self._republish:
+            # A broker that was away may have forgotten what it retained.
+            self._republish = not self._publish_desired(self._desired.stored)
+
+    def _publish_desired(self, made: Callable[[], Sequence[Downlink]]) -> bool:
+        """Whatever goes wrong here is tried again soon, and keeps no telemetry waiting."""
+        try:
+            self._publish(made())
+            self._intake.record_events(self._clock.now())
+        except (DatabaseUnavailable, LeaseLost) as problem:
+            log.warning("Desired states have to wait: %s", problem)
+        except Exception:
+            log.exception("Desired states could not be settled")
+        else:
+            return True
+        self._settle_at_s = self._clock.monotonic_s() + _SETTLE_AGAIN_S
+        return False
+
+    def _handle_waiting(self, stop: StopSignals) -> None:
+        dropped = self._inbox.take_dropped()
+        self._notes.count("dropped", "Messages came faster than the database takes them", self._clock.monotonic_s(), dropped)
+        group = self._inbox.take(_GROUP_MESSAGES, _GROUP_BYTES)
+        if not group:
+            return
+        try:
+            self._answer(self._patiently(group, stop))
+        except Exception:
+            log.exception("A group of %d messages failed; taking them one by one", len(group))
+            self._one_by_one(group, stop)
+
+    def _one_by_one(self, group: Sequence[Uplink], stop: StopSignals) -> None:
+        """A poisoned message is dropped alone."""
+        for uplink in group:
+            try:
+                self._answer(self._patiently([uplink], stop))
+            except Exception:
+                self._notes.counts["poisoned"] += 1
+                log.exception("A %s message of device %.40r was dropped", uplink.leaf, uplink.device_uuid)
+
+    def _patiently(self, group: Sequence[Uplink], stop: StopSignals) -> Handled | None:
+        """Handle ``group`` as soon as the database lets us; None when this process should end before that."""
+        failures = 0
+        while True:
+            try:
+                return self._intake.handle(group, self._clock.now(), self._clock.monotonic_s())
+            except UnavailableError as problem:
+                log.warning("%d messages wait, none is acknowledged: %s", len(group), problem)
+                if stop.wait(_DATABASE_BACKOFF.delay_s(failures, random.random)):
+                    return None
+                failures += 1
+
+    def _answer(self, handled: Handled | None) -> None:
+        if handled is None:
+            return
+        self._publish(handled.answers)
+        if handled.greeted:
+            self._publish_desired(
+                lambda: self._desired.for_greeted(handled.greeted, self._clock.now(), self._clock.monotonic_s())
+            )
+
+    def _publish(self, downlinks: Sequence[Downlink]) -> None:
+        for downlink in downlinks:
+            self._link.publish(downlink)

@@ -1,0 +1,220 @@
+"""A group of uplinks through the hub: open, settle sessions, store, and only then answer.
+
+Takes what waited (of all devices, in order of arrival), returns the answers that may be published now. Everything that
+an answer promises is committed before this returns. Raises DatabaseUnavailable without having answered; the same group
+can be handed in again, whole or in parts.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from hedgerow.clock import unix_ms
+from hedgerow.contracts.document import encode
+from hedgerow.contracts.seal import SealRefused, device_key, seal
+from hedgerow.contracts.status import StatusReport
+from hedgerow.contracts.telemetry import Hello, TelemetryAck, TelemetryBatch, Watermark, Welcome
+from hedgerow.errors import DocumentTooNew, InvalidDocument
+from registry.hub import sessions
+from registry.hub.ingest import BatchUplink, StreamAnswer, store_batches
+from registry.hub.link import Downlink, Uplink
+from registry.hub.notes import Notes
+from registry.hub.sessions import Granted, Refused
+from registry.hub.uplinks import Said, open_uplink
+from registry.store import facts, fleet, telemetry, twins
+from registry.store.database import Database
+from registry.store.telemetry import StreamKey
+from registry.store.twins import KnownDevice, Session
+
+
+@dataclass(frozen=True)
+class Handled:
+    """``answers`` to publish; ``greeted`` devices (with the desired version they have) want their desired state now."""
+
+    answers: Sequence[Downlink]
+    greeted: Mapping[str, int]
+
+
+@dataclass
+class _Group:
+    """What is known so far of one group."""
+
+    now: datetime
+    now_s: float
+    incarnation: str
+    devices: dict[str, KnownDevice]
+    said: list[tuple[Said, bytes]] = field(default_factory=list)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    greetings: list[tuple[Hello, Granted | Refused]] = field(default_factory=list)
+
+
+class Intake:
+    """See the module's docstring. One thread at a time."""
+
+    def __init__(self, database: Database, device_master: bytes, notes: Notes) -> None:
+        self._database = database
+        self._master = device_master
+        self._notes = notes
+
+    def handle(self, uplinks: Sequence[Uplink], now: datetime, now_s: float) -> Handled:
+        """``now_s`` is monotonic. Raises DatabaseUnavailable."""
+        with self._database.read() as connection:
+            known = twins.known_devices(connection, {uplink.device_uuid for uplink in uplinks})
+            group = _Group(now, now_s, facts.incarnation(connection), known)
+        group.sessions = {uuid: device.session for uuid, device in known.items() if device.session is not None}
+        self._open(uplinks, group)
+        self._settle_records(group)
+        acks = self._store_telemetry(group)
+        welcomes = self._welcome(group)
+        self.record_events(now)
+        greeted = {
+            hello.device_uuid: hello.accepted_desired_version
+            for hello, decision in group.greetings
+            if isinstance(decision, Granted)
+        }
+        return Handled([*welcomes, *acks], greeted)
+
+    def record_events(self, now: datetime) -> None:
+        """Commit the events that wait in the notes. Raises DatabaseUnavailable; they wait on then."""
+        if self._notes.pending:
+            with self._database.write() as connection:
+                fleet.record_events(connection, self._notes.pending, now)
+            self._notes.pending.clear()
+
+    def _open(self, uplinks: Sequence[Uplink], group: _Group) -> None:
+        for uplink in uplinks:
+            device = group.devices.get(uplink.device_uuid)
+            if device is None:
+                self._notes.count("unknown-device", f"A message for no device of ours: {uplink.device_uuid[:40]!r}", group.now_s)
+                continue
+            if device.revoked:
+                self._event(device, "revoked-device", "it was revoked and still sends", group)
+                continue
+            try:
+                group.said.append(open_uplink(uplink, self._key(device)))
+            except SealRefused:
+                self._event(device, "forged", f"a {uplink.leaf} message without its seal was dropped", group)
+            except (InvalidDocument, DocumentTooNew) as problem:
+                self._event(device, "malformed", f"a {uplink.leaf} message was dropped: {problem}", group)
+
+    def _settle_records(self, group: _Group) -> None:
+        """Sessions and reports; a transaction only when there is something to write."""
+        hellos = [said for said, _ in group.said if isinstance(said, Hello)]
+        speakers = {said.device_uuid for said, _ in group.said if not isinstance(said, Hello) and self._speaks(said, group)}
+        reports = [said for said, _ in group.said if isinstance(said, StatusReport)]
+        due = [uuid for uuid in speakers if sessions.renewal_due(group.sessions[uuid], group.now)]
+        if not hellos and not reports and not due:
+            return
+        with self._database.write() as connection:
+            uuids = {hello.device_uuid for hello in hellos} | {report.device_uuid for report in reports} | set(due)
+            for uuid, device in twins.known_devices(connection, uuids, lock=True).items():
+                group.devices[uuid] = device
+                group.sessions.pop(uuid, None)
+                if device.session is not None:
+                    group.sessions[uuid] = device.session
+            for hello in hellos:
+                self._greet(connection, hello, group)
+            if due:
+                twins.renew_sessions(connection, due, sessions.lease_end(group.now), group.now)
+            newest = {report.device_uuid: report for report in reports if self._in_session(report, group)}
+            for report in newest.values():
+                twins.put_report(connection, report, group.now)
+
+    def _greet(self, connection: Connection, hello: Hello, group: _Group) -> None:
+        device = group.devices.get(hello.device_uuid)
+        if device is None or device.revoked:
+            return  # deleted or revoked since this group began
+        held = group.sessions.get(device.uuid)
+        decision = sessions.decide(hello, held, group.now, lambda: secrets.token_hex(16))
+        group.greetings.append((hello, decision))
+        if isinstance(decision, Refused):
+            self._event(device, "second-holder", f"a hello was refused: {decision.reason}", group)
+            return
+        if held is None or held.session != decision.session.session or sessions.renewal_due(held, group.now):
+            twins.put_session(connection, device.uuid, decision.session)
+        group.sessions[device.uuid] = decision.session
+        if decision.event:
+            self._event(device, "taken-over", decision.event, group)
+
+    def _store_telemetry(self, group: _Group) -> list[Downlink]:
+        batches = [
+            BatchUplink(said, payload)
+            for said, payload in group.said
+            if isinstance(said, TelemetryBatch) and self._in_session(said, group)
+        ]
+        if not batches:
+            return []
+        with self._database.write_series() as connection:
+            answers = store_batches(connection, batches, unix_ms(group.now))
+        return [self._ack(answer, group) for answer in answers]
+
+    def _ack(self, answer: StreamAnswer, group: _Group) -> Downlink:
+        device = group.devices[answer.key.device_uuid]
+        if answer.refused == "chain-mismatch":
+            reason = f"telemetry of epoch {answer.key.epoch}, stream {answer.key.stream} was refused: {answer.reason}"
+            self._event(device, "chain-mismatch", reason, group)
+        ack = TelemetryAck(
+            device_uuid=device.uuid,
+            session=group.sessions[device.uuid].session,
+            incarnation=group.incarnation,
+            epoch=answer.key.epoch,
+            stream=answer.key.stream,
+            watermark=answer.mark.watermark,
+            chain=answer.mark.chain,
+            refused=answer.refused,
+        )
+        return Downlink(device.uuid, "acks", seal(self._key(device), device.uuid, "acks", encode(ack)))
+
+    def _welcome(self, group: _Group) -> list[Downlink]:
+        if not group.greetings:
+            return []
+        wanted = [_stream_keys(hello) for hello, _ in group.greetings]
+        keys = {key for some in wanted for key in some}
+        with self._database.read_series() as connection:
+            marks = telemetry.marks(connection, keys, lock=False) if keys else {}
+        welcomes = []
+        for (hello, decision), stream_keys in zip(group.greetings, wanted, strict=True):
+            device = group.devices[hello.device_uuid]
+            granted = isinstance(decision, Granted)
+            welcome = Welcome(
+                device_uuid=device.uuid,
+                nonce=hello.nonce,
+                session=decision.session.session if isinstance(decision, Granted) else None,
+                incarnation=group.incarnation,
+                lease_s=sessions.LEASE_S,
+                watermarks=[
+                    Watermark(epoch=key.epoch, stream=key.stream, watermark=marks[key].watermark, chain=marks[key].chain)
+                    for key in (stream_keys if granted else [])
+                ],
+                refused=decision.reason if isinstance(decision, Refused) else "",
+            )
+            payload = seal(self._key(device), device.uuid, "welcome", encode(welcome))
+            welcomes.append(Downlink(device.uuid, "welcome", payload))
+        return welcomes
+
+    def _in_session(self, said: TelemetryBatch | StatusReport, group: _Group) -> bool:
+        if self._speaks(said, group):
+            return True
+        name = group.devices[said.device_uuid].name
+        self._notes.count("foreign-session", f"Device {name} was ignored: it speaks in a session that is over", group.now_s)
+        return False
+
+    @staticmethod
+    def _speaks(said: TelemetryBatch | StatusReport, group: _Group) -> bool:
+        held = group.sessions.get(said.device_uuid)
+        return held is not None and held.session == said.session
+
+    def _event(self, device: KnownDevice, kind: str, reason: str, group: _Group) -> None:
+        self._notes.event(kind, device.uuid, device.name, reason, group.now_s)
+
+    def _key(self, device: KnownDevice) -> bytes:
+        return device_key(self._master, device.uuid, device.key_generation)
+
+
+def _stream_keys(hello: Hello) -> list[StreamKey]:
+    return [StreamKey(hello.device_uuid, hello.epoch, stream) for stream in hello.streams]

@@ -1,0 +1,59 @@
+"""From bytes on a device's topic to a document that this device sealed. Pure."""
+
+from __future__ import annotations
+
+from hedgerow.contracts.document import decode
+from hedgerow.contracts.seal import unseal
+from hedgerow.contracts.status import StatusReport
+from hedgerow.contracts.telemetry import Hello, TelemetryBatch
+from hedgerow.errors import InvalidDocument
+from registry.hub.link import Uplink
+
+Said = Hello | TelemetryBatch | StatusReport
+_KINDS: dict[str, type[Hello | TelemetryBatch | StatusReport]] = {
+    "hello": Hello,
+    "telemetry": TelemetryBatch,
+    "status": StatusReport,
+}
+_MAX_ID_CHARS = 128
+_MAX_STREAMS = 256
+# What the database's columns hold.
+_MAX_INT, _MAX_BIG_INT = 2**31 - 1, 2**63 - 1
+
+
+def open_uplink(uplink: Uplink, key: bytes) -> tuple[Said, bytes]:
+    """The document and the exact bytes it was read from.
+
+    Raises SealRefused for what the device did not seal, InvalidDocument or DocumentTooNew for what it should not have.
+    """
+    payload = unseal(key, uplink.device_uuid, uplink.leaf, uplink.payload)
+    said = decode(payload, _KINDS[uplink.leaf])
+    problem = _problem(said)
+    if said.device_uuid != uplink.device_uuid:
+        problem = f"it names device {said.device_uuid[:_MAX_ID_CHARS]}"
+    if problem:
+        raise InvalidDocument(document=type(said).__name__, problem=problem)
+    return said, payload
+
+
+def _problem(said: Said) -> str:
+    """Values that fit the schema and still could not be stored or answered."""
+    match said:
+        case Hello():
+            if not 0 <= said.starts <= _MAX_INT or not 0 <= said.accepted_desired_version < _MAX_INT:
+                return "its starts or accepted_desired_version is out of range"
+            if max(len(said.instance), len(said.nonce), len(said.epoch)) > _MAX_ID_CHARS or len(said.streams) > _MAX_STREAMS:
+                return "its instance, nonce, epoch or list of streams is too long"
+            return "" if _storable(said.instance) else "its instance holds a NUL"
+        case TelemetryBatch():
+            if not 0 < len(said.epoch) <= _MAX_ID_CHARS or not _storable(said.epoch):
+                return "its epoch is empty, too long or holds a NUL"
+            if any(abs(message.time_ms) > _MAX_BIG_INT for message in said.messages):
+                return "a message's time_ms is out of range"
+            return ""
+        case StatusReport():
+            return ""
+
+
+def _storable(text: str) -> bool:
+    return "\0" not in text

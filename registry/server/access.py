@@ -1,0 +1,38 @@
+"""Finds out who sends a request: bearer token, for OCI tools a Basic password, for pages a cookie."""
+
+from __future__ import annotations
+
+from flask import Request
+
+from registry.errors import TokenMissing
+from registry.server.context import Caller, ServerContext
+from registry.store import tokens
+
+COOKIE = "hedgerow_page"
+OCI_PREFIX = "/v2/"
+_SAFE = frozenset({"GET", "HEAD"})
+
+
+def authenticate(context: ServerContext, request: Request) -> Caller:
+    """Raises TokenMissing or TokenRefused."""
+    text = _token_text(request)
+    if not text:
+        raise TokenMissing
+    now = context.clock.now()
+    with context.database.read() as connection:
+        found = tokens.verify(connection, text, now)
+    tokens.note_use(context.database, found, now)
+    return Caller(token_id=found.id, name=found.name, role=found.role, subject=found.subject)
+
+
+def _token_text(request: Request) -> str | None:
+    authorization = request.authorization
+    if authorization is not None:
+        if authorization.type == "bearer":
+            return authorization.token
+        # `docker login` and its kin know only user and password; anything else uses Bearer.
+        if authorization.type == "basic" and request.path.startswith(OCI_PREFIX):
+            return authorization.password
+        return None
+    # A cookie travels unasked, so it never carries a write.
+    return request.cookies.get(COOKIE) if request.method in _SAFE else None

@@ -1,0 +1,1 @@
+"""The workspace's records: tables, transactions and one repository module per noun. No HTTP, no MQTT, no processes."""

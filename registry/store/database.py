@@ -1,0 +1,134 @@
+"""Connections and transactions, with the rules that keep records whole on SQLite and PostgreSQL.
+
+SQLite: WAL, ``synchronous=FULL``, ``busy_timeout``, foreign keys on, and every writing transaction begins with
+``BEGIN IMMEDIATE`` (read-then-insert under the default begin fails under concurrency). PostgreSQL: REPEATABLE READ is
+not used; writers that read-then-write take row locks (``SELECT … FOR UPDATE``) in their repository.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.pool import QueuePool
+
+from hedgerow.errors import InvalidSetting, MissingExtra
+from registry.errors import DatabaseUnavailable
+
+BUSY_TIMEOUT_MS = 10_000
+_DATABASE_SOURCE = "--database or the environment variable HEDGEROW_DATABASE"
+
+
+@dataclass(frozen=True)
+class Database:
+    """The two databases of a workspace; on PostgreSQL both are the same one."""
+
+    records: Engine
+    series: Engine
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent snapshot of the records; writes are a mistake here."""
+        with _translated(), self.records.connect() as connection, _begun(connection, "BEGIN"):
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A writing transaction on the records: committed at the end, rolled back on any exception."""
+        with _translated(), self.records.connect() as connection, _begun(connection):
+            yield connection
+
+    @contextmanager
+    def read_series(self) -> Iterator[Connection]:
+        """Like :meth:`read`, for telemetry and metric points."""
+        with _translated(), self.series.connect() as connection, _begun(connection, "BEGIN"):
+            yield connection
+
+    @contextmanager
+    def write_series(self) -> Iterator[Connection]:
+        """Like :meth:`write`, for telemetry and metric points."""
+        with _translated(), self.series.connect() as connection, _begun(connection):
+            yield connection
+
+    def close(self) -> None:
+        """Return every connection; the object is not used afterwards."""
+        self.records.dispose()
+        if self.series is not self.records:
+            self.series.dispose()
+
+
+def open_database(url: str | None, folder: Path) -> Database:
+    """Engines for ``url`` (PostgreSQL), or for the two SQLite files in ``folder`` when it is None. Opens nothing yet."""
+    if url is None:
+        return Database(_sqlite_engine(folder / "records.db"), _sqlite_engine(folder / "series.db"))
+    engine = create_engine(_postgres_url(url), pool_size=5, max_overflow=15, pool_pre_ping=True)
+    return Database(engine, engine)
+
+
+def _postgres_url(url: str) -> URL:
+    """Raises InvalidSetting (never with the URL in it: it may hold a password), MissingExtra."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidSetting(name="database", value="***", problem="it is not a URL", source=_DATABASE_SOURCE) from None
+    if parsed.get_backend_name() not in ("postgres", "postgresql"):
+        problem = f"{parsed.get_backend_name()} is not supported; use postgresql://…, or nothing for SQLite"
+        raise InvalidSetting(name="database", value="***", problem=problem, source=_DATABASE_SOURCE)
+    if importlib.util.find_spec("psycopg") is None:
+        raise MissingExtra(what="PostgreSQL", module="psycopg", extra="postgres")
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _sqlite_engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=5, max_overflow=60)
+    event.listen(engine, "connect", _prepare_sqlite)
+    # SQLAlchemy must not begin by itself: `_begun` does: IMMEDIATE for writers, a snapshot for readers.
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "cache_size=-2000",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+@contextmanager
+def _begun(connection: Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    if connection.dialect.name != "sqlite":
+        with connection.begin():
+            yield
+        return
+    connection.exec_driver_sql(begin)
+    try:
+        yield
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """A full disk, a lock or a lost server is nobody's bug: say so, without the SQL."""
+    try:
+        yield
+    except OperationalError as problem:
+        raise DatabaseUnavailable(problem=_plain(problem)) from problem
+
+
+def _plain(problem: DBAPIError) -> str:
+    return " ".join(str(problem.orig).split())

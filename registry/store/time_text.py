@@ -1,0 +1,18 @@
+"""Times as the database keeps them: RFC 3339 text in UTC with microseconds, which sorts as text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def to_text(moment: datetime) -> str:
+    """``2026-11-21T08:39:00.000000Z``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_text(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
+
+def maybe_from_text(text: str | None) -> datetime | None:
+    return None if text is None else from_text(text)

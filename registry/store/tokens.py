@@ -1,0 +1,157 @@
+"""Tokens: random secrets that only their holders know; the database keeps their hash.
+
+Form: ``hrw_ID_SECRET``. The id finds the row, the secret (256 random bits, so a plain sha256 is enough) is compared in
+constant time.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, or_, select, update
+
+from hedgerow.contracts.api import Role, TokenInfo
+from registry.errors import DatabaseUnavailable, RecordNotFound, TokenRefused
+from registry.store.database import Database
+from registry.store.tables import tokens
+from registry.store.time_text import from_text, maybe_from_text, to_text
+
+PREFIX = "hrw"
+# "Last used" is for people who clean up tokens: a minute is fine, and reads do not become writes.
+_USE_RESOLUTION = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class VerifiedToken:
+    """A token that was just found good."""
+
+    id: str
+    name: str
+    role: Role
+    subject: str
+    last_used_at: datetime | None
+
+
+def create(
+    connection: Connection,
+    *,
+    name: str,
+    role: Role,
+    now: datetime,
+    subject: str = "",
+    expires_at: datetime | None = None,
+) -> TokenInfo:
+    """Make a token; ``secret`` of the answer is the whole token text and exists nowhere else.
+
+    ``subject`` binds a "device" token to its device's uuid and a "run" token to its run's id.
+    """
+    token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    connection.execute(
+        tokens.insert().values(
+            id=token_id,
+            name=name,
+            role=role,
+            subject=subject,
+            secret_hash=_hash(secret),
+            created_at=to_text(now),
+            expires_at=None if expires_at is None else to_text(expires_at),
+        )
+    )
+    info = find(connection, token_id)
+    return TokenInfo(
+        id=info.id,
+        name=info.name,
+        role=info.role,
+        created_at=info.created_at,
+        expires_at=info.expires_at,
+        secret=f"{PREFIX}_{token_id}_{secret}",
+    )
+
+
+def verify(connection: Connection, text: str, now: datetime) -> VerifiedToken:
+    """Raises TokenRefused unless ``text`` is a token that is known, not revoked and not expired."""
+    prefix, _, rest = text.partition("_")
+    token_id, _, secret = rest.partition("_")
+    row = None
+    if prefix == PREFIX and token_id and secret:
+        row = connection.execute(select(tokens).where(tokens.c.id == token_id)).one_or_none()
+    if row is None or not hmac.compare_digest(row.secret_hash, _hash(secret)):
+        raise TokenRefused(problem="it is not one of this workspace's")
+    if row.revoked_at is not None:
+        raise TokenRefused(problem=f"it was revoked at {row.revoked_at}")
+    if row.expires_at is not None and from_text(row.expires_at) <= now:
+        raise TokenRefused(problem=f"it expired at {row.expires_at}")
+    return VerifiedToken(row.id, row.name, row.role, row.subject, maybe_from_text(row.last_used_at))
+
+
+def note_use(database: Database, token: VerifiedToken, now: datetime) -> None:
+    """Remember when a token was last used, to the minute. A database that cannot write now refuses no reader."""
+    if token.last_used_at is not None and abs(now - token.last_used_at) < _USE_RESOLUTION:
+        return
+    try:
+        with database.write() as connection:
+            connection.execute(update(tokens).where(tokens.c.id == token.id).values(last_used_at=to_text(now)))
+    except DatabaseUnavailable:
+        return
+
+
+def find(connection: Connection, token_id: str) -> TokenInfo:
+    """Raises RecordNotFound."""
+    row = connection.execute(select(tokens).where(tokens.c.id == token_id)).one_or_none()
+    if row is None:
+        raise RecordNotFound(kind="token", name=token_id, command="token")
+    return _info(row)
+
+
+def newest(connection: Connection, limit: int, after: str | None = None) -> list[TokenInfo]:
+    """Newest first; ``after`` is the id of the last one seen."""
+    query = select(tokens).order_by(tokens.c.created_at.desc(), tokens.c.id.desc()).limit(limit)
+    if after:
+        seen = find(connection, after)
+        at = to_text(seen.created_at)
+        query = query.where(or_(tokens.c.created_at < at, (tokens.c.created_at == at) & (tokens.c.id < after)))
+    return [_info(row) for row in connection.execute(query)]
+
+
+def revoke(connection: Connection, token_id: str, now: datetime) -> TokenInfo:
+    """From now on the token is refused; a second time changes nothing. Raises RecordNotFound."""
+    connection.execute(
+        update(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None)).values(revoked_at=to_text(now))
+    )
+    return find(connection, token_id)
+
+
+def revoke_for(connection: Connection, role: Role, subject: str, now: datetime) -> int:
+    """Revoke every token of ``role`` bound to ``subject`` (a deleted device, an ended run); returns how many there were."""
+    done = connection.execute(
+        update(tokens)
+        .where(tokens.c.role == role, tokens.c.subject == subject, tokens.c.revoked_at.is_(None))
+        .values(revoked_at=to_text(now))
+    )
+    return done.rowcount
+
+
+def forget_expired(connection: Connection, name: str, now: datetime) -> None:
+    """Drop expired tokens called ``name``: page sessions would otherwise pile up."""
+    connection.execute(delete(tokens).where(tokens.c.name == name, tokens.c.expires_at < to_text(now)))
+
+
+def _hash(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
+
+
+def _info(row: Row[Any]) -> TokenInfo:
+    return TokenInfo(
+        id=row.id,
+        name=row.name,
+        role=row.role,
+        created_at=from_text(row.created_at),
+        expires_at=maybe_from_text(row.expires_at),
+        revoked_at=maybe_from_text(row.revoked_at),
+        last_used_at=maybe_from_text(row.last_used_at),
+    )

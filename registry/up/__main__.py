@@ -1,0 +1,110 @@
+"""Composition root of ``hedgerow up`` (``python -P -m registry.up``)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+from hedgerow.atomic_write import atomic_write
+from hedgerow.clock import SystemClock
+from hedgerow.errors import HedgerowError
+from hedgerow.process.errors import LockHeld
+from hedgerow.process.lock import hold_lock
+from hedgerow.settings import load_settings, rows
+from registry.errors import RoleTaken
+from registry.up.ports import settle_ports
+from registry.up.roles import UpSettings, plan_roles
+from registry.up.supervisor import Supervisor
+
+
+def main(argv: list[str]) -> int:
+    """Exit codes: 0 stopped as asked, 1 could not start, 2 wrong options."""
+    parser = argparse.ArgumentParser(prog="hedgerow up")
+    for row in rows(UpSettings):
+        option = f"--{row.name.replace('_', '-')}"
+        if row.type_name == "bool":
+            parser.add_argument(option, action="store_const", const=True, help=row.help)
+        else:
+            parser.add_argument(option, help=f"{row.help} [{row.env}, default {row.default}]")
+    clock = SystemClock()
+    started_s = clock.monotonic_s()
+    try:
+        settings = load_settings(UpSettings, os.environ, vars(parser.parse_args(argv)))
+        settings = dataclasses.replace(settings, workspace=settings.workspace.absolute())
+        return _up(settings, clock, started_s)
+    except HedgerowError as problem:
+        _complain(problem.sentence())
+        return 1
+
+
+def _up(settings: UpSettings, clock: SystemClock, started_s: float) -> int:
+    # Imported late: it brings cryptography, which this small process needs for the moment of making a workspace only.
+    run = _prepare(settings.workspace)
+    try:
+        lock = hold_lock(run / "up.lock", "hedgerow up")
+    except LockHeld as held:
+        raise RoleTaken(role="control plane", folder=settings.workspace, pid=held.fields["pid"]) from None
+    with lock:
+        settings = settle_ports(settings)
+        facts = {"port": settings.port, "broker_port": settings.broker_port, "balancer_port": settings.balancer_port}
+        environment = dict(os.environ) | {"HEDGEROW_LOG_LEVEL": settings.log_level}
+        supervisor = Supervisor(
+            plan_roles(settings, run), clock, environment, lambda text: print(text, file=sys.stderr, flush=True)
+        )
+
+        def ready() -> None:
+            atomic_write(run / "up.json", json.dumps(facts | {"pid": os.getpid()}).encode())
+            print(_banner(settings, clock.monotonic_s() - started_s), flush=True)
+
+        try:
+            return supervisor.run(ready, sys.stdin.fileno() if settings.watch_parent else None)
+        finally:
+            (run / "up.json").unlink(missing_ok=True)
+
+
+def _prepare(folder: Path) -> Path:
+    """Make the workspace in a short-lived child, so that this long-lived parent stays small."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            from registry.workspace import open_workspace
+
+            open_workspace(folder)
+        except HedgerowError as problem:
+            _complain(problem.sentence())
+            os._exit(1)
+        except OSError as problem:
+            _complain(f"Workspace {folder} cannot be written: {problem.strerror}. Choose another folder or free some space.")
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if status != 0:
+        raise SystemExit(1)
+    return folder / "run"
+
+
+def _complain(text: str) -> None:
+    print(f"hedgerow up: {text}", file=sys.stderr, flush=True)
+
+
+def _banner(settings: UpSettings, seconds: float) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    broker = settings.broker or f"mqtt://127.0.0.1:{settings.broker_port} (embedded)"
+    return "\n".join(
+        [
+            f"Hedgerow is up ({seconds:.1f} s)",
+            f"  pages and API  http://{host}:{settings.port}",
+            f"  services       http://127.0.0.1:{settings.balancer_port}/services/NAME/score",
+            f"  broker         {broker}",
+            f"  workspace      {settings.workspace}",
+            "  stop with Ctrl-C",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

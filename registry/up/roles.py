@@ -1,0 +1,67 @@
+"""Which processes make up a control plane, as data: settings in, command lines out. Starts nothing."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hedgerow.settings import setting
+
+
+@dataclass(frozen=True)
+class UpSettings:
+    """Settings of ``hedgerow up``."""
+
+    workspace: Path = setting(Path("hedgerow-workspace"), "folder of the workspace; made when it does not exist")
+    host: str = setting("127.0.0.1", "address to listen on; anything but loopback needs --behind-proxy")
+    port: int = setting(8080, "port of the REST API, the pages and the image registry; 0 picks a free one")
+    broker_port: int = setting(1883, "port of the embedded MQTT broker (loopback only); 0 picks a free one")
+    balancer_port: int = setting(8090, "port of the load balancer in front of services; 0 picks a free one")
+    database: str | None = setting(None, "postgresql://… instead of the SQLite files in the workspace", secret=True)
+    broker: str | None = setting(None, "mqtt://… or mqtts://… of a broker of your own instead of the embedded one", secret=True)
+    behind_proxy: bool = setting(False, "a TLS-terminating proxy stands in front")
+    log_format: str = setting("text", "text or json")
+    log_level: str = setting("warning", "debug, info, warning or error")
+    watch_parent: bool = setting(False, "stop when standard input ends (used by programs that start this one)")
+
+
+@dataclass(frozen=True)
+class Role:
+    """One process to keep alive. ``ready_file`` appears when it does its job."""
+
+    name: str
+    argv: tuple[str, ...]
+    ready_file: Path
+
+
+def plan_roles(settings: UpSettings, run: Path) -> list[Role]:
+    """The processes of a control plane in start order; stopping goes the other way round."""
+    workspace = ["--workspace", str(settings.workspace)]
+    shared = [*workspace, "--log-format", settings.log_format]
+    balancer = ["--balancer-port", str(settings.balancer_port)]
+    server = [*shared, *balancer, "--host", settings.host, "--port", str(settings.port)]
+    broker = [_role("broker", run, [*workspace, "--port", str(settings.broker_port)])]
+    return [
+        *([] if settings.broker else broker),
+        _role("server", run, [*server, "--behind-proxy"] if settings.behind_proxy else server),
+        _role("hub", run, shared),
+        _role("controller", run, [*shared, *balancer, "--stop-services-on-exit"]),
+    ]
+
+
+def role_environment(settings: UpSettings) -> dict[str, str]:
+    """What the roles read from the environment: URLs may hold passwords, and everybody can read a command line."""
+    given = {
+        "HEDGEROW_LOG_LEVEL": settings.log_level,
+        "HEDGEROW_BROKER_URL": settings.broker or f"mqtt://127.0.0.1:{settings.broker_port}",
+        "HEDGEROW_DATABASE": settings.database,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _role(name: str, run: Path, options: list[str]) -> Role:
+    ready_file = run / f"{name}.ready"
+    # -P keeps the current folder off sys.path: a `registry.py` lying around there is not ours.
+    argv = (sys.executable, "-P", "-m", f"registry.{name}", *options, "--ready-file", str(ready_file), "--watch-parent")
+    return Role(name, argv, ready_file)

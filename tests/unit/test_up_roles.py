@@ -1,0 +1,47 @@
+"""What `hedgerow up` starts, as data."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from registry.errors import PortTaken
+from registry.up.ports import settle_ports
+from registry.up.roles import UpSettings, plan_roles, role_environment
+
+RUN = Path("/srv/w/run")
+
+
+def test_all_four_roles_start_broker_first_and_controller_last() -> None:
+    roles = plan_roles(UpSettings(workspace=Path("/srv/w")), RUN)
+    assert [role.name for role in roles] == ["broker", "server", "hub", "controller"]
+    assert all(role.argv[1:3] == ("-P", "-m") for role in roles)
+    assert all("--watch-parent" in role.argv for role in roles)
+
+
+def test_an_own_broker_replaces_the_embedded_one() -> None:
+    settings = UpSettings(workspace=Path("/srv/w"), broker="mqtts://plant.example:8883")
+    assert [role.name for role in plan_roles(settings, RUN)] == ["server", "hub", "controller"]
+    assert role_environment(settings)["HEDGEROW_BROKER_URL"] == "mqtts://plant.example:8883"
+
+
+def test_no_password_reaches_a_command_line() -> None:
+    settings = UpSettings(workspace=Path("/srv/w"), database="postgresql://u:secret-1@db/x", broker="mqtt://u:secret-2@broker")
+    assert "secret" not in " ".join(word for role in plan_roles(settings, RUN) for word in role.argv)
+    assert "secret-1" in role_environment(settings)["HEDGEROW_DATABASE"]
+
+
+def test_zero_becomes_three_different_free_ports() -> None:
+    settled = settle_ports(UpSettings(port=0, broker_port=0, balancer_port=0))
+    assert len({settled.port, settled.broker_port, settled.balancer_port}) == 3
+    assert 0 not in {settled.port, settled.broker_port, settled.balancer_port}
+
+
+def test_a_taken_port_is_named_with_its_option() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=rf"Port {port} .* is taken") as refused:
+            settle_ports(UpSettings(port=0, broker_port=port, balancer_port=0))
+    assert "--broker-port" in refused.value.sentence()
