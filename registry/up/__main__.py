@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from hedgerow.atomic_write import atomic_write
 from hedgerow.clock import SystemClock
@@ -17,7 +18,7 @@ from hedgerow.process.lock import hold_lock
 from hedgerow.settings import load_settings, rows
 from registry.errors import RoleTaken
 from registry.up.ports import settle_ports
-from registry.up.roles import UpSettings, plan_roles
+from registry.up.roles import UpSettings, plan_roles, role_environment
 from registry.up.supervisor import Supervisor
 
 
@@ -51,10 +52,8 @@ def _up(settings: UpSettings, clock: SystemClock, started_s: float) -> int:
     with lock:
         settings = settle_ports(settings)
         facts = {"port": settings.port, "broker_port": settings.broker_port, "balancer_port": settings.balancer_port}
-        environment = dict(os.environ) | {"HEDGEROW_LOG_LEVEL": settings.log_level}
-        supervisor = Supervisor(
-            plan_roles(settings, run), clock, environment, lambda text: print(text, file=sys.stderr, flush=True)
-        )
+        environment = dict(os.environ) | role_environment(settings)
+        supervisor = Supervisor(plan_roles(settings, run), clock, environment, _complain)
 
         def ready() -> None:
             atomic_write(run / "up.json", json.dumps(facts | {"pid": os.getpid()}).encode())
@@ -93,7 +92,7 @@ def _complain(text: str) -> None:
 
 def _banner(settings: UpSettings, seconds: float) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    broker = settings.broker or f"mqtt://127.0.0.1:{settings.broker_port} (embedded)"
+    broker = _without_password(settings.broker) if settings.broker else f"mqtt://127.0.0.1:{settings.broker_port} (embedded)"
     return "\n".join(
         [
             f"Hedgerow is up ({seconds:.1f} s)",
@@ -104,6 +103,11 @@ def _banner(settings: UpSettings, seconds: float) -> str:
             "  stop with Ctrl-C",
         ]
     )
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Benchmarks and load tests: commands that print measured values, never timed assertions."""

@@ -1,0 +1,117 @@
+"""The quickstart, as a new user runs it; and killed where it hurts, then run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hedgerow.sdk.connect import connect
+from tests.fixtures.control_plane import processes_of
+from tests.fixtures.parts import search_path
+from tests.fixtures.real_process import RealProcess
+from tests.waiting import wait_for
+
+HEDGEROW = Path(sys.executable).with_name("hedgerow")
+# A build of the docker kind belongs to its own test; without an engine the quickstart says so and goes on.
+NO_DOCKER = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
+STEPS = [
+    "control plane",
+    "Training",
+    "Registering",
+    "Building",
+    "Deploying it",
+    "Scoring",
+    "Enrolling",
+    "to the device",
+    "Killing",
+]
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {"PATH": search_path(), "HOME": str(tmp_path), "LANG": "C.UTF-8"} | NO_DOCKER
+
+
+def quickstart(tmp_path: Path, *options: str, timeout_s: float = 170) -> subprocess.CompletedProcess[str]:
+    argv = [str(HEDGEROW), "quickstart", "--folder", str(tmp_path / "q"), *options]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, env=environment(tmp_path), cwd=tmp_path)
+
+
+def test_the_whole_story_then_nothing_is_left(tmp_path: Path) -> None:
+    answer = quickstart(tmp_path)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert [text for text in STEPS if text not in answer.stdout] == []
+    assert "✗" not in answer.stdout
+    assert not (tmp_path / "q").exists()
+    assert processes_of(tmp_path) == []
+
+
+def test_kept_it_shows_what_it_did_until_it_is_stopped(tmp_path: Path) -> None:
+    try:
+        answer = quickstart(tmp_path, "--keep", "--json")
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        did = json.loads(answer.stdout)["did"]
+        with connect(tmp_path / "q" / "workspace", start=False) as client:
+            assert did["model"].endswith(client.models.get("shuttle-anomaly:1").digest)
+            device = client.devices.get("press-1")
+            assert device.online
+            assert device.reported is not None
+            assert device.reported.modules["scorer"].state == "running"
+            assert client.telemetry.list("press-1").items
+            assert client.telemetry.gaps().items == []
+        page = httpx.get(did["page"], follow_redirects=True)
+        assert page.status_code == 200
+        assert "shuttle-anomaly" in page.text
+        assert "press-1" in page.text
+    finally:
+        stopped = quickstart(tmp_path, "--stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert processes_of(tmp_path) == []
+    assert not (tmp_path / "q").exists()
+
+
+@pytest.mark.parametrize("step", [STEPS[1], STEPS[3], STEPS[5], STEPS[7]])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_interrupted_and_then_again(tmp_path: Path, step: str, number: signal.Signals) -> None:
+    before = STEPS[STEPS.index(step) - 1]
+    argv = [str(HEDGEROW), "quickstart", "--folder", str(tmp_path / "q")]
+    process = RealProcess(argv, log=tmp_path / "log", env=environment(tmp_path), cwd=tmp_path).start()
+    process.wait_until(lambda: before in process.log_text(), timeout_s=90, what=f"the step before {step!r}")
+    os.kill(process.pid, number)
+    wait_for(lambda: not process.is_running, timeout_s=60, what="the end of the quickstart")
+    if number == signal.SIGINT:
+        assert processes_of(tmp_path) == [], "Ctrl-C leaves nothing running"
+    answer = quickstart(tmp_path, "--stop")
+    assert answer.returncode == 0, answer.stderr
+    assert processes_of(tmp_path) == []
+
+
+def test_killed_and_run_again_from_the_start(tmp_path: Path) -> None:
+    argv = [str(HEDGEROW), "quickstart", "--folder", str(tmp_path / "q")]
+    process = RealProcess(argv, log=tmp_path / "log", env=environment(tmp_path), cwd=tmp_path).start()
+    process.wait_until(lambda: STEPS[6] in process.log_text(), timeout_s=120, what="the enrolled device")
+    process.kill()
+    answer = quickstart(tmp_path)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert processes_of(tmp_path) == []
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "q").mkdir()
+    (tmp_path / "q" / "thesis.tex").write_text("precious")
+    answer = quickstart(tmp_path)
+    assert answer.returncode == 1
+    assert "was not made by a quickstart" in answer.stderr
+    assert (tmp_path / "q" / "thesis.tex").read_text() == "precious"
+
+
+def test_without_a_home_folder(tmp_path: Path) -> None:
+    argv = [str(HEDGEROW), "quickstart", "--folder", str(tmp_path / "q"), "--stop"]
+    answer = subprocess.run(argv, capture_output=True, text=True, env={"PATH": search_path()}, timeout=60)
+    assert answer.returncode == 0, answer.stderr
