@@ -32,10 +32,17 @@ def enroll(name: str, tags: dict[str, str], output: Path | None, as_json: bool) 
     from hedgerow.contracts.device import to_toml
 
     path = output or Path(f"{name}.toml")
-    if path.exists():
-        raise click.ClickException(f"{path} exists already. Choose another with -o, or remove it.")
-    with workspace() as client:
-        enrolled = client.devices.enroll(name, tags)
+    try:
+        # Before the device is made: its key is told this once, and must have a place to go.
+        path.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        raise click.ClickException(f"{path} exists already. Choose another with -o, or remove it.") from None
+    try:
+        with workspace() as client:
+            enrolled = client.devices.enroll(name, tags)
+    except BaseException:
+        path.unlink()
+        raise
     atomic_write(path, to_toml(enrolled.config).encode(), mode=0o600)
     if as_json:
         print_json(enrolled.device)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from hedgerow.cli.input import parse_json, read_text
 from hedgerow.cli.options import json_option, limit_option, workspace
 from hedgerow.cli.output import print_items, print_json, print_record, print_table
 
@@ -46,14 +46,18 @@ def deploy(name: str, manifest: Path, target: str, priority: int, as_json: bool)
 
 
 def _read(manifest: Path) -> dict[str, object]:
-    text = manifest.read_text(encoding="utf-8")
-    try:
-        value = tomllib.loads(text) if manifest.suffix == ".toml" else json.loads(text)
-    except ValueError as problem:
-        raise click.ClickException(f"{manifest} cannot be read: {problem}. Correct the file.") from None
+    text = read_text(manifest)
+    value = _parse_toml(text, manifest) if manifest.suffix == ".toml" else parse_json(text, manifest)
     if not isinstance(value, dict):
         raise click.ClickException(f"{manifest} is not an object. It should hold `modules`.")
     return value
+
+
+def _parse_toml(text: str, manifest: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise click.ClickException(f"{manifest} is not TOML: {problem}. Correct it.") from None
 
 
 @command.command("list")

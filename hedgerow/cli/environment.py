@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hedgerow.cli.input import read_text
 from hedgerow.cli.options import json_option, limit_option, workspace
 from hedgerow.cli.output import ago, print_items, print_json, print_record, short
 
@@ -30,7 +31,7 @@ def command() -> None:
 @json_option
 def create(name: str, requirements: Path, python_version: str, as_json: bool) -> None:
     """A new version of NAME."""
-    lines = [line.split(" #")[0].strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
+    lines = [line.split(" #")[0].strip() for line in read_text(requirements).splitlines()]
     wanted = [line for line in lines if line and not line.startswith("#")]
     with workspace() as client:
         environment = client.environments.create(name, wanted, python_version=python_version)

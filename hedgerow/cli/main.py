@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 import click
@@ -58,6 +59,7 @@ def cli(context: click.Context, where: str | None) -> None:
 
 def main() -> None:
     """Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Errors are one sentence on standard error."""
+    _write_everything()
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as asked:
@@ -80,3 +82,10 @@ def main() -> None:
         where = f"{problem.filename}: " if problem.filename else ""
         click.echo(f"hedgerow: {where}{problem.strerror or problem}. Check the path, its owner and free space.", err=True)
         sys.exit(1)
+
+
+def _write_everything() -> None:
+    """A terminal that has no ✓ gets its code instead of our traceback; so does a file name that is no UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None when it was closed before us
+            stream.reconfigure(errors="backslashreplace")

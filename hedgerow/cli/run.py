@@ -32,9 +32,11 @@ def command() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def submit(experiment: str, source: Path | None, detach: bool, as_json: bool, script: Path, arguments: tuple[str, ...]) -> None:
     """Snapshot the folder and run SCRIPT in it, recorded."""
-    folder = source or script.parent
+    folder = (source or script.parent).resolve()
+    if not script.resolve().is_relative_to(folder):
+        raise click.BadParameter(f"{script} does not lie in the folder {folder}, which is what is run", param_hint="SCRIPT")
     with workspace() as client:
-        run = client.runs.submit(experiment, folder, script.resolve().relative_to(folder.resolve()).as_posix(), arguments)
+        run = client.runs.submit(experiment, folder, script.resolve().relative_to(folder).as_posix(), arguments)
         if not detach:
             follow(client, run.activity_id, f"run {run.id}", quiet=as_json)
             run = client.runs.get(run.id)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from hedgerow.cli.input import parse_json, read_text
 from hedgerow.cli.options import json_option, key_values, limit_option, workspace
 from hedgerow.cli.output import ago, follow, pairs, print_items, print_json, print_record, print_table
 
@@ -85,8 +87,8 @@ def show(endpoint: str, as_json: bool) -> None:
 @click.argument("shares", nargs=-1, required=True, callback=key_values, metavar="DEPLOYMENT=PERCENT…")
 def traffic(endpoint: str, shares: dict[str, str]) -> None:
     """Split ENDPOINT's traffic; the percentages sum to 100."""
-    if not all(share.isdigit() for share in shares.values()):
-        raise click.BadParameter("percentages are whole numbers")
+    if not all(re.fullmatch("[0-9]{1,3}", share) for share in shares.values()):
+        raise click.BadParameter("percentages are whole numbers from 0 to 100")
     with workspace() as client:
         found = client.services.set_traffic(endpoint, {name: int(share) for name, share in shares.items()})
     click.echo(f"{endpoint}: {pairs(found.traffic)}")
@@ -97,11 +99,8 @@ def traffic(endpoint: str, shares: dict[str, str]) -> None:
 @click.option("--data", required=True, metavar="JSON|@FILE", help="Body to send, or @ and the file that holds it.")
 def score(endpoint: str, data: str) -> None:
     """Send one request and print the answer."""
-    text = Path(data[1:]).read_text(encoding="utf-8") if data.startswith("@") else data
-    try:
-        body = json.loads(text)
-    except ValueError as problem:
-        raise click.BadParameter(f"--data is not JSON: {problem}") from None
+    file = Path(data[1:]) if data.startswith("@") else None
+    body = parse_json(read_text(file) if file else data, file or "--data")
     with workspace() as client:
         click.echo(json.dumps(client.services.score(endpoint, body)))
 

@@ -8,6 +8,7 @@ import msgspec
 
 from hedgerow.contracts.api import Page
 from hedgerow.contracts.work import ENDED, Activity, ActivityEvent
+from hedgerow.sdk.addresses import address
 from hedgerow.sdk.errors import ActivityFailed, ServerUnreachable
 from hedgerow.sdk.transport import Transport
 
@@ -23,7 +24,7 @@ class Activities:
         self._transport = transport
 
     def get(self, activity_id: str) -> Activity:
-        return self._transport.call("GET", f"{_PATH}/{activity_id}", Activity)
+        return self._transport.call("GET", address(_PATH, activity_id), Activity)
 
     def list(self, limit: int = 50, after: str | None = None) -> Page[Activity]:
         """Newest first."""
@@ -31,14 +32,14 @@ class Activities:
 
     def cancel(self, activity_id: str) -> Activity:
         """Queued work ends at once, running work is asked to stop."""
-        return self._transport.call("POST", f"{_PATH}/{activity_id}/cancel", Activity)
+        return self._transport.call("POST", address(_PATH, activity_id, "cancel"), Activity)
 
     def follow(self, activity_id: str, after: int = 0) -> Iterator[ActivityEvent]:
         """Events as they happen, until the activity has ended. A cut connection is picked up where it was."""
         attempts = 0
         while True:
             try:
-                for number, data in self._transport.events(f"{_PATH}/{activity_id}/events", after, _SILENCE_S):
+                for number, data in self._transport.events(address(_PATH, activity_id, "events"), after, _SILENCE_S):
                     event = msgspec.json.decode(data, type=ActivityEvent)
                     attempts, after = 0, number
                     yield event

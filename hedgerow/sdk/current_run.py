@@ -9,6 +9,7 @@ from pathlib import Path
 from hedgerow.contracts.api import LoggedMetric, LogToRun
 from hedgerow.contracts.names import ENV_OUTPUTS, ENV_RUN_ID, ENV_TOKEN, ENV_URL
 from hedgerow.contracts.work import Run
+from hedgerow.sdk.addresses import address
 from hedgerow.sdk.errors import NotInARun
 from hedgerow.sdk.transport import Transport
 
@@ -52,7 +53,7 @@ def current_run() -> CurrentRun:
     transport = Transport(url, environment.get(ENV_TOKEN))
 
     def log(entry: LogToRun) -> None:
-        transport.call("POST", f"/api/v1/runs/{run_id}/log", Run, body=entry)
+        transport.call("POST", address("/api/v1/runs", run_id, "log"), Run, body=entry)
 
     return CurrentRun(run_id, outputs, log)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hedgerow.contracts.api import Page
 from hedgerow.contracts.edge import EdgeDeployment
+from hedgerow.sdk.addresses import address
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/edge-deployments"
@@ -17,13 +18,13 @@ class EdgeDeployments:
 
     def deploy(self, deployment: EdgeDeployment) -> EdgeDeployment:
         """Create or replace; devices get it at once, or when they are back. Image references are resolved to digests."""
-        return self._transport.call("PUT", f"{_PATH}/{deployment.name}", EdgeDeployment, body=deployment)
+        return self._transport.call("PUT", address(_PATH, deployment.name), EdgeDeployment, body=deployment)
 
     def get(self, name: str) -> EdgeDeployment:
-        return self._transport.call("GET", f"{_PATH}/{name}", EdgeDeployment)
+        return self._transport.call("GET", address(_PATH, name), EdgeDeployment)
 
     def list(self, limit: int = 50, after: str | None = None) -> Page[EdgeDeployment]:
         return self._transport.call("GET", _PATH, Page[EdgeDeployment], query={"limit": limit, "after": after})
 
     def delete(self, name: str) -> None:
-        self._transport.delete(f"{_PATH}/{name}")
+        self._transport.delete(address(_PATH, name))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from hedgerow.contracts.api import CreateEnvironment, Page
 from hedgerow.contracts.environment import Environment
+from hedgerow.sdk.addresses import address
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/environments"
@@ -32,7 +33,7 @@ class Environments:
         return self._transport.call("POST", _PATH, Environment, body=request)
 
     def get(self, reference: str) -> Environment:
-        return self._transport.call("GET", f"{_PATH}/{reference}", Environment)
+        return self._transport.call("GET", address(_PATH, reference), Environment)
 
     def list(self, limit: int = 50, after: str | None = None) -> Page[Environment]:
         return self._transport.call("GET", _PATH, Page[Environment], query={"limit": limit, "after": after})

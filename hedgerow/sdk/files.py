@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from hedgerow.atomic_write import fsync_folder
 from hedgerow.contracts.document import convert
@@ -81,11 +82,19 @@ def _walk(path: Path) -> Iterator[tuple[Path, str]]:
     if not path.is_dir():
         yield _checked(path, path.parent), path.name
         return
-    for folder, folders, names in os.walk(path):
+    # What cannot be looked into must not be left out in silence: the model would lack it.
+    for folder, folders, names in os.walk(path, onerror=_raise):
         folders[:] = sorted(name for name in folders if name not in _NEVER)
+        for name in folders:
+            if Path(folder, name).is_symlink():
+                raise NotARegularFile(path=Path(folder, name), what="a link to a folder")
         for name in sorted(names):
             source = Path(folder, name)
             yield _checked(source, path), source.relative_to(path).as_posix()
+
+
+def _raise(problem: OSError) -> NoReturn:
+    raise problem
 
 
 def _checked(source: Path, root: Path) -> Path:
@@ -94,4 +103,6 @@ def _checked(source: Path, root: Path) -> Path:
         raise NotARegularFile(path=source, what=_KINDS.get(stat.S_IFMT(mode), "not a file"))
     if source.is_symlink() and not source.resolve().is_relative_to(root.resolve()):
         raise NotARegularFile(path=source, what="a link that leaves the folder")
+    if any("\ud800" <= character <= "\udfff" for character in str(source.relative_to(root))):  # bytes that are no UTF-8
+        raise NotARegularFile(path=repr(str(source)), what="a file whose name is not UTF-8")
     return source

@@ -9,6 +9,7 @@ from hedgerow.contracts.api import BuildImage, Page
 from hedgerow.contracts.image import ImageKind, ImageRecord
 from hedgerow.contracts.work import Activity
 from hedgerow.sdk import files
+from hedgerow.sdk.addresses import address
 from hedgerow.sdk.blobs import upload_missing
 from hedgerow.sdk.transport import Transport
 
@@ -56,7 +57,7 @@ class Images:
         return self._transport.call("POST", _PATH, Activity, body=request)
 
     def get(self, reference: str) -> ImageRecord:
-        return self._transport.call("GET", f"{_PATH}/{reference}", ImageRecord)
+        return self._transport.call("GET", address(_PATH, reference), ImageRecord)
 
     def list(self, limit: int = 50, after: str | None = None) -> Page[ImageRecord]:
         """Newest first."""
@@ -64,4 +65,4 @@ class Images:
 
     def delete(self, reference: str) -> None:
         """Refused (``in_use``) while a deployment or a device uses it."""
-        self._transport.delete(f"{_PATH}/{reference}")
+        self._transport.delete(address(_PATH, reference))

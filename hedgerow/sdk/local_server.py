@@ -54,17 +54,17 @@ def join_or_start(folder: Path, token: str | None, *, start: bool) -> tuple[Tran
 def _join(folder: Path, token: str | None) -> Transport | None:
     run = folder / "run"
     try:
-        facts = json.loads((run / "server.json").read_bytes())
+        url = str(json.loads((run / "server.json").read_bytes())["url"])
         owner = token or (run / "owner.token").read_text(encoding="ascii").strip()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
+    except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError):
+        return None  # nothing runs, or what runs is just writing it
     except PermissionError as problem:
         raise ServerUnreachable(where=folder, problem=f"{problem.filename} belongs to another user") from problem
     path = run / "server.sock"
     if len(str(path).encode()) <= _MAX_SOCKET_PATH and path.exists():
         # A socket file whose server was killed refuses at once; httpx would leave the attempt's socket open.
-        return Transport(facts["url"], owner, socket=path) if _listens(path) else None
-    transport = Transport(facts["url"], owner)
+        return Transport(url, owner, socket=path) if _listens(path) else None
+    transport = Transport(url, owner)
     try:
         transport.exists("/healthz")
     except ServerUnreachable:

@@ -11,6 +11,7 @@ from hedgerow.contracts.api import Page, RegisterModel
 from hedgerow.contracts.model import ModelManifest
 from hedgerow.contracts.work import Run
 from hedgerow.sdk import files
+from hedgerow.sdk.addresses import address, file_address
 from hedgerow.sdk.blobs import upload_missing
 from hedgerow.sdk.errors import NothingToRegister
 from hedgerow.sdk.transport import Transport
@@ -78,7 +79,7 @@ class Models:
         return self._transport.call("POST", _PATH, ModelManifest, body=request)
 
     def get(self, reference: str) -> ModelManifest:
-        return self._transport.call("GET", f"{_PATH}/{reference}", ModelManifest)
+        return self._transport.call("GET", address(_PATH, reference), ModelManifest)
 
     def list(self, name: str | None = None, limit: int = 50, after: str | None = None) -> Page[ModelManifest]:
         """Newest first."""
@@ -88,12 +89,11 @@ class Models:
     def download(self, reference: str, folder: str | Path) -> Sequence[Path]:
         """Write the model's files below ``folder``; each is verified and whole, or not there."""
         manifest = self.get(reference)
-        target = f"{manifest.name}:{manifest.version}"
+        root = address(_PATH, f"{manifest.name}:{manifest.version}", "files")
         return [
-            files.save(self._transport.download(f"{_PATH}/{target}/files/{entry.path}"), entry, Path(folder))
-            for entry in manifest.files
+            files.save(self._transport.download(file_address(root, entry.path)), entry, Path(folder)) for entry in manifest.files
         ]
 
     def delete(self, reference: str) -> None:
         """Refused (``in_use``) while an image is made of it; the version number is never used again."""
-        self._transport.delete(f"{_PATH}/{reference}")
+        self._transport.delete(address(_PATH, reference))

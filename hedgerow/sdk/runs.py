@@ -8,6 +8,7 @@ from pathlib import Path
 from hedgerow.contracts.api import Page, SubmitRun
 from hedgerow.contracts.work import MetricPoint, Run
 from hedgerow.sdk import files
+from hedgerow.sdk.addresses import address, file_address
 from hedgerow.sdk.blobs import upload_missing
 from hedgerow.sdk.transport import Transport
 
@@ -41,7 +42,7 @@ class Runs:
         return self._transport.call("POST", _PATH, Run, body=request)
 
     def get(self, run_id: str) -> Run:
-        return self._transport.call("GET", f"{_PATH}/{run_id}", Run)
+        return self._transport.call("GET", address(_PATH, run_id), Run)
 
     def list(self, experiment: str | None = None, limit: int = 50, after: str | None = None) -> Page[Run]:
         """Newest first."""
@@ -50,12 +51,10 @@ class Runs:
 
     def metrics(self, run_id: str) -> Sequence[MetricPoint]:
         """Every logged point, oldest first."""
-        return self._transport.call("GET", f"{_PATH}/{run_id}/metrics", Page[MetricPoint]).items
+        return self._transport.call("GET", address(_PATH, run_id, "metrics"), Page[MetricPoint]).items
 
     def download(self, run_id: str, folder: str | Path) -> Sequence[Path]:
         """Write the run's outputs below ``folder``."""
         outputs = self.get(run_id).outputs
-        return [
-            files.save(self._transport.download(f"{_PATH}/{run_id}/outputs/{entry.path}"), entry, Path(folder))
-            for entry in outputs
-        ]
+        root = address(_PATH, run_id, "outputs")
+        return [files.save(self._transport.download(file_address(root, entry.path)), entry, Path(folder)) for entry in outputs]

@@ -11,6 +11,7 @@ from hedgerow.contracts.api import DeployImage, Page, SetTraffic
 from hedgerow.contracts.service import DeploymentSettings, Endpoint
 from hedgerow.contracts.work import Activity
 from hedgerow.errors import UnavailableError
+from hedgerow.sdk.addresses import address
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/endpoints"
@@ -43,10 +44,10 @@ class Services:
     ) -> Activity:
         """Start a deployment; its activity succeeds when the replicas are ready and requests reach them."""
         request = DeployImage(image=image, settings=settings or DeploymentSettings())
-        return self._transport.call("PUT", f"{_PATH}/{endpoint}/deployments/{deployment}", Activity, body=request)
+        return self._transport.call("PUT", address(_PATH, endpoint, "deployments", deployment), Activity, body=request)
 
     def get(self, endpoint: str) -> Endpoint:
-        return self._transport.call("GET", f"{_PATH}/{endpoint}", Endpoint)
+        return self._transport.call("GET", address(_PATH, endpoint), Endpoint)
 
     def list(self, limit: int = 50, after: str | None = None) -> Page[Endpoint]:
         return self._transport.call("GET", _PATH, Page[Endpoint], query={"limit": limit, "after": after})
@@ -54,11 +55,11 @@ class Services:
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> Endpoint:
         """Percentages by deployment, summing to 100. Raises ApiError ``revision_conflict`` when somebody was quicker."""
         request = SetTraffic(traffic=dict(traffic), revision=self.get(endpoint).revision)
-        return self._transport.call("PUT", f"{_PATH}/{endpoint}/traffic", Endpoint, body=request)
+        return self._transport.call("PUT", address(_PATH, endpoint, "traffic"), Endpoint, body=request)
 
     def delete(self, endpoint: str) -> None:
         """Stops every replica and forgets the endpoint."""
-        self._transport.delete(f"{_PATH}/{endpoint}")
+        self._transport.delete(address(_PATH, endpoint))
 
     def score(self, endpoint: str, data: object) -> object:
         """POST ``data`` as JSON to the endpoint's scoring URL; returns the decoded answer."""
@@ -74,4 +75,9 @@ class Services:
             raise NoScoringUrl(name=endpoint, reason=f"nothing answers at {found.scoring_url} ({problem})") from problem
         if response.is_error:
             raise ScoringRefused(url=found.scoring_url, status=response.status_code, text=response.text[:500])
-        return json.loads(response.content)
+        try:
+            answer: object = json.loads(response.content)
+        except (ValueError, RecursionError):
+            text = f"an answer that is no JSON: {response.text[:500]}"
+            raise ScoringRefused(url=found.scoring_url, status=response.status_code, text=text) from None
+        return answer

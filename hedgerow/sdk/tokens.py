@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hedgerow.contracts.api import CreateToken, Page, Role, TokenInfo
+from hedgerow.sdk.addresses import address
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/tokens"
@@ -23,4 +24,4 @@ class Tokens:
         return self._transport.call("GET", _PATH, Page[TokenInfo])
 
     def revoke(self, token_id: str) -> None:
-        self._transport.delete(f"{_PATH}/{token_id}")
+        self._transport.delete(address(_PATH, token_id))

@@ -9,7 +9,9 @@ from typing import Any, BinaryIO, TypeVar
 import httpx
 import msgspec
 
+from hedgerow.contracts.names import ENV_TOKEN
 from hedgerow.contracts.work import Problem, ProblemAnswer
+from hedgerow.errors import InvalidDocument, InvalidSetting
 from hedgerow.sdk.errors import ApiError, ServerUnreachable
 
 T = TypeVar("T")
@@ -18,9 +20,13 @@ Query = Mapping[str, str | int | bool | None]
 
 
 class Transport:
-    """Talks to ``base_url`` (over the Unix socket ``socket`` when given) with a bearer token."""
+    """Talks to ``base_url`` (over the Unix socket ``socket`` when given) with a bearer token.
+
+    Raises InvalidSetting for a URL or a token that no request can carry.
+    """
 
     def __init__(self, base_url: str, token: str | None, *, socket: Path | None = None, timeout_s: float = 60.0) -> None:
+        _check(base_url, token)
         self.base_url = base_url.rstrip("/")
         self.token = token
         self._where = str(socket) if socket else self.base_url
@@ -32,11 +38,14 @@ class Transport:
         )
 
     def call(self, method: str, path: str, kind: type[T], *, body: msgspec.Struct | None = None, query: Query | None = None) -> T:
-        """One request, one answer decoded as ``kind``. Raises ApiError, ServerUnreachable."""
-        content = None if body is None else msgspec.json.encode(body)
+        """One request, one answer decoded as ``kind``. Raises ApiError, ServerUnreachable; InvalidDocument for a bad ``body``."""
+        content = None if body is None else _encoded(body)
         headers = {"content-type": "application/json"} if body is not None else {}
         response = self._send(method, path, content=content, headers=headers, params=_given(query))
-        return msgspec.json.decode(response.content, type=kind)
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except msgspec.MsgspecError:
+            raise _foreign(response) from None
 
     def delete(self, path: str) -> None:
         """Raises ApiError (for example ``in_use``)."""
@@ -47,11 +56,9 @@ class Transport:
         return self._request("HEAD", path).status_code == 200
 
     def upload(self, path: str, file: BinaryIO, size_bytes: int) -> None:
-        """PUT a file without holding it in memory."""
-        chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
-        self._send(
-            "PUT", path, content=chunks, headers={"content-length": str(size_bytes), "content-type": "application/octet-stream"}
-        )
+        """PUT the first ``size_bytes`` of a file without holding it in memory; a file that shrank meanwhile raises ApiError."""
+        headers = {"content-length": str(size_bytes), "content-type": "application/octet-stream"}
+        self._send("PUT", path, content=_chunks(file, size_bytes), headers=headers)
 
     def download(self, path: str) -> Iterator[bytes]:
         """GET a file in chunks."""
@@ -104,10 +111,50 @@ def _given(query: Query | None) -> dict[str, str | int | bool]:
     return {name: value for name, value in (query or {}).items() if value is not None}
 
 
+def _check(base_url: str, token: str | None) -> None:
+    try:
+        usable = bool(httpx.URL(base_url).host)
+    except (httpx.InvalidURL, UnicodeError):
+        usable = False
+    if not usable:
+        raise InvalidSetting(
+            name="workspace", value=base_url[:200], problem="it is no address", source="the URL of the workspace"
+        )
+    if token is not None and not (token.isascii() and token.isprintable()):
+        problem = "it has characters that a header cannot carry"
+        raise InvalidSetting(name="token", value="***", problem=problem, source=f"the token ({ENV_TOKEN})")
+
+
+def _encoded(body: msgspec.Struct) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError as problem:
+        text = f"{problem.object[problem.start : problem.end]!r} is no text"
+        raise InvalidDocument(document=type(body).__name__, problem=text) from None
+
+
+def _chunks(file: BinaryIO, size_bytes: int) -> Iterator[bytes]:
+    """Exactly as many bytes as were announced: what a growing log appends later is not part of what was hashed."""
+    left = size_bytes
+    while left:
+        chunk = file.read(min(CHUNK_BYTES, left))
+        if not chunk:
+            text = f"{getattr(file, 'name', 'A file')} became shorter while it was sent"
+            problem = Problem(code="file_shrank", message=text, remedy="Send it again when nothing writes to it.")
+            raise ApiError(problem, 0)
+        left -= len(chunk)
+        yield chunk
+
+
 def _problem(response: httpx.Response) -> ApiError:
     try:
         problem = msgspec.json.decode(response.content, type=ProblemAnswer).error
     except msgspec.MsgspecError:
-        text = f"{response.request.url.path} answered {response.status_code}, which no Hedgerow would"
-        problem = Problem(code="foreign_answer", message=text, remedy="Check the address: another program listens there.")
+        return _foreign(response)
+    return ApiError(problem, response.status_code)
+
+
+def _foreign(response: httpx.Response) -> ApiError:
+    text = f"{response.request.url.path} gave an answer ({response.status_code}) that no Hedgerow of this version would"
+    problem = Problem(code="foreign_answer", message=text, remedy="Check the address: another program listens there.")
     return ApiError(problem, response.status_code)

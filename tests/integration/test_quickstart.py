@@ -34,13 +34,20 @@ STEPS = [
 ]
 
 
+# How this machine reaches the package index, which a container image's wheels come from.
+NETWORK = {
+    name: value for name, value in os.environ.items() if name.startswith(("SSL_CERT", "UV_")) or name.lower().endswith("_proxy")
+}
+
+
 def environment(tmp_path: Path) -> dict[str, str]:
-    return {"PATH": search_path(), "HOME": str(tmp_path), "LANG": "C.UTF-8"} | NO_DOCKER
+    return {"PATH": search_path(), "HOME": str(tmp_path), "LANG": "C.UTF-8"} | NO_DOCKER | NETWORK
 
 
-def quickstart(tmp_path: Path, *options: str, timeout_s: float = 170) -> subprocess.CompletedProcess[str]:
+def quickstart(tmp_path: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     argv = [str(HEDGEROW), "quickstart", "--folder", str(tmp_path / "q"), *options]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, env=environment(tmp_path), cwd=tmp_path)
+    env = environment(tmp_path) | variables
+    return subprocess.run(argv, capture_output=True, text=True, timeout=170, env=env, cwd=tmp_path)
 
 
 def test_the_whole_story_then_nothing_is_left(tmp_path: Path) -> None:
@@ -50,6 +57,13 @@ def test_the_whole_story_then_nothing_is_left(tmp_path: Path) -> None:
     assert "✗" not in answer.stdout
     assert not (tmp_path / "q").exists()
     assert processes_of(tmp_path) == []
+
+
+def test_with_a_docker_engine_it_builds_a_container_image_too(tmp_path: Path, docker_host: str, python_base_image: str) -> None:
+    answer = quickstart(tmp_path, DOCKER_HOST=docker_host, HEDGEROW_DOCKER_BASE=python_base_image)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert f"on {python_base_image}" in answer.stdout, answer.stdout
+    assert "docker image" in answer.stdout
 
 
 def test_kept_it_shows_what_it_did_until_it_is_stopped(tmp_path: Path) -> None:

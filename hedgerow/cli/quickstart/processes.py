@@ -12,8 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from hedgerow.clock import Clock
 from hedgerow.contracts.document import decode, encode
 from hedgerow.process.errors import LockHeld
 from hedgerow.process.identity import is_alive, start_time_ticks
-from hedgerow.process.lock import hold_lock
+from hedgerow.process.lock import hold_lock, lock_holder
 from hedgerow.process.supervised import Supervised
 
 _STOP_GRACE_S = 20.0
@@ -64,7 +64,7 @@ class Place:
 
     def start(self, what: str, argv: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start ``python -P -m …`` in a session of its own with its output in ``WHAT.log``, and write it down."""
-        with (self.folder / f"{what}.log").open("ab") as log:
+        with _uninterrupted(), (self.folder / f"{what}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", *argv],
                 stdin=subprocess.DEVNULL,
@@ -74,11 +74,11 @@ class Place:
                 cwd=self.folder,
                 start_new_session=True,
             )
-        ticks = start_time_ticks(process.pid) or 0
-        known = self._record().processes
-        entry = StartedProcess(what=what, pid=process.pid, start_time_ticks=ticks)
-        atomic_write(self.folder / _MARK, encode(Record(processes=[*known, entry])))
-        self._children.append(process)
+            ticks = start_time_ticks(process.pid) or 0
+            known = self._record().processes
+            entry = StartedProcess(what=what, pid=process.pid, start_time_ticks=ticks)
+            atomic_write(self.folder / _MARK, encode(Record(processes=[*known, entry])))
+            self._children.append(process)
         return process
 
     def wait_for(self, what: str, look: Callable[[], object], seconds: float) -> None:
@@ -92,8 +92,7 @@ class Place:
 
     def stop_everything(self) -> None:
         """End what this or an earlier quickstart started here: agents and control planes first, then what they left."""
-        running = [p for p in reversed(self._record().processes) if is_alive(p.pid, p.start_time_ticks)]
-        for process in running:
+        for process in [*reversed(self._record().processes), *self._lock_holders()]:
             _end(process)
         for child in self._children:
             child.wait()
@@ -102,6 +101,15 @@ class Place:
                 Supervised(state.parent).stop(1.0)
         with suppress(FileNotFoundError):
             atomic_write(self.folder / _MARK, encode(Record()))
+
+    def _lock_holders(self) -> list[StartedProcess]:
+        """Agents and roles that an earlier quickstart was killed before it could write them down."""
+        pids = {lock: lock_holder(lock) for lock in sorted(self.folder.rglob("*.lock"))}
+        return [
+            StartedProcess(what=lock.stem, pid=pid, start_time_ticks=ticks)
+            for lock, pid in pids.items()
+            if pid is not None and (ticks := start_time_ticks(pid)) is not None
+        ]
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
@@ -133,6 +141,20 @@ def only_one(folder: Path) -> object:
         return hold_lock(folder.parent / f".{folder.name}.lock", "hedgerow quickstart")
     except LockHeld as held:
         raise AlreadyRunning(pid=held.fields["pid"], folder=folder) from None
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C: between the start of a process and writing it down nobody would know of it."""
+    held: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _end(process: StartedProcess) -> None:
