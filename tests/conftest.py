@@ -16,6 +16,7 @@ hypothesis.settings.load_profile("patient")
 pytest_plugins = [
     "tests.fixtures.base_image",
     "tests.fixtures.brokers",
+    "tests.fixtures.browser",
     "tests.fixtures.control_plane",
     "tests.fixtures.docker_engine",
     "tests.fixtures.oci_registry",
