@@ -1,0 +1,245 @@
+"""The story of the agent: look at what is wanted and what runs, plan, act, and look again.
+
+The supervisor's thread runs ``settle_once`` whenever the bell rings: a module ended, a desired state came, an image arrived, a
+probe changed its mind, an action was done, or a waiting time is over. Pulling, probing, telemetry, the link and reporting have
+threads of their own, so nothing slow stands between the end of a module and its new start.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Mapping
+
+import msgspec
+
+from edge_agent.bell import Bell
+from edge_agent.decisions import DecisionLog
+from edge_agent.desired import Accepted, DesiredKeeper, Refusal
+from edge_agent.engines import Engines
+from edge_agent.hands import Hands, Outcome
+from edge_agent.metrics import Metrics
+from edge_agent.observe import Observation, observe
+from edge_agent.outcome import desired_outcome, module_statuses
+from edge_agent.plan import plan, startup_order
+from edge_agent.probes import Prober
+from edge_agent.puller import Puller
+from edge_agent.reported import status_code
+from edge_agent.reporter import Reporter, Snapshot
+from edge_agent.restart_policy import Moment, learn, ordered, start_failed
+from edge_agent.situation import History, ImageState, Running, Situation, Wanted, wanted_modules
+from edge_agent.state_store import StateStore
+from edge_agent.steps import Pull, Remove, Start, Step, Stop, Wait
+from hedgerow.clock import Clock
+from hedgerow.contracts.status import DesiredOutcome, ModuleStatus
+
+# Nothing should need it: a look without a reason, in case that a wake-up is lost.
+LOOK_AGAIN_S = 30.0
+# How long the refusal of an old desired state is shown before the one in force is again.
+REFUSAL_SHOWN_S = 30.0
+log = logging.getLogger(__name__)
+
+
+class Histories(msgspec.Struct, frozen=True):
+    """``history.json``."""
+
+    modules: dict[str, History] = {}
+
+
+class Agent:
+    """The supervisor. ``boot_id`` is the kernel's; it gives stored monotonic times their meaning."""
+
+    def __init__(
+        self,
+        desired: DesiredKeeper,
+        engines: Engines,
+        hands: Hands,
+        prober: Prober,
+        puller: Puller,
+        reporter: Reporter,
+        decisions: DecisionLog,
+        store: StateStore,
+        metrics: Metrics,
+        clock: Clock,
+        bell: Bell,
+        boot_id: str,
+    ) -> None:
+        self._desired = desired
+        self._engines = engines
+        self._hands = hands
+        self._prober = prober
+        self._puller = puller
+        self._reporter = reporter
+        self._decisions = decisions
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._bell = bell
+        self._boot_id = boot_id
+        loaded = store.load("history.json", Histories)
+        self._history: Mapping[str, History] = loaded.modules if loaded else {}
+        self._refusal: tuple[DesiredOutcome, float] | None = None
+        self._stopping = threading.Event()
+        self._looked_at_s = clock.monotonic_s()
+        self._ran: frozenset[str] = frozenset()
+
+    def run(self) -> None:
+        """Settle again and again until ``stop``."""
+        watching = False
+        while not self._stopping.is_set():
+            try:
+                if not watching:
+                    self._engines.watch()
+                    watching = True
+                wait_s = self.settle_once()
+            except Exception:
+                # One bad round must not end the care for all modules.
+                log.exception("a round failed; the next one follows")
+                wait_s = 1.0
+            self._bell.wait(wait_s)
+
+    def stop(self) -> None:
+        """End ``run`` after the round under way; modules are left as they are."""
+        self._stopping.set()
+        self._bell.ring()
+
+    def take_desired(self, envelope: bytes, incarnation: str) -> None:
+        """A signed desired state has arrived."""
+        try:
+            answer = self._desired.offer(envelope, incarnation)
+        except OSError as disk:
+            # The hub sends it again with the next session.
+            self._decisions.record(None, "refuse-desired", f"500: it cannot be stored: {disk.strerror}")
+            return
+        match answer:
+            case Accepted(state=state, changed=True):
+                self._decisions.record(
+                    None, "accept-desired", f"version {state.version} of {state.edge_deployment or 'no deployment'}"
+                )
+                self._puller.hurry()
+            case Refusal(version=version, problem=problem):
+                outcome = DesiredOutcome(
+                    version=version or self._desired.version, code=status_code(problem), message=problem.sentence()
+                )
+                self._refusal = (outcome, self._clock.monotonic_s())
+                self._metrics.count("hedgerow_agent_desired_refused_total", key=problem.key)
+                self._decisions.record(None, "refuse-desired", f"{outcome.code}: {problem}")
+        if isinstance(answer, Accepted):
+            self._refusal = None
+        self._bell.ring()
+
+    def settle_once(self) -> float:
+        """One round; returns the seconds until the next look is due."""
+        ended, busy = self._hands.take()
+        state = self._desired.state
+        wanted = wanted_modules(state) if state else {}
+        seen = observe(self._engines.in_use({module.spec.kind for module in wanted.values()}), self._prober, wanted)
+        now_s = self._clock.monotonic_s()
+        moment = Moment(now_s, self._boot_id, state.version if state else 0, random.random)
+        history = self._remember(wanted, seen, ended, moment)
+        situation = Situation(
+            wanted=wanted if state else None,
+            seen=seen.seen,
+            strays=seen.strays,
+            history=history,
+            images=self._images(wanted),
+            busy=busy,
+            blind=seen.blind,
+            now_s=now_s,
+            boot_id=self._boot_id,
+        )
+        steps = plan(situation)
+        self._keep(_with_orders(history, steps))
+        self._tell(steps)
+        self._hands.run(steps)
+        modules = module_statuses(situation, steps)
+        self._count_time(modules, wanted, now_s)
+        self._reporter.show(Snapshot(self._outcome(desired_outcome(state, situation, modules, steps), now_s), modules))
+        return _until_next(steps, now_s)
+
+    def stop_modules(self) -> None:
+        """Stop everything that runs, the last started first. For the end of an agent that was told to leave nothing behind."""
+        state = self._desired.state
+        wanted = wanted_modules(state) if state else {}
+        seen = observe(self._engines.in_use(set()), self._prober, wanted).seen
+        for module in reversed(startup_order(wanted)):
+            running = seen.get(module.name)
+            if isinstance(running, Running):
+                self._decisions.record(module.name, "stop", "the agent ends and was told to stop its modules")
+                self._keep(
+                    {**self._history, module.name: ordered(self._history.get(module.name, History()), "stopped", running.run)}
+                )
+                self._engines.of(running.kind).stop(module.name, module.spec.stop_grace_s)
+
+    def _remember(
+        self, wanted: Mapping[str, Wanted], seen: Observation, ended: list[Outcome], moment: Moment
+    ) -> dict[str, History]:
+        history = {name: past for name, past in self._history.items() if name in wanted}
+        for outcome in ended:
+            self._note(outcome, history, moment)
+        for name, module in wanted.items():
+            if module.spec.kind not in seen.blind:
+                history[name] = learn(history.get(name, History()), seen.seen.get(name), module.spec.restart_policy, moment)
+        return history
+
+    def _note(self, outcome: Outcome, history: dict[str, History], moment: Moment) -> None:
+        step = outcome.step
+        kind = type(step).__name__.lower()
+        if outcome.problem is not None:
+            self._decisions.record(step.module, f"{kind}-failed", outcome.problem)
+            if isinstance(step, Start) and step.module in history:
+                history[step.module] = start_failed(history[step.module], outcome.problem, moment)
+        elif isinstance(step, Start | Stop):
+            self._metrics.count(f"edgeAgent_module_{kind}_total", module_name=step.module)
+
+    def _images(self, wanted: Mapping[str, Wanted]) -> Mapping[str, ImageState]:
+        self._puller.keep_only({module.image.digest for module in wanted.values() if module.image})
+        return self._puller.images()
+
+    def _count_time(self, modules: Mapping[str, ModuleStatus], wanted: Mapping[str, Wanted], now_s: float) -> None:
+        """Availability as IoT Edge counts it: time expected to run, and time of it that it ran."""
+        elapsed_s, self._looked_at_s = now_s - self._looked_at_s, now_s
+        for name, module in wanted.items():
+            if module.spec.status == "running":
+                self._metrics.count("edgeAgent_total_time_expected_running_seconds", elapsed_s, module_name=name)
+                if name in self._ran:
+                    self._metrics.count("edgeAgent_total_time_running_correctly_seconds", elapsed_s, module_name=name)
+        self._ran = frozenset(name for name, status in modules.items() if status.state == "running")
+
+    def _keep(self, history: Mapping[str, History]) -> None:
+        """Written before acting. A disk that cannot take it costs the memory of a restart, never the restart."""
+        if history == self._history:
+            return
+        self._history = dict(history)
+        try:
+            self._store.save("history.json", Histories(self._history))
+        except OSError as problem:
+            log.warning("the history could not be written: %s", problem)
+
+    def _tell(self, steps: list[Step]) -> None:
+        for step in steps:
+            if isinstance(step, Pull | Start | Stop | Remove):
+                self._decisions.record(step.module, type(step).__name__.lower(), step.reason)
+
+    def _outcome(self, outcome: DesiredOutcome, now_s: float) -> DesiredOutcome:
+        if self._refusal is None:
+            return outcome
+        refused, at_s = self._refusal
+        newest = refused.version > outcome.version
+        return refused if newest or now_s < at_s + REFUSAL_SHOWN_S else outcome
+
+
+def _with_orders(history: Mapping[str, History], steps: list[Step]) -> dict[str, History]:
+    """The history with every stop that is about to be carried out."""
+    orders = {
+        step.module: ordered(history[step.module], step.cause, step.run)
+        for step in steps
+        if isinstance(step, Stop) and step.module in history
+    }
+    return {**history, **orders}
+
+
+def _until_next(steps: list[Step], now_s: float) -> float:
+    waits = [step.until_s - now_s for step in steps if isinstance(step, Wait) and step.until_s is not None]
+    return max(0.0, min([LOOK_AGAIN_S, *waits]))

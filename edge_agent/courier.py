@@ -1,0 +1,232 @@
+"""One thread between the link, the protocol and the buffer: everything that arrives or becomes due passes its queue.
+
+Down: welcome and acks are unsealed and given to ``uplink``, desired states to ``on_desired``. Up: what ``uplink`` wants to send
+is sealed and published. A message with a wrong seal is counted and dropped: anyone at the broker can write to our topics.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_agent.link import Link
+from edge_agent.metrics import Metrics
+from edge_agent.uplink import Outgoing, Uplink
+from hedgerow.clock import Clock, unix_ms
+from hedgerow.contracts.device import DeviceConfig
+from hedgerow.contracts.document import decode, encode
+from hedgerow.contracts.names import DeviceTopics
+from hedgerow.contracts.seal import seal, unseal
+from hedgerow.contracts.telemetry import Hello, TelemetryAck, Welcome
+from hedgerow.errors import HedgerowError
+
+# When the link takes no more, it is offered again after this time (it calls nobody when it has room).
+CONGESTED_RETRY_S = 0.05
+TROUBLE_RETRY_S = 1.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Connected:
+    pass
+
+
+@dataclass(frozen=True)
+class _Disconnected:
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class _NewData:
+    pass
+
+
+_Event = _Connected | _Disconnected | _Arrived | _NewData
+
+
+class Courier:
+    """``on_desired`` gets signed envelopes with the hub's incarnation; ``on_link`` hears of connections and sessions;
+    ``desired_version`` gives the version accepted."""
+
+    def __init__(
+        self,
+        config: DeviceConfig,
+        link: Link,
+        uplink: Uplink,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        on_desired: Callable[[bytes, str], None],
+        on_link: Callable[[], None],
+        desired_version: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._key = config.key_bytes()
+        self._topics = DeviceTopics(config.topic_prefix, config.device_uuid)
+        self._link = link
+        self._uplink = uplink
+        self._clock = clock
+        self._metrics = metrics
+        self._on_desired = on_desired
+        self._on_link = on_link
+        self._desired_version = desired_version
+        self._events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
+        self._data_announced = threading.Event()
+        self._early_desired: bytes | None = None
+        self._retry_s: float | None = None
+        self._trouble = ""
+        self.connected = False
+        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+
+    def start(self) -> None:
+        """Connect and begin."""
+        self._thread.start()
+        self._link.open(self, [self._topics.welcome, self._topics.acks, self._topics.desired])
+
+    def close(self) -> None:
+        """Disconnect; what was not acknowledged stays in the buffer."""
+        self._link.close()
+        self._events.put(None)
+        self._thread.join()
+
+    @property
+    def session(self) -> str | None:
+        """The session that the hub gave, None while there is none."""
+        return self._uplink.session
+
+    @property
+    def refused(self) -> str:
+        """Why the hub refuses a session, "" when it does not."""
+        return self._uplink.refused
+
+    def new_data(self) -> None:
+        """There are new messages in the buffer. Called from any thread, often."""
+        if not self._data_announced.is_set():
+            self._data_announced.set()
+            self._events.put(_NewData())
+
+    def publish_status(self, payload: bytes) -> bool:
+        """Send a StatusReport; False when it could not be handed over."""
+        return self._link.publish(self._topics.status, self._sealed("status", payload))
+
+    def on_connected(self) -> None:
+        self._events.put(_Connected())
+
+    def on_disconnected(self, reason: str) -> None:
+        self._events.put(_Disconnected(reason))
+
+    def on_message(self, topic: str, payload: bytes) -> None:
+        self._events.put(_Arrived(topic, payload))
+
+    def _run(self) -> None:
+        while True:
+            try:
+                event = self._events.get(timeout=self._patience_s())
+            except queue.Empty:
+                event = _NewData()
+            if event is None:
+                return
+            try:
+                self._take(event)
+                self._send_what_is_due()
+                self._trouble = ""
+            except HedgerowError as problem:
+                # The buffer's disk, most of all; the link and the modules go on, and the next event tries again.
+                self._wait_for_better(str(problem))
+            except Exception:
+                log.exception("%s tripped the courier", type(event).__name__)
+                self._retry_s = TROUBLE_RETRY_S
+
+    def _wait_for_better(self, trouble: str) -> None:
+        """Try again soon; say it once, not with every try."""
+        if trouble != self._trouble:
+            log.warning("telemetry waits: %s", trouble)
+        self._trouble, self._retry_s = trouble, TROUBLE_RETRY_S
+
+    def _patience_s(self) -> float | None:
+        if self._retry_s is not None:
+            return self._retry_s
+        wake_s = self._uplink.next_wake_s()
+        return None if wake_s is None else max(0.0, wake_s - self._clock.monotonic_s())
+
+    def _take(self, event: _Event) -> None:
+        now_s = self._clock.monotonic_s()
+        match event:
+            case _Connected():
+                log.info("connected to the broker")
+                self.connected = True
+                self._uplink.connected(now_s)
+                self._on_link()
+            case _Disconnected():
+                self.connected = False
+                self._uplink.disconnected()
+                self._on_link()
+            case _Arrived():
+                self._arrived(event.topic, event.payload, now_s)
+            case _NewData():
+                self._data_announced.clear()
+
+    def _arrived(self, topic: str, payload: bytes, now_s: float) -> None:
+        try:
+            if topic == self._topics.desired:
+                self._desired(payload)
+            elif topic == self._topics.welcome:
+                self._uplink.welcomed(decode(self._unsealed("welcome", payload), Welcome), now_s)
+                self._after_welcome()
+            elif topic == self._topics.acks:
+                self._uplink.acknowledged(decode(self._unsealed("acks", payload), TelemetryAck), now_s)
+                self._metrics.count("hedgerow_agent_acks_total")
+        except HedgerowError as problem:
+            self._metrics.count("hedgerow_agent_messages_refused_total", key=problem.key)
+            log.warning("a message on %s was dropped: %s", topic, problem)
+
+    def _desired(self, envelope: bytes) -> None:
+        if not envelope:
+            return  # a retained one was taken away: this device is no longer the workspace's, and the hub says no more
+        if self._uplink.phase == "open" and self._uplink.incarnation is not None:
+            self._on_desired(envelope, self._uplink.incarnation)
+        else:
+            # Signed, but of which incarnation the hub is only the welcome tells; the newest one waits for it.
+            self._early_desired = envelope
+
+    def _after_welcome(self) -> None:
+        if self._uplink.phase == "open" and self._early_desired is not None:
+            envelope, self._early_desired = self._early_desired, None
+            self._desired(envelope)
+        self._on_link()
+
+    def _send_what_is_due(self) -> None:
+        self._retry_s = None
+        time_ms = unix_ms(self._clock.now())
+        outgoing = self._uplink.outgoing(self._clock.monotonic_s(), time_ms=time_ms, desired_version=self._desired_version())
+        for place, item in enumerate(outgoing):
+            if not self._send(item):
+                self._give_back(outgoing[place:])
+                return
+
+    def _send(self, item: Outgoing) -> bool:
+        if isinstance(item, Hello):
+            return self._link.publish(self._topics.hello, self._sealed("hello", encode(item)))
+        self._metrics.count("hedgerow_agent_batches_sent_total")
+        return self._link.publish(self._topics.telemetry, self._sealed("telemetry", encode(item)))
+
+    def _give_back(self, items: list[Outgoing]) -> None:
+        self._retry_s = CONGESTED_RETRY_S if self.connected else None
+        for item in reversed(items):
+            if not isinstance(item, Hello):
+                self._uplink.unsent(item)
+
+    def _sealed(self, leaf: str, payload: bytes) -> bytes:
+        return seal(self._key, self._config.device_uuid, leaf, payload)
+
+    def _unsealed(self, leaf: str, message: bytes) -> bytes:
+        return unseal(self._key, self._config.device_uuid, leaf, message)

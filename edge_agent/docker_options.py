@@ -1,0 +1,110 @@
+"""What is sent to Docker to create a module's container. Pure: values in, values out.
+
+``create_options`` are Docker's own ContainerCreate JSON (as in IoT Edge) and pass through untouched; ours are added where
+they do not collide. Options that give a container power over the host need this device's own consent, whoever signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from edge_agent.errors import OptionForbidden
+from edge_agent.situation import Wanted
+
+HOST_NAME = "host.docker.internal"
+DEFAULT_LOG = {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "3"}}
+# Docker reads JSON keys without regard to case, so must whoever checks or extends them.
+_KEYS = ("Cmd", "Env", "ExposedPorts", "HostConfig", "Image", "Labels")
+_HOST_KEYS = ("ExtraHosts", "LogConfig", "Memory", "NanoCpus", "PortBindings", "RestartPolicy", "Ulimits")
+_HOST_MODES = ("NetworkMode", "PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode")
+# The word of ``docker_allow`` that each option needs when it has a value.
+_PRIVILEGES: Mapping[str, tuple[str, ...]] = {
+    "privileged": ("Privileged",),
+    "devices": ("Devices", "DeviceRequests", "DeviceCgroupRules"),
+    "capabilities": ("CapAdd", "SecurityOpt", "Sysctls", "CgroupParent", "Runtime", "VolumesFrom"),
+}
+# The same for options that take something away when they are empty lists.
+_UNMASKING = ("MaskedPaths", "ReadonlyPaths")
+
+
+def container_config(
+    wanted: Wanted, image: str, exposed_ports: Collection[str], environment: Mapping[str, str], labels: Mapping[str, str]
+) -> dict[str, Any]:
+    """The body of ``POST /containers/create``. ``exposed_ports`` are the image's (``5001/tcp``)."""
+    config: dict[str, Any] = {**_with_docker_keys(wanted.spec.create_options, _KEYS), "Image": image}
+    if wanted.spec.command:
+        config["Cmd"] = wanted.spec.command
+    added = [f"{name}={value}" for name, value in {**wanted.spec.variables, **environment}.items()]
+    config["Env"] = [*(config.get("Env") or []), *added]
+    config["Labels"] = {**(config.get("Labels") or {}), **labels}
+    config["HostConfig"] = _host_config(wanted, _with_docker_keys(config.get("HostConfig") or {}, _HOST_KEYS), exposed_ports)
+    if wanted.spec.port is not None:
+        config["ExposedPorts"] = {**(config.get("ExposedPorts") or {}), _inner_port(wanted.spec.port, exposed_ports): {}}
+    return config
+
+
+def check_allowed(wanted: Wanted, allowed: Collection[str]) -> None:
+    """Raise OptionForbidden for the first option that this device does not allow. ``allowed`` are words of ``docker_allow``."""
+    options = _with_docker_keys(wanted.spec.create_options, _KEYS).get("HostConfig") or {}
+    for word, option in [*_plain_privileges(options), *_shared_namespaces(options), *_host_folders(options)]:
+        if word not in allowed:
+            raise OptionForbidden(module=wanted.name, option=option, word=word)
+
+
+def _with_docker_keys(options: object, names: Collection[str]) -> dict[str, Any]:
+    """``options`` with those of ``names`` in Docker's spelling, whatever case they were written in."""
+    spelling = {name.lower(): name for name in names}
+    return (
+        {spelling.get(str(key).lower(), str(key)): value for key, value in options.items()} if isinstance(options, dict) else {}
+    )
+
+
+def _plain_privileges(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    lowered = {key.lower(): value for key, value in options.items()}
+    for word, names in _PRIVILEGES.items():
+        yield from ((word, name) for name in names if lowered.get(name.lower()))
+    yield from (("capabilities", name) for name in _UNMASKING if name.lower() in lowered)
+
+
+def _shared_namespaces(options: object) -> Iterator[tuple[str, str]]:
+    for mode, value in _with_docker_keys(options, _HOST_MODES).items():
+        if mode in _HOST_MODES and str(value or "").startswith(("host", "container:")):
+            yield "host", f"{mode}={value}"
+
+
+def _host_folders(options: object) -> Iterator[tuple[str, str]]:
+    named = _with_docker_keys(options, ("Binds", "Mounts"))
+    for bind in named.get("Binds") or []:
+        if str(bind).startswith(("/", ".", "~")):
+            yield "binds", f"the host folder {bind}"
+    for mount in named.get("Mounts") or []:
+        parts = _with_docker_keys(mount, ("Type", "VolumeOptions"))
+        # Options of a volume can name a driver that mounts a folder of the host.
+        if parts.get("Type") not in ("volume", "tmpfs") or parts.get("VolumeOptions"):
+            yield "binds", f"the mount {mount}"
+
+
+def _host_config(wanted: Wanted, host: dict[str, Any], exposed_ports: Collection[str]) -> dict[str, Any]:
+    limits = wanted.spec.limits
+    # The agent restarts modules itself: with reasons, probes and a delay that Docker does not know.
+    host["RestartPolicy"] = {"Name": "no"}
+    host.setdefault("LogConfig", DEFAULT_LOG)
+    host["ExtraHosts"] = [*(host.get("ExtraHosts") or []), f"{HOST_NAME}:host-gateway"]
+    if limits.memory_bytes is not None:
+        host["Memory"] = limits.memory_bytes
+    if limits.cpus is not None:
+        host["NanoCpus"] = int(limits.cpus * 1e9)
+    if limits.open_files is not None:
+        files = {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files}
+        host["Ulimits"] = [*(host.get("Ulimits") or []), files]
+    if wanted.spec.port is not None:
+        binding = [{"HostIp": "127.0.0.1", "HostPort": str(wanted.spec.port)}]
+        host["PortBindings"] = {**(host.get("PortBindings") or {}), _inner_port(wanted.spec.port, exposed_ports): binding}
+    return host
+
+
+def _inner_port(port: int, exposed_ports: Collection[str]) -> str:
+    """The port inside the container: the one the image exposes, else the same number."""
+    tcp = sorted(exposed for exposed in exposed_ports if exposed.endswith("/tcp"))
+    return f"{port}/tcp" if not tcp or f"{port}/tcp" in tcp else tcp[0]

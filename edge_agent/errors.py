@@ -1,0 +1,149 @@
+"""What can go wrong on a device, in words for its operator; ``reported.py`` maps it to the codes of a StatusReport."""
+
+from __future__ import annotations
+
+from hedgerow.errors import AccessError, ConflictError, ForbiddenError, NotFoundError, UnavailableError, UserError
+
+
+class ConfigMissing(UserError):
+    """There is no device.toml where one was expected."""
+
+    key = "config_missing"
+    message = "Cannot read the device configuration {path}: {problem}"
+    remedy = "Enrol the device (hedgerow device enroll NAME -o device.toml) and pass that file with --config."
+
+
+class ConfigUnreadable(UserError):
+    """device.toml is not TOML."""
+
+    key = "config_unreadable"
+    message = "The device configuration {path} is not TOML: {problem}"
+    remedy = "Write the file again with: hedgerow device enroll NAME -o device.toml"
+
+
+class StateUnusable(UserError):
+    """The state folder cannot be made or used."""
+
+    key = "state_unusable"
+    message = "Cannot use the state folder {folder}: {problem}"
+    remedy = "Choose another with --state-dir, or give this user the right to write there."
+
+
+class ForeignDesired(ForbiddenError):
+    """A desired state that was signed for another device."""
+
+    key = "foreign_desired"
+    message = "Desired state version {version} is for device {found}, this is {expected}"
+    remedy = "Check that no two devices share a device.toml, and that topics are not mixed up at the broker."
+
+
+class OlderDesired(ConflictError):
+    """A desired state that is not newer than the one accepted."""
+
+    key = "older_desired"
+    message = "Desired state version {version} was refused: version {accepted} is accepted already"
+    remedy = "Deploy again: the hub gives the next desired state a higher version."
+
+
+class WrongIncarnation(ConflictError):
+    """A desired state of a workspace incarnation that is not the one of the session."""
+
+    key = "wrong_incarnation"
+    message = "Desired state version {version} was refused: it is of incarnation {found}, the hub is {expected}"
+    remedy = "Deploy again, so that the restored workspace signs it anew."
+
+
+class ImageNotPulled(UnavailableError):
+    """An image is not on this device (any more)."""
+
+    key = "image_not_pulled"
+    message = "Image {image} is not on this device"
+    remedy = "It will be pulled; see that the registry is reachable."
+
+
+class PullFailed(UnavailableError):
+    """An image could not be fetched this time."""
+
+    key = "pull_failed"
+    message = "Cannot pull {image} from {registry}: {problem}"
+    remedy = "See that the registry is reachable and that the device's token is not revoked; it is tried again by itself."
+
+
+class ImageRefused(UserError):
+    """An image's content is not what its digest or a safe archive promises."""
+
+    key = "image_refused"
+    message = "Image {image} was refused: {problem}"
+    remedy = "Build and push the image again; if it happens again, look for a damaged blob store or proxy in between."
+
+
+class EngineBlind(UnavailableError):
+    """An engine cannot say what runs."""
+
+    key = "engine_blind"
+    message = "The {engine} engine does not answer: {problem}"
+    remedy = "Start it, or remove the modules that need it; nothing is planned for them until it answers."
+
+
+class OptionForbidden(ForbiddenError):
+    """A module asks for a privilege that this device's own allow-list does not grant."""
+
+    key = "option_forbidden"
+    message = "Module {module} asks for {option}, which this device does not allow"
+    remedy = "Start the agent with --docker-allow {word} if this device may run such modules."
+
+
+class ModuleStartFailed(UserError):
+    """An engine refused to start a module."""
+
+    key = "module_start_failed"
+    message = "Module {module} cannot be started: {problem}"
+    remedy = "Correct the module in the deployment's manifest."
+
+
+class NotAModule(AccessError):
+    """A caller of the local API without a module's token."""
+
+    key = "not_a_module"
+    message = "The request carries no token of a module of this device"
+    remedy = "Send 'Authorization: Bearer' with the value of HEDGEROW_TELEMETRY_TOKEN."
+
+
+class MessageRefused(UserError):
+    """A telemetry message that cannot be stored as it is."""
+
+    key = "message_refused"
+    message = "The telemetry message was refused: {problem}"
+    remedy = "Correct the message; nothing of it was stored."
+
+
+class MessageTooLarge(UserError):
+    """A telemetry message above the limit."""
+
+    key = "message_too_large"
+    message = "The telemetry message has {size} bytes, the limit is {limit}"
+    remedy = "Split it, or raise --max-message-bytes on the device (and the broker's limit with it)."
+
+
+class BufferFull(UnavailableError):
+    """The telemetry buffer has reached its quota and its policy is to refuse new messages."""
+
+    key = "buffer_full"
+    message = "The telemetry buffer is full ({quota} bytes) and its policy is drop-newest"
+    remedy = "Send it again later; the buffer empties when the hub is reachable."
+
+
+class BufferUnwritable(UnavailableError):
+    """The telemetry buffer cannot be written."""
+
+    key = "buffer_unwritable"
+    message = "The telemetry buffer cannot be written: {problem}"
+    remedy = "Free disk space on the device and send it again; the message was not stored."
+
+
+class NoSuchPath(NotFoundError):
+    """A path that the local API does not have."""
+
+    key = "no_such_local_path"
+    message = "There is no {method} {path} here"
+    remedy = "Use POST /telemetry?stream=NAME or GET /metrics."

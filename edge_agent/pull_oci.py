@@ -1,0 +1,176 @@
+"""Pulls images by digest through the OCI distribution API, without Docker: manifest, layers, verified, resumed, unpacked.
+
+Nothing is trusted but the digest in the signed desired state: the manifest must hash to it, and every blob to the digest
+in the manifest. A blob in part stays in ``downloads/`` and is continued with a range request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from edge_agent.errors import ImageRefused, PullFailed
+from edge_agent.image_store import ImageStore, Layer, Packing
+from hedgerow.contracts.device import DeviceConfig
+from hedgerow.contracts.document import digest_of
+from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST, is_digest
+from hedgerow.contracts.service import ImagePin
+
+MANIFEST_BYTES_MAX = 4 << 20
+READ_BYTES = 1 << 18
+# Time without a single byte; there is no limit on a whole pull while bytes flow.
+STALL_TIMEOUT_S = 30.0
+ERROR_TEXT_BYTES = 300
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+Progress = Callable[[str], None]
+
+
+class OciImages:
+    """The workspace's registry as an image source for process modules."""
+
+    def __init__(self, config: DeviceConfig, store: ImageStore) -> None:
+        self._config = config
+        self._store = store
+        self._url = urlsplit(config.registry_url)
+
+    def present(self, image: ImagePin) -> bool:
+        return self._store.has(image)
+
+    def pull(self, image: ImagePin, progress: Progress) -> None:
+        progress("its manifest is being fetched")
+        try:
+            layers = self._layers(image)
+            fetched = [self._fetch_layer(image, layer, progress) for layer in layers]
+            progress("it is being unpacked")
+            self._store.unpack(image, fetched)
+        except (OSError, http.client.HTTPException) as problem:
+            raise self._failed(image, str(problem) or type(problem).__name__) from problem
+        for layer in fetched:
+            layer.path.unlink(missing_ok=True)
+
+    def _layers(self, image: ImagePin) -> list[dict[str, Any]]:
+        manifest = self._manifest(image, image.digest)
+        if manifest.get("mediaType") == MEDIA_OCI_INDEX or "manifests" in manifest:
+            manifest = self._manifest(image, choose_platform(image, manifest))
+        layers = manifest.get("layers")
+        if not isinstance(layers, list) or not all(_is_descriptor(layer) for layer in layers):
+            raise ImageRefused(image=image.digest, problem="its manifest names no valid layers")
+        return layers
+
+    def _manifest(self, image: ImagePin, digest: str) -> dict[str, Any]:
+        accept = f"{MEDIA_OCI_MANIFEST}, {MEDIA_OCI_INDEX}"
+        with self._get(image, f"manifests/{digest}", {"Accept": accept}) as answer:
+            body = answer.read(MANIFEST_BYTES_MAX + 1)
+        if digest_of(body) != digest:
+            raise ImageRefused(image=image.digest, problem=f"its manifest hashes to {digest_of(body)}, not to {digest}")
+        try:
+            manifest = json.loads(body)
+        except ValueError as problem:
+            raise ImageRefused(image=image.digest, problem=f"its manifest is no JSON: {problem}") from problem
+        if not isinstance(manifest, dict):
+            raise ImageRefused(image=image.digest, problem="its manifest is no JSON object")
+        return manifest
+
+    def _fetch_layer(self, image: ImagePin, layer: dict[str, Any], progress: Progress) -> Layer:
+        digest, size = layer["digest"], layer["size"]
+        path = self._store.downloads() / digest.replace(":", "-")
+        blob = _Blob(path, digest, size)
+        if blob.size_here() < size:
+            self._continue(image, blob, progress)
+        found = blob.digest_here()
+        if found != digest:
+            path.unlink(missing_ok=True)
+            raise ImageRefused(image=image.digest, problem=f"a layer hashes to {found}, not to {digest}")
+        return Layer(path, _packing(str(layer.get("mediaType", ""))))
+
+    def _continue(self, image: ImagePin, blob: _Blob, progress: Progress) -> None:
+        have = blob.size_here()
+        if shutil.disk_usage(blob.path.parent).free < blob.size - have:
+            raise self._failed(image, f"the disk has no room for {blob.size - have} bytes")
+        headers = {"Range": f"bytes={have}-{blob.size - 1}"} if have else {}
+        with self._get(image, f"blobs/{blob.digest}", headers) as answer:
+            # A server that knows no ranges answers 200 with all of it.
+            self._receive(image, blob, answer, "ab" if answer.status == http.HTTPStatus.PARTIAL_CONTENT else "wb", progress)
+        if blob.size_here() < blob.size:
+            raise self._failed(image, f"the connection ended after {blob.size_here()} of {blob.size} bytes")
+
+    def _receive(
+        self, image: ImagePin, blob: _Blob, answer: http.client.HTTPResponse, mode: Literal["ab", "wb"], progress: Progress
+    ) -> None:
+        with blob.path.open(mode) as file:
+            while chunk := answer.read(READ_BYTES):
+                file.write(chunk)
+                if file.tell() > blob.size:
+                    raise self._failed(image, f"the registry sent more than the {blob.size} bytes of {blob.digest}")
+                progress(f"{file.tell() * 100 // max(1, blob.size)} % of {blob.size} bytes are here")
+
+    @contextmanager
+    def _get(self, image: ImagePin, rest: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
+        connection = self._connect()
+        path = f"{self._url.path.rstrip('/')}/v2/{image.name}/{rest}"
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self._config.pull_token}", **headers})
+            answer = connection.getresponse()
+            if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT):
+                text = answer.read(ERROR_TEXT_BYTES).decode(errors="replace").strip()
+                raise self._failed(image, f"{path} answered {answer.status} {text}".rstrip())
+            yield answer
+        finally:
+            connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        host = self._url.hostname or "localhost"
+        if self._url.scheme == "https":
+            return http.client.HTTPSConnection(
+                host, self._url.port, timeout=STALL_TIMEOUT_S, context=ssl.create_default_context()
+            )
+        return http.client.HTTPConnection(host, self._url.port, timeout=STALL_TIMEOUT_S)
+
+    def _failed(self, image: ImagePin, problem: str) -> PullFailed:
+        return PullFailed(image=f"{image.name}:{image.version}", registry=self._config.registry_url, problem=problem)
+
+
+class _Blob:
+    """A blob in ``downloads/``, whole or in part."""
+
+    def __init__(self, path: Path, digest: str, size: int) -> None:
+        self.path = path
+        self.digest = digest
+        self.size = size
+
+    def size_here(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def digest_here(self) -> str:
+        with self.path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def choose_platform(image: ImagePin, index: dict[str, Any], machine: str = "") -> str:
+    """Digest of the manifest for this machine (or for any machine) in an image index."""
+    machine = machine or os.uname().machine
+    architecture = _MACHINES.get(machine, machine)
+    for entry in index.get("manifests") or []:
+        found = (entry.get("platform") or {}).get("architecture", "any") if isinstance(entry, dict) else ""
+        if found in (architecture, "any") and _is_descriptor(entry):
+            return str(entry["digest"])
+    raise ImageRefused(image=image.digest, problem=f"it has no variant for {architecture}")
+
+
+def _is_descriptor(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("size"), int) or value["size"] < 0:
+        return False
+    return isinstance(value.get("digest"), str) and is_digest(value["digest"])
+
+
+def _packing(media_type: str) -> Packing:
+    return "gz" if media_type.endswith("+gzip") else ""

@@ -1,0 +1,85 @@
+"""The agent's settings, one table: environment, flags, ``--help`` and docs come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hedgerow.contracts.names import MAX_MQTT_PAYLOAD_BYTES
+from hedgerow.errors import InvalidSetting
+from hedgerow.logs import LogFormat
+from hedgerow.settings import load_settings, setting
+
+OverflowPolicy = Literal["drop-oldest", "drop-newest"]
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """How this device runs its agent; who it is stands in device.toml (DeviceConfig)."""
+
+    config: Path = setting(Path("device.toml"), "The device.toml made at enrolment", env="HEDGEROW_AGENT_CONFIG")
+    state_dir: Path | None = setting(
+        None, "Folder of everything the agent keeps (default: 'state' beside device.toml)", env="HEDGEROW_AGENT_STATE_DIR"
+    )
+    intake_port: int = setting(
+        0, "Loopback port for modules and /metrics (0: chosen once, then kept)", env="HEDGEROW_AGENT_INTAKE_PORT"
+    )
+    quota_bytes: int = setting(256_000_000, "Telemetry buffer: bytes of messages kept at most", env="HEDGEROW_AGENT_QUOTA_BYTES")
+    replay_bytes: int = setting(
+        32_000_000, "Telemetry buffer: acknowledged bytes kept for a restored hub", env="HEDGEROW_AGENT_REPLAY_BYTES"
+    )
+    overflow: OverflowPolicy = setting(
+        "drop-oldest",
+        "What a full telemetry buffer does: drop-oldest (recorded as a gap) or drop-newest (507)",
+        env="HEDGEROW_AGENT_OVERFLOW",
+    )
+    max_message_bytes: int = setting(
+        65_536, "Largest telemetry message taken from a module", env="HEDGEROW_AGENT_MAX_MESSAGE_BYTES"
+    )
+    batch_bytes: int = setting(
+        65_536,
+        "Largest telemetry batch sent; shrinks by itself where a broker cuts larger ones",
+        env="HEDGEROW_AGENT_BATCH_BYTES",
+    )
+    report_period_s: float = setting(
+        30.0, "Seconds between status reports when nothing changes", env="HEDGEROW_AGENT_REPORT_PERIOD_S"
+    )
+    docker_allow: str = setting(
+        "",
+        "Privileges that Docker modules may have: comma list of privileged, host, binds, devices, capabilities",
+        env="HEDGEROW_AGENT_DOCKER_ALLOW",
+    )
+    docker_host: str | None = setting(None, "Docker engine for docker modules (default: the local one)", env="DOCKER_HOST")
+    stop_modules_on_exit: bool = setting(
+        False,
+        "Stop all modules when the agent ends (default: they run on and are adopted)",
+        env="HEDGEROW_AGENT_STOP_MODULES_ON_EXIT",
+    )
+    watch_parent: bool = setting(False, "End when standard input closes", env="HEDGEROW_AGENT_WATCH_PARENT")
+    log_level: str = setting("info", "debug, info, warning or error", env="HEDGEROW_LOG_LEVEL")
+    log_format: LogFormat = setting("text", "text or json", env="HEDGEROW_LOG_FORMAT")
+
+
+# What a batch needs at most for a message of so many bytes (JSON in JSON doubles every quote) has to pass every broker.
+_LARGEST_BATCH = MAX_MQTT_PAYLOAD_BYTES * 2 // 5
+_RANGES: dict[str, tuple[float, float]] = {
+    "intake_port": (0, 65_535),
+    "quota_bytes": (100_000, 2**50),
+    "replay_bytes": (0, 2**50),
+    "max_message_bytes": (1, _LARGEST_BATCH),
+    "batch_bytes": (4096, _LARGEST_BATCH),
+    "report_period_s": (1.0, 3600.0),
+}
+
+
+def load_agent_settings(environment: Mapping[str, str], flags: Mapping[str, object]) -> AgentSettings:
+    """Defaults < environment < flags. Raises InvalidSetting (also for values out of range), UnknownSetting."""
+    settings = load_settings(AgentSettings, environment, flags)
+    for name, (low, high) in _RANGES.items():
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            problem = f"it must be between {low} and {high}"
+            raise InvalidSetting(name=name, value=value, problem=problem, source=f"--{name.replace('_', '-')}")
+    return settings

@@ -1,0 +1,194 @@
+"""The local port over real sockets on a real buffer: what is answered, and only after it is on the disk."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.intake import CONNECTIONS_MAX, STREAMS_MAX, Intake, Tokens
+from edge_agent.metrics import Metrics
+from edge_agent.outbox import Limits, Outbox
+from hedgerow.clock import SystemClock
+from tests.waiting import wait_for
+
+LIMIT = 2000
+Ask = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    made = Outbox(tmp_path / "outbox.sqlite", Limits(1_000_000, 100_000), lambda: None, lambda _problem: None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    return Tokens(b"k" * 32)
+
+
+@pytest.fixture
+def intake(outbox: Outbox, tokens: Tokens) -> Iterator[Intake]:
+    made = Intake(outbox, tokens, SystemClock(), Metrics(), max_message_bytes=LIMIT, exposition=lambda: "up 1\n")
+    made.start(0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ask(intake: Intake, tokens: Tokens) -> Ask:
+    def request(
+        body: bytes = b"{}", *, path: str = "/telemetry", token: str | None = None, method: str = "POST", **headers: str
+    ) -> tuple[int, dict[str, Any]]:
+        connection = http.client.HTTPConnection("127.0.0.1", intake.port, timeout=10)
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        bearer = {"authorization": f"Bearer {tokens.of('m') if token is None else token}"}
+        try:
+            connection.request(method, path, body, bearer | names)
+            answer = connection.getresponse()
+            text = answer.read()
+            return answer.status, json.loads(text) if text.startswith(b"{") else {"text": text.decode()}
+        finally:
+            connection.close()
+
+    return request
+
+
+def bodies(outbox_path: Path) -> list[str]:
+    """What is really in the file, through a connection of our own."""
+    with sqlite3.connect(outbox_path) as db:
+        rows = [row[0] for row in db.execute("SELECT body FROM messages ORDER BY id")]
+    db.close()
+    return rows
+
+
+def test_a_message_is_stored_byte_for_byte_before_the_answer(ask: Ask, tmp_path: Path) -> None:
+    body = '{"t": 1.50,\n "ü": [1e40, 99999999999999999999]}'.encode()
+    assert ask(body) == (201, {"stream": "telemetry", "sequence": 1})
+    assert bodies(tmp_path / "outbox.sqlite") == [body.decode()]
+
+
+def test_a_repeat_of_a_known_id_is_answered_with_what_was_stored(ask: Ask, outbox: Outbox) -> None:
+    assert ask(b"1", idempotency_key="k")[0] == 201
+    assert ask(b"2")[1]["sequence"] == 2
+    assert ask(b"1", idempotency_key="k") == (200, {"stream": "telemetry", "sequence": 1})
+    assert outbox.totals.queued_messages == 2
+
+
+def test_streams_are_numbered_apart(ask: Ask) -> None:
+    assert ask(path="/telemetry?stream=alarms")[1] == {"stream": "alarms", "sequence": 1}
+    assert ask()[1] == {"stream": "telemetry", "sequence": 1}
+    assert ask(path="/telemetry?stream=alarms")[1] == {"stream": "alarms", "sequence": 2}
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "request_parts"),
+    [
+        (401, "not_a_module", {"token": ""}),
+        (401, "not_a_module", {"token": "m.0000"}),
+        (401, "not_a_module", {"token": "m"}),
+        (400, "message_refused", {"body": b"{not json"}),
+        (400, "message_refused", {"body": b"NaN"}),
+        (400, "message_refused", {"body": b'"\xff"'}),
+        (400, "message_refused", {"body": b""}),
+        (400, "message_refused", {"body": b"[" * 1900}),
+        (400, "message_refused", {"body": b"[" * 999 + b"]" * 999}),
+        (400, "message_refused", {"idempotency_key": "k" * 201}),
+        (400, "invalid_name", {"path": "/telemetry?stream=../../etc"}),
+        (400, "message_refused", {"host": "evil.example"}),
+        (413, "message_too_large", {"body": b'"' + b"x" * LIMIT + b'"'}),
+        (404, "no_such_local_path", {"path": "/other"}),
+        (404, "no_such_local_path", {"path": "/telemetry", "method": "GET"}),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_stored(
+    ask: Ask, outbox: Outbox, status: int, key: str, request_parts: dict[str, Any]
+) -> None:
+    body = request_parts.pop("body", b"{}")
+    answer, document = ask(body, **request_parts)
+    assert (answer, document["error"]["key"]) == (status, key)
+    assert document["error"]["remedy"]
+    assert outbox.totals.queued_messages == 0
+
+
+def test_a_module_speaks_for_itself_only(ask: Ask, tokens: Tokens, tmp_path: Path) -> None:
+    forged = "other." + tokens.of("m").rpartition(".")[2]
+    assert ask(token=forged)[0] == 401
+    assert ask(token=tokens.of("other"))[0] == 201
+    with sqlite3.connect(tmp_path / "outbox.sqlite") as db:
+        assert db.execute("SELECT module FROM messages").fetchall() == [("other",)]
+    db.close()
+
+
+def test_the_number_of_streams_is_bounded(ask: Ask) -> None:
+    for number in range(STREAMS_MAX):
+        assert ask(path=f"/telemetry?stream=s{number}")[0] == 201
+    assert ask(path="/telemetry?stream=one-more")[0] == 400
+    assert ask(path="/telemetry?stream=s1")[0] == 201
+
+
+def test_metrics_need_no_token_but_a_name_of_this_device(ask: Ask) -> None:
+    assert ask(path="/metrics", method="GET", token="") == (200, {"text": "up 1\n"})
+    assert ask(path="/metrics", method="GET", host="rebound.example")[0] == 400
+
+
+def test_keep_alive_serves_many_messages_and_survives_a_refused_one(intake: Intake, tokens: Tokens) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", intake.port, timeout=10)
+    for body, expected in [(b"1", 201), (b"nope", 400), (b"2", 201)]:
+        connection.request("POST", "/telemetry", body, {"authorization": f"Bearer {tokens.of('m')}"})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == expected
+    connection.close()
+
+
+def test_silent_connections_do_not_lock_others_out_for_ever(intake: Intake, ask: Ask) -> None:
+    silent = [socket.create_connection(("127.0.0.1", intake.port)) for _ in range(CONNECTIONS_MAX)]
+    answered = threading.Event()
+
+    def ask_and_tell() -> None:
+        if ask()[0] == 201:
+            answered.set()
+
+    waiting = threading.Thread(target=ask_and_tell)
+    waiting.start()
+    assert not answered.wait(0.2)
+    for connection in silent[:1]:
+        connection.close()
+    wait_for(answered.is_set, what="the waiting module's answer")
+    waiting.join()
+    for connection in silent:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "statuses", "dropped"), [("drop-newest", [201] * 3 + [507] * 5, 0), ("drop-oldest", [201] * 8, 5)]
+)
+def test_a_full_buffer_refuses_or_drops_the_oldest(
+    tmp_path: Path, tokens: Tokens, policy: Any, statuses: list[int], dropped: int
+) -> None:
+    outbox = Outbox(tmp_path / policy, Limits(5000, 1000, policy), lambda: None, lambda _problem: None)
+    intake = Intake(outbox, tokens, SystemClock(), Metrics(), max_message_bytes=LIMIT, exposition=lambda: "")
+    body = b'"' + b"x" * 1200 + b'"'
+    headers = {"content-length": str(len(body)), "authorization": f"Bearer {tokens.of('m')}"}
+    answers = [intake.answer("POST", "/telemetry", lambda name: headers.get(name, ""), lambda _n: body) for _ in range(8)]
+    assert [answer.status for answer in answers] == statuses
+    assert outbox.totals.kept_bytes <= 5000
+    assert outbox.totals.dropped == dropped
+    outbox.close()
+
+
+def test_the_port_is_kept_and_a_taken_one_is_replaced(outbox: Outbox, tokens: Tokens) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        intake = Intake(outbox, tokens, SystemClock(), Metrics(), max_message_bytes=LIMIT, exposition=lambda: "")
+        assert intake.start(taken) not in (0, taken)
+        intake.close()

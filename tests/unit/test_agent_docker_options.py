@@ -1,0 +1,105 @@
+"""What is sent to Docker, and which options need this device's own consent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edge_agent.docker_options import check_allowed, container_config
+from edge_agent.errors import OptionForbidden
+from edge_agent.situation import Wanted
+from hedgerow.contracts.edge import Limits
+from tests.agent_builders import pin, wanted
+
+IMAGE = "127.0.0.1:5000/shuttle@sha256:" + "0" * 64
+
+
+def module(**spec: Any) -> Wanted:
+    return wanted(kind="docker", image=pin(kind="docker"), **({"command": []} | spec))
+
+
+def config(of: Wanted, exposed: tuple[str, ...] = ()) -> dict[str, Any]:
+    return container_config(of, IMAGE, exposed, {"HEDGEROW_MODULE": "m"}, {"hedgerow.module": "m"})
+
+
+def test_create_options_pass_through_and_ours_are_added() -> None:
+    options = {
+        "Env": ["A=1"],
+        "Labels": {"mine": "yes"},
+        "Healthcheck": {"Test": ["CMD", "true"]},
+        "HostConfig": {"Dns": ["10.0.0.1"], "ExtraHosts": ["db:10.0.0.2"], "LogConfig": {"Type": "journald"}},
+        "SomethingNew": {"deep": [1]},
+    }
+    made = config(module(create_options=options, variables={"B": "2"}))
+    assert made["Image"] == IMAGE
+    assert made["Env"] == ["A=1", "B=2", "HEDGEROW_MODULE=m"]
+    assert made["Labels"] == {"mine": "yes", "hedgerow.module": "m"}
+    assert made["Healthcheck"] == {"Test": ["CMD", "true"]}
+    assert made["SomethingNew"] == {"deep": [1]}
+    assert made["HostConfig"]["Dns"] == ["10.0.0.1"]
+    assert made["HostConfig"]["LogConfig"] == {"Type": "journald"}
+    assert made["HostConfig"]["ExtraHosts"] == ["db:10.0.0.2", "host.docker.internal:host-gateway"]
+    assert options["HostConfig"] == {"Dns": ["10.0.0.1"], "ExtraHosts": ["db:10.0.0.2"], "LogConfig": {"Type": "journald"}}
+
+
+def test_docker_itself_never_restarts_a_module() -> None:
+    made = config(module(create_options={"HostConfig": {"restartpolicy": {"Name": "always"}}}))
+    assert made["HostConfig"]["RestartPolicy"] == {"Name": "no"}
+    assert "restartpolicy" not in made["HostConfig"]
+
+
+def test_logs_are_bounded_unless_the_manifest_says_otherwise() -> None:
+    assert config(module())["HostConfig"]["LogConfig"]["Config"] == {"max-size": "1m", "max-file": "3"}
+
+
+def test_limits_become_dockers() -> None:
+    host = config(module(limits=Limits(memory_bytes=64_000_000, cpus=0.5, open_files=256)))["HostConfig"]
+    assert (host["Memory"], host["NanoCpus"]) == (64_000_000, 500_000_000)
+    assert host["Ulimits"] == [{"Name": "nofile", "Soft": 256, "Hard": 256}]
+
+
+@pytest.mark.parametrize(
+    ("exposed", "inner"), [(("5001/tcp",), "5001/tcp"), ((), "8080/tcp"), (("8080/tcp", "80/tcp"), "8080/tcp")]
+)
+def test_the_port_is_published_on_loopback_only(exposed: tuple[str, ...], inner: str) -> None:
+    made = config(module(port=8080), exposed)
+    assert made["HostConfig"]["PortBindings"] == {inner: [{"HostIp": "127.0.0.1", "HostPort": "8080"}]}
+    assert inner in made["ExposedPorts"]
+
+
+PRIVILEGES = [
+    ("privileged", {"Privileged": True}),
+    ("privileged", {"privileged": True}),
+    ("host", {"NetworkMode": "host"}),
+    ("host", {"pidMode": "host"}),
+    ("host", {"IpcMode": "container:abc"}),
+    ("binds", {"Binds": ["/etc:/etc"]}),
+    ("binds", {"Mounts": [{"Type": "bind", "Source": "/", "Target": "/host"}]}),
+    ("binds", {"mounts": [{"type": "volume", "volumeOptions": {"DriverConfig": {"Options": {"device": "/"}}}}]}),
+    ("devices", {"Devices": [{"PathOnHost": "/dev/sda"}]}),
+    ("capabilities", {"CapAdd": ["SYS_ADMIN"]}),
+    ("capabilities", {"SecurityOpt": ["seccomp=unconfined"]}),
+    ("capabilities", {"MaskedPaths": []}),
+]
+
+
+@pytest.mark.parametrize(("word", "host"), PRIVILEGES)
+@pytest.mark.parametrize("key", ["HostConfig", "hostconfig"])
+def test_power_over_the_host_needs_this_devices_consent(word: str, host: dict[str, Any], key: str) -> None:
+    asks = module(create_options={key: host})
+    with pytest.raises(OptionForbidden) as refused:
+        check_allowed(asks, [])
+    assert refused.value.fields["word"] == word
+    check_allowed(asks, [word])
+
+
+def test_what_stays_inside_the_container_needs_none() -> None:
+    host = {
+        "Binds": ["data:/data"],
+        "Mounts": [{"Type": "tmpfs", "Target": "/t"}],
+        "NetworkMode": "bridge",
+        "CapDrop": ["ALL"],
+        "CapAdd": None,
+    }
+    check_allowed(module(create_options={"HostConfig": host, "Env": ["A=1"]}), [])
