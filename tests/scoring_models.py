@@ -24,7 +24,7 @@ from runtime.onnx_model import silence_telemetry
 silence_telemetry(os.environ)
 
 import onnx  # noqa: E402 - see the line above
-from onnx import TensorProto, helper  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402 - see the line above - see above
 
 Array = NDArray[Any]
 _FLOAT, _INT64, _BOOL, _DOUBLE, _STRING, _INT32 = (

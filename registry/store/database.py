@@ -88,6 +88,8 @@ def _postgres_url(url: str) -> URL:
 
 def _sqlite_engine(path: Path) -> Engine:
     engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=5, max_overflow=60)
+    # Created by us, for the owner only, before SQLite would create it for everybody; its -wal and -shm take this mode over.
+    event.listen(engine, "do_connect", lambda *_: path.touch(mode=0o600))
     event.listen(engine, "connect", _prepare_sqlite)
     # SQLAlchemy must not begin by itself: `_begun` does: IMMEDIATE for writers, a snapshot for readers.
     return engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -120,6 +120,20 @@ def test_a_reload_under_load_fails_no_request(tmp_path: Path) -> None:
         assert load.failures == {}
 
 
+def test_a_worker_that_ends_leaves_the_masters_working_folder_alone(tmp_path: Path) -> None:
+    with ScoringServer(tmp_path, "--model", models.iris()) as server:
+        place = Path(f"/proc/{server.ready['pid']}/cwd").readlink()
+        for _ in range(3):
+            before = server.workers()
+            # As a reload does, and anything else by which a worker ends in order.
+            os.kill(before[0], signal.SIGTERM)
+            wait_for(lambda: server.workers() and not set(before) & set(server.workers()), what="the next worker")  # noqa: B023 - called at once
+            wait_for(lambda: server.get("/v2/health/ready").status_code == 200, what="its readiness")
+        assert Path(f"/proc/{server.ready['pid']}/cwd").readlink() == place
+        assert place.is_dir()
+    assert not place.exists(), "the master removes it"
+
+
 def infer_rounds(server: ScoringServer, rounds: int) -> tuple[int, dict[str, object], float]:
     body = {"inputs": [{"name": "rounds", "datatype": "INT64", "shape": [], "data": [rounds]}]}
     answer = server.infer("endless", body)

@@ -191,3 +191,12 @@ def test_a_folder_with_odd_characters(tmp_path: Path) -> None:
     migrate_all(database, workspace)
     schema.upgrade(database, workspace)
     database.close()
+
+
+def test_database_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    database = open_database(None, tmp_path)
+    with database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (x)")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    database.close()
+    assert set(modes.values()) == {0o600}, modes

@@ -51,6 +51,7 @@ def test_program_user_and_path_are_ours() -> None:
     assert "OnBuild" not in run
     assert run["Env"].count("PYTHONPATH=/opt/hedgerow-site") == 1
     assert "PATH=/base/bin" in run["Env"]
+    assert "ORT_DISABLE_TELEMETRY=1" in run["Env"]
     assert "PYTHONPATH=/base" not in run["Env"]
 
 

@@ -63,6 +63,21 @@ def test_a_name_that_no_record_can_hold_is_refused(tmp_path: Path) -> None:
         collect([tmp_path])
 
 
+def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff")).write_bytes(b"")
+    with pytest.raises(NotARegularFile, match="not UTF-8"):
+        collect([tmp_path])
+
+
+def test_a_link_to_a_folder_is_refused_and_not_left_out_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.bin").write_bytes(b"")
+    (tmp_path / "m" / "weights").symlink_to(tmp_path / "shared")
+    with pytest.raises(NotARegularFile, match="link to a folder"):
+        collect([tmp_path / "m"])
+
+
 def test_a_download_is_verified_and_whole_or_not_there(tmp_path: Path) -> None:
     source = tmp_path / "source.bin"
     source.write_bytes(b"12345")

@@ -1,0 +1,81 @@
+"""What the file worker is asked to do and what it answers. Crosses as JSON: a task file in, a ProgressLine out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hedgerow.contracts.model import FileEntry, RelativePath
+from hedgerow.contracts.names import Digest
+
+
+class LaidFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A blob that shall stand at ``path`` below the task's root. ``link``: the reader only reads and checks by itself."""
+
+    path: RelativePath
+    digest: Digest
+    link: bool = False
+
+
+class LayOut(msgspec.Struct, frozen=True, kw_only=True, tag="lay-out", forbid_unknown_fields=True):
+    """Make ``root`` with folders and files. With ``owner`` (a uid) all of it belongs to that user."""
+
+    blobs: str
+    root: str
+    files: list[LaidFile]
+    folders: list[RelativePath] = []
+    owner: int | None = None
+
+
+class TakeIn(msgspec.Struct, frozen=True, kw_only=True, tag="take-in", forbid_unknown_fields=True):
+    """Store everything that image ``digest`` of the OCI layout in ``layout`` consists of. Answers :class:`Parts`."""
+
+    blobs: str
+    layout: str
+    digest: Digest
+    media_type: str
+
+
+class Collect(msgspec.Struct, frozen=True, kw_only=True, tag="collect", forbid_unknown_fields=True):
+    """Store every regular file below ``folder``, which foreign code has filled. Answers :class:`Collected`."""
+
+    blobs: str
+    folder: str
+
+
+class Unpack(msgspec.Struct, frozen=True, kw_only=True, tag="unpack", forbid_unknown_fields=True):
+    """Unpack the layers of image ``digest`` into ``target``, which is there whole or not at all."""
+
+    blobs: str
+    digest: Digest
+    target: str
+
+
+Task = LayOut | TakeIn | Collect | Unpack
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored blob of an image."""
+
+    digest: Digest
+    media_type: str
+    size_bytes: int
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of :class:`TakeIn`."""
+
+    parts: list[Part]
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of :class:`Collect`; ``left_out`` says in words what was not taken and why."""
+
+    files: list[FileEntry]
+    left_out: list[str]
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of tasks that have nothing more to say."""
+
+
+Answer = Parts | Collected | Done

@@ -1,0 +1,126 @@
+"""A user of their own for foreign code (training scripts, replicas), where this machine lets it have one.
+
+As root, foreign code runs as user ``SANDBOX_UID``. That user must be able to enter the folders of the Python installation
+and of the workspace. The workspace's own folders are opened for passing through (group x, nothing listed) and its
+databases closed; what lies above belongs to the machine's owner and is left alone: where it bars the way the code runs as
+the controller's user, with limits and an empty environment, and every activity says so (or refuses: ``--require-sandbox``).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from hedgerow.process import ProcessSpec, ResourceLimits
+from hedgerow.process.sandbox import SANDBOX_UID, sandboxed
+from registry.controller.errors import SandboxMissing
+from registry.workspace import Workspace
+
+# Long-lived and heavy on purpose; what the kernel's defaults of sandboxed() give is for short helpers.
+_CPU_TIME_S = 10 * 365 * 86_400
+_PROCESSES = 8192
+_OPEN_FILES = 65_536
+_LIMITS = {
+    "memory_bytes": resource.RLIMIT_DATA,
+    "open_files": resource.RLIMIT_NOFILE,
+    "cpu_time_s": resource.RLIMIT_CPU,
+    "processes": resource.RLIMIT_NPROC,
+    "file_size_bytes": resource.RLIMIT_FSIZE,
+}
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """``uid`` None: foreign code shares the controller's user; ``barred_by`` is then the folder in the way, if we are root."""
+
+    uid: int | None
+    barred_by: Path | None = None
+    required: bool = False
+    memory_bytes: int = 4 << 30
+
+    def check(self) -> None:
+        """Raises SandboxMissing."""
+        if self.required and self.barred_by is not None:
+            raise SandboxMissing(uid=SANDBOX_UID, folder=self.barred_by)
+
+    def note(self) -> str:
+        """What the log of an activity should say about it, if anything."""
+        if self.barred_by is None:
+            return ""
+        return f"Runs as root: user {SANDBOX_UID} cannot enter {self.barred_by}, so it has no user of its own"
+
+    def spec(self, argv: list[str], cwd: Path, environment: Mapping[str, str]) -> ProcessSpec:
+        """A process of foreign code with exactly this environment (and PATH and LANG)."""
+        limits = ResourceLimits(
+            memory_bytes=self.memory_bytes, open_files=_OPEN_FILES, cpu_time_s=_CPU_TIME_S, processes=_PROCESSES
+        )
+        inside = sandboxed(
+            ProcessSpec(argv=argv, cwd=str(cwd), environment=dict(environment), limits=limits),
+            running_as_root=self.uid is not None,
+            sandbox_uid=self.uid or SANDBOX_UID,
+        )
+        return msgspec.structs.replace(
+            inside, environment={**inside.environment, **environment}, limits=_within_ours(inside.limits)
+        )
+
+    def give(self, folder: Path) -> None:
+        """Let foreign code write into ``folder``."""
+        if self.uid is not None:
+            os.chown(folder, self.uid, self.uid)
+
+
+def make_sandbox(workspace: Workspace, installation: Iterable[Path], *, running_as_root: bool, required: bool) -> Sandbox:
+    """Decide once, at the start, and open the way through the workspace. ``installation``: what Python runs from."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if not running_as_root:
+        return Sandbox(None, memory_bytes=memory_bytes)
+    for path in (*installation, workspace.folder.resolve().parent):
+        barred_by = first_barred(path, SANDBOX_UID)
+        if barred_by is not None:
+            return Sandbox(None, barred_by, required, memory_bytes)
+    _open_way(workspace)
+    return Sandbox(SANDBOX_UID, required=required, memory_bytes=memory_bytes)
+
+
+def first_barred(path: Path, uid: int) -> Path | None:
+    """The first folder on the way to (and including) ``path`` that a user without other groups cannot enter."""
+    real = path.resolve()
+    for folder in reversed((real, *real.parents)):
+        found = folder.stat()
+        if stat.S_ISDIR(found.st_mode) and not _may_enter(found, uid):
+            return folder
+    return None
+
+
+def _may_enter(found: os.stat_result, uid: int) -> bool:
+    if found.st_uid == uid:
+        return bool(found.st_mode & stat.S_IXUSR)
+    if found.st_gid == uid:
+        return bool(found.st_mode & stat.S_IXGRP)
+    return bool(found.st_mode & stat.S_IXOTH)
+
+
+def _open_way(workspace: Workspace) -> None:
+    # SQLite makes its files readable for all; so far only the folder's mode kept them private.
+    for file in workspace.folder.glob("*.db*"):
+        file.chmod(0o600)
+    for folder in (workspace.folder, workspace.run, workspace.work):
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        os.chown(folder, -1, SANDBOX_UID)
+        folder.chmod(mode & ~0o070 | 0o010)
+
+
+def _within_ours(limits: ResourceLimits) -> ResourceLimits:
+    """Nobody but root can raise a limit above its own hard one, and asking for it would fail the start."""
+    values = {name: _least(getattr(limits, name), resource.getrlimit(number)[1]) for name, number in _LIMITS.items()}
+    return ResourceLimits(**values)
+
+
+def _least(wanted: int | None, hard: int) -> int | None:
+    return wanted if wanted is None or hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -1,0 +1,150 @@
+"""Image builds with the real controller and packager: stored whole or not at all, told step by step, cancelled cleanly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from hedgerow.contracts.document import encode
+from hedgerow.contracts.names import MEDIA_OCI_MANIFEST
+from hedgerow.contracts.proof import ParityIndex
+from hedgerow.sdk.client import Client
+from registry.store.database import open_database
+from registry.store.tables import image_blobs
+from tests.controller_process import Plane, add_model, doubling_model, ended, plane
+from tests.waiting import wait_for
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    with plane(tmp_path_factory.mktemp("builds")) as started:
+        yield started
+
+
+@pytest.fixture
+def client(made: Plane) -> Client:
+    return made.client
+
+
+def nothing_left(made: Plane) -> bool:
+    return not list((made.folder / "work").glob("builds/*")) and not made.supervised("job-")
+
+
+def test_a_build_is_told_step_by_step_and_stored_whole(made: Plane, client: Client, tmp_path: Path) -> None:
+    doubling_model(tmp_path / "m")
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.savez(tmp_path / "m" / "parity.npz", input_0=rows, output_0=rows * 2)
+    (tmp_path / "m" / "parity.json").write_bytes(encode(ParityIndex(inputs=["x"], outputs=["y"])))
+    manifest = client.models.register("proven", tmp_path / "m")
+    build = client.images.build("proven", ["proven"], tags={"site": "hangar"})
+    events = list(client.activities.follow(build.id))
+    activity = client.activities.get(build.id)
+    steps = [event.step for event in events]
+    assert {"laying files out", "testing the image", "storing the image", "succeeded"} <= set(steps), steps
+    assert [event.progress for event in events] == sorted(event.progress for event in events)
+    record = client.images.get("proven:1")
+    assert activity.result == {"image": "proven:1", "digest": record.digest}
+    assert record.models[0].digest == manifest.digest
+    assert (record.tags, record.kind) == ({"site": "hangar"}, "onnx")
+    assert record.verification is not None
+    assert (record.verification.state, record.verification.rows) == ("passed", 2)
+    with closing(open_database(None, made.folder)) as database, database.read() as connection:
+        digests = [row.digest for row in connection.execute(image_blobs.select())]
+    assert len(digests) == 4, "manifest, config, model layer, configuration layer"
+    assert nothing_left(made)
+    token = client.transport.token
+    for digest in digests:
+        kind = "manifests" if digest == record.digest else "blobs"
+        pulled = httpx.get(f"{client.info().url}/v2/proven/{kind}/{digest}", headers={"authorization": f"Bearer {token}"})
+        assert pulled.status_code == 200
+    assert pulled.headers["docker-content-digest"] == digests[-1]
+    manifest_answer = httpx.get(f"{client.info().url}/v2/proven/manifests/1", headers={"authorization": f"Bearer {token}"})
+    assert manifest_answer.headers["content-type"] == MEDIA_OCI_MANIFEST
+
+
+def test_the_same_again_has_the_same_digest(client: Client, tmp_path: Path) -> None:
+    model = add_model(client, tmp_path / "m", name="same")
+    digests = {client.activities.wait(client.images.build("same", [model], verify=False).id).result["digest"] for _ in range(2)}
+    assert len(digests) == 1
+    assert [image.version for image in client.images.list().items if image.name == "same"] == [2, 1]
+
+
+def test_a_build_that_fails_says_why_in_the_packagers_words(made: Plane, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no model at all")
+    client.models.register("notes", tmp_path / "notes.txt")
+    activity = ended(client, client.images.build("notes", ["notes"]).id)
+    assert activity.state == "failed"
+    assert activity.problem is not None
+    assert activity.problem.code == "no_onnx_file"
+    assert "notes:1" in activity.problem.message
+    assert activity.problem.remedy
+    assert [image for image in client.images.list().items if image.name == "notes"] == []
+    assert nothing_left(made)
+
+
+def test_an_image_with_wrong_answers_is_not_built(client: Client, tmp_path: Path) -> None:
+    doubling_model(tmp_path / "m", factor=3.0)
+    rows = np.ones((2, 3), dtype=np.float32)
+    np.savez(tmp_path / "m" / "parity.npz", input_0=rows, output_0=rows * 2)
+    (tmp_path / "m" / "parity.json").write_bytes(encode(ParityIndex(inputs=["x"], outputs=["y"])))
+    client.models.register("wrong", tmp_path / "m")
+    activity = ended(client, client.images.build("wrong", ["wrong"]).id)
+    assert activity.problem is not None
+    assert "does not answer as recorded" in activity.problem.message
+    assert [image for image in client.images.list().items if image.name == "wrong"] == []
+
+
+def test_script_source_and_environment_reach_the_packager(client: Client, tmp_path: Path) -> None:
+    model = add_model(client, tmp_path / "m", name="scripted")
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
+    (source / ".env").write_text("PASSWORD=x")
+    client.environments.create("lean", requirements=["requests==2.0"], python_version="3.11")
+    build = client.images.build(
+        "scripted", [model], kind="docker", script="score.py", source=source, environment="lean", base=f"oci:{tmp_path}/absent"
+    )
+    activity = ended(client, build.id)
+    assert activity.problem is not None
+    assert ".env" in activity.problem.message, "a secret in the source is refused, so the source was there to be read"
+    (source / ".env").unlink()
+    build = client.images.build(
+        "scripted", [model], kind="docker", script="score.py", source=source, environment="lean", base=f"oci:{tmp_path}/absent"
+    )
+    activity = ended(client, build.id)
+    assert activity.problem is not None
+    assert "absent" in activity.problem.message, "what was not there was the base"
+
+
+def test_a_build_can_be_cancelled(made: Plane, client: Client, tmp_path: Path) -> None:
+    build = client.images.build("cancelled", [add_model(client, tmp_path / "m", name="cancelled")])
+    made.one_running("job-")
+    client.activities.cancel(build.id)
+    assert ended(client, build.id).state == "cancelled"
+    assert [image for image in client.images.list().items if image.name == "cancelled"] == []
+    wait_for(lambda: nothing_left(made), what="its files and processes to be gone")
+
+
+def test_several_builds_wait_for_their_turn(client: Client, tmp_path: Path) -> None:
+    model = add_model(client, tmp_path / "m", name="many")
+    builds = [client.images.build(f"many-{number}", [model], verify=False) for number in range(4)]
+    assert [ended(client, build.id, timeout_s=60).state for build in builds] == ["succeeded"] * 4
+
+
+def test_a_damaged_blob_fails_the_build(made: Plane, client: Client, tmp_path: Path) -> None:
+    model = add_model(client, tmp_path / "m", name="damaged", factor=7.0)
+    digest = client.models.get(model).files[0].digest.removeprefix("sha256:")
+    blob = made.folder / "blobs" / "sha256" / digest[:2] / digest
+    content = bytearray(blob.read_bytes())
+    content[len(content) // 2] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(content)
+    activity = ended(client, client.images.build("damaged", [model], verify=False).id)
+    assert activity.state == "failed"
+    assert activity.problem is not None
+    assert activity.problem.code == "model_changed"
