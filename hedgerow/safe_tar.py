@@ -1,8 +1,8 @@
 """Unpacks one foreign tar archive below a folder. Whatever the archive says, nothing outside of that folder is touched.
 
 Taken are files, folders, and links that stay inside; refused are absolute paths, ``..``, members below a link, hard links
-to anything but an unpacked file, devices and pipes, and archives that grow beyond a limit. Owners, times, set-uid bits and
-extended attributes are not taken over: of a file's mode only "may be executed" stays.
+to anything but an unpacked file, devices and pipes, and archives that grow beyond a limit of bytes or of members. Owners,
+times, set-uid bits and extended attributes are not taken over: of a file's mode only "may be executed" stays.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from typing import IO
 from hedgerow.errors import UserError
 
 UNPACKED_BYTES_MAX = 64 << 30
+MEMBERS_MAX = 1_000_000
+# A long name or a pax header is read into memory whole, and says itself how long it is.
+EXTRA_HEADER_BYTES_MAX = 1 << 20
+_EXTRA_HEADERS = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _COPY_BYTES = 1 << 20
 
 
@@ -28,21 +32,36 @@ class UnsafeArchive(UserError):
     remedy = "It was damaged or made to do harm: build or fetch it again from a source that you trust."
 
 
-def unpack_tar(archive: IO[bytes], root: Path, *, name: str, max_bytes: int = UNPACKED_BYTES_MAX) -> int:
+class BoundedTarInfo(tarfile.TarInfo):
+    """For ``tarfile.open(tarinfo=…)`` on foreign archives: refuses headers that would fill the memory, as a ReadError."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:  # tarfile's own hook for subclasses
+        if self.type in _EXTRA_HEADERS and self.size > EXTRA_HEADER_BYTES_MAX:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        taken: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # not in typeshed
+        return taken
+
+
+def unpack_tar(
+    archive: IO[bytes], root: Path, *, name: str, max_bytes: int = UNPACKED_BYTES_MAX, max_members: int = MEMBERS_MAX
+) -> int:
     """Write the members of ``archive`` (tar, plain or gzip) below the existing folder ``root``; returns the bytes written.
 
     ``archive`` is read to its end, so that a stream that checks itself has its say; ``name`` stands for it in errors. A later
     member replaces an earlier one of the same name. Raises UnsafeArchive (what was written so far stays: remove ``root``),
     OSError (full disk), and what reading ``archive`` raises.
     """
-    left = max_bytes
+    left, members = max_bytes, 0
     try:
         # As a stream: a member can never point back into what was read before.
-        with tarfile.open(fileobj=archive, mode="r|*", bufsize=_COPY_BYTES) as tar:
-            for member in tar:
-                left -= member.size
+        with tarfile.open(fileobj=archive, mode="r|*", bufsize=_COPY_BYTES, tarinfo=BoundedTarInfo) as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # not in typeshed; it would keep them all
+                left, members = left - member.size, members + 1
                 if left < 0:
                     raise UnsafeArchive(archive=name, problem=f"it unpacks to more than {max_bytes} bytes")
+                if members > max_members:
+                    raise UnsafeArchive(archive=name, problem=f"it has more than {max_members} members")
                 _Member(name, member, root).write(tar)
     except (tarfile.TarError, EOFError, zlib.error) as problem:
         raise UnsafeArchive(archive=name, problem=f"it is damaged ({problem})") from problem

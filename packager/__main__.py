@@ -105,9 +105,15 @@ def _tell(line: ProgressLine) -> int:
 
 
 def _tell_problem(problem: HedgerowError, *, exit_code: int) -> int:
-    details = {name: str(value) for name, value in problem.fields.items()}
-    _tell(ProgressLine(problem=Problem(code=problem.key, message=str(problem), remedy=problem.advice, details=details)))
+    details = {name: _sayable(str(value)) for name, value in problem.fields.items()}
+    told = Problem(code=problem.key, message=_sayable(str(problem)), remedy=_sayable(problem.advice), details=details)
+    _tell(ProgressLine(problem=told))
     return exit_code
+
+
+def _sayable(text: str) -> str:
+    """File names that are no UTF-8 cannot stand in JSON as they are."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _as_ours(problem: Exception, request: BuildRequest) -> HedgerowError:

@@ -20,7 +20,8 @@ import msgspec
 
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.names import MEDIA_OCI_LAYER_GZIP
-from packager.blobs import CHUNK_BYTES, BlobFolder, file_chunks
+from hedgerow.safe_tar import BoundedTarInfo
+from packager.blobs import CHUNK_BYTES, DOCUMENT_BYTES_MAX, BlobFolder, file_chunks
 from packager.engine import ContainerEngine
 from packager.errors import BaseUnreadable, BaseUnsupported, EngineMissing
 from packager.gunzip import Gunzip
@@ -87,10 +88,10 @@ def _from_layout(layout: Path, platform: Platform, cache: LayerCache) -> BaseIma
 
 def _from_archive(archive: Path, cache: LayerCache, known_as: str | None = None) -> BaseImage:
     with _opened(archive) as tar:
-        entries = read_foreign(_member(tar, "manifest.json", archive).read(), list[_ArchiveEntry], str(archive))
+        entries = read_foreign(_document(tar, "manifest.json", archive), list[_ArchiveEntry], str(archive))
         if len(entries) != 1:
             raise BaseUnreadable(base=archive, problem=f"it holds {len(entries)} images, not one")
-        raw = _member(tar, entries[0].config, archive).read()
+        raw = _document(tar, entries[0].config, archive)
         digest = known_as or digest_of(raw)
         if known := _known(cache, digest):
             return known
@@ -171,12 +172,21 @@ def _as_it_is(chunk: bytes) -> Iterable[bytes]:
 
 @contextlib.contextmanager
 def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    if not archive.is_file():  # opening a pipe would wait for ever
+        raise BaseUnreadable(base=archive, problem="there is no such file")
     with contextlib.ExitStack() as stack:
         try:
-            tar = stack.enter_context(tarfile.open(archive, mode="r:"))
+            tar = stack.enter_context(tarfile.open(archive, mode="r:", tarinfo=BoundedTarInfo))
         except (OSError, tarfile.TarError) as problem:
             raise BaseUnreadable(base=archive, problem=str(problem)) from problem
         yield tar
+
+
+def _document(tar: tarfile.TarFile, name: str, archive: Path) -> bytes:
+    data = _member(tar, name, archive).read(DOCUMENT_BYTES_MAX + 1)
+    if len(data) > DOCUMENT_BYTES_MAX:
+        raise BaseUnreadable(base=archive, problem=f"its {name} is larger than {DOCUMENT_BYTES_MAX} bytes")
+    return data
 
 
 def _member(tar: tarfile.TarFile, name: str, archive: Path) -> IO[bytes]:
@@ -194,7 +204,7 @@ def _find_python(layers: Iterable[Path]) -> str:
     found: dict[str, str] = {}
     for layer in layers:
         try:
-            with tarfile.open(layer, mode="r:*") as tar:
+            with tarfile.open(layer, mode="r:*", tarinfo=BoundedTarInfo) as tar:
                 found |= {path: _python_version(member) for member in tar if (path := _normal(member.name)) in _PYTHONS}
         except (OSError, EOFError, zlib.error, tarfile.TarError):
             return UNKNOWN_PYTHON

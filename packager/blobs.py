@@ -18,7 +18,9 @@ from packager.errors import BlobCorrupt, DiskFull, FolderNotWritable
 
 CHUNK_BYTES = 1 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+# Manifests, indexes and configs: the specification allows registries to refuse more than 4 MiB.
+DOCUMENT_BYTES_MAX = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Blob:
 
 
 def disk_error(problem: OSError, path: Path) -> Exception:
-    """What a failed write to ``path`` means: DiskFull, FolderNotWritable, or ``problem`` itself."""
+    """What a failed write to ``path`` means: DiskFull, FolderNotWritable (also what can be no folder), or ``problem`` itself."""
     if problem.errno in _FULL:
         return DiskFull(path=path)
     return FolderNotWritable(path=path) if problem.errno in _CLOSED else problem
@@ -57,10 +59,16 @@ class BlobFolder:
         return self._blobs / digest.removeprefix("sha256:")
 
     def read(self, digest: str) -> bytes:
-        """The whole blob, for documents. Raises BlobCorrupt when it is missing or is something else."""
-        if not self.holds(digest):
+        """The whole blob, for documents. Raises BlobCorrupt when it is missing, is something else or is too large for one."""
+        try:
+            with self.path(digest).open("rb") as file:
+                data = file.read(DOCUMENT_BYTES_MAX + 1)
+        except (FileNotFoundError, IsADirectoryError):
+            data = b""
+        # The very bytes that were hashed are those that are given out.
+        if len(data) > DOCUMENT_BYTES_MAX or _digest_of_chunks([data]) != digest:
             raise BlobCorrupt(digest=digest, where=self.folder)
-        return self.path(digest).read_bytes()
+        return data
 
     def holds(self, digest: str) -> bool:
         """Whether the blob is here with the right content; hashing costs less than one wrong image."""

@@ -76,7 +76,13 @@ def _run_config(base: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str,
 
 
 def _environment(base: list[str]) -> list[str]:
-    ours = {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": f"/{SITE_FOLDER}"}  # noqa: S108 - the container's own
+    ours = {
+        "HOME": "/tmp",  # noqa: S108 - the container's own
+        # Whatever is run in the image, also what does not go through our entry point: see runtime/onnx_model.py.
+        "ORT_DISABLE_TELEMETRY": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": f"/{SITE_FOLDER}",
+    }
     kept = [line for line in base if line.partition("=")[0] not in ours]
     if not any(line.startswith("PATH=") for line in kept):
         kept.append("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

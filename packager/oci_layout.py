@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import msgspec
 
 from hedgerow.atomic_write import atomic_write
 from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST
-from packager.blobs import BlobFolder, disk_error
+from packager.blobs import DOCUMENT_BYTES_MAX, BlobFolder, disk_error
 from packager.errors import BaseUnreadable, OutNotEmpty
 from packager.oci_documents import (
     MEDIA_DOCKER_INDEX,
@@ -58,7 +60,7 @@ class OciLayout:
         """Make the folder a layout. ``name`` is written beside the image, so it does not change the digest."""
         named = msgspec.structs.replace(top, annotations={ANNOTATION_REF_NAME: name})
         try:
-            atomic_write(self.folder / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+            atomic_write(self.folder / "oci-layout", LAYOUT_FILE)
             atomic_write(self.folder / "index.json", index_bytes([named]))
         except OSError as problem:
             raise disk_error(problem, self.folder) from problem
@@ -75,14 +77,17 @@ def find_manifest(layout: Path, wanted: Platform | None) -> Descriptor:
     Raises BaseUnreadable when there is no such layout or no such platform in it; BlobCorrupt.
     """
     try:
-        index = read_foreign((layout / "index.json").read_bytes(), Index, str(layout))
+        index = read_foreign(_index_bytes(layout / "index.json"), Index, str(layout))
     except OSError as problem:
         raise BaseUnreadable(base=layout, problem=f"no index.json can be read there ({problem.strerror})") from problem
-    blobs, seen = BlobFolder(layout), []
+    blobs, seen, entered = BlobFolder(layout), [], set[str]()
     pending = list(index.manifests)
     while pending:
         descriptor = pending.pop(0)
         if descriptor.media_type in _INDEX_TYPES:
+            if descriptor.digest in entered:
+                continue  # thirty indexes that each name the next one twice are a billion manifests
+            entered.add(descriptor.digest)
             pending[:0] = read_foreign(blobs.read(descriptor.digest), Index, str(layout)).manifests
         elif descriptor.media_type in _MANIFEST_TYPES:
             if wanted is None or descriptor.platform is None or descriptor.platform.suits(wanted):
@@ -90,3 +95,13 @@ def find_manifest(layout: Path, wanted: Platform | None) -> Descriptor:
             seen.append(str(descriptor.platform))
     found = f"it has {', '.join(seen)}" if seen else "it has no image"
     raise BaseUnreadable(base=layout, problem=f"nothing in it suits {wanted}; {found}")
+
+
+def _index_bytes(path: Path) -> bytes:
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    with path.open("rb") as file:
+        data = file.read(DOCUMENT_BYTES_MAX + 1)
+    if len(data) > DOCUMENT_BYTES_MAX:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data

@@ -14,7 +14,7 @@ NOBODY = "65534:65534"
 # What the scoring server needs, as in pyproject.toml ([project] msgspec and the extra `runtime`; a test compares them).
 RUNTIME_REQUIREMENTS = (
     "flask>=3.0",
-    "gunicorn>=23",
+    "gunicorn>=27",
     "httptools>=0.6",
     "msgspec>=0.19",
     "numpy>=1.26",

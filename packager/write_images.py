@@ -115,7 +115,7 @@ def write_docker_images(inputs: Inputs, workshop: Workshop) -> list[BuiltImage]:
 
     Raises the errors of `bases.py`, `environment_lock.py`, `wheels.py` and `tar_layer.py`; ModelChanged.
     """
-    for platform in inputs.request.platforms:
+    for platform in inputs.request.platforms or [""]:
         uv_platform(platform)
     uv = workshop.uv(workshop.cache.folder)
     foundations = [_foundation(inputs.request, platform, uv, workshop) for platform in inputs.request.platforms]

@@ -10,9 +10,12 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import flask
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from runtime.aml import SCORE_METHODS, AmlFace
@@ -28,6 +31,10 @@ _access = logging.getLogger("hedgerow.runtime.access")
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+def _nobody_waits(_connection: Any) -> None:  # noqa: ANN401 - a socket, or None without gunicorn
+    """Where requests are whole before they get here."""
+
+
 @dataclass(frozen=True)
 class Faces:
     """What the routes need."""
@@ -36,12 +43,21 @@ class Faces:
     board: Board
     aml: AmlFace
     oip: OipFace
+    received: Callable[[Any], None]
 
 
-def create_app(scoring: Scoring, board: Board, *, version: str, max_body_bytes: int, access_log: bool = False) -> flask.Flask:
-    """The WSGI application of one worker."""
-    faces = Faces(scoring, board, AmlFace(scoring, board, f"hedgerow/{version}"), OipFace(scoring, board, version))
-    app = flask.Flask("hedgerow.runtime", static_folder=None)
+def create_app(
+    scoring: Scoring,
+    board: Board,
+    *,
+    version: str,
+    max_body_bytes: int,
+    access_log: bool = False,
+    received: Callable[[Any], None] = _nobody_waits,
+) -> flask.Flask:
+    """The WSGI application of one worker. ``received`` is told the connection of each scoring request that has come in whole."""
+    faces = Faces(scoring, board, AmlFace(scoring, board, f"hedgerow/{version}"), OipFace(scoring, board, version), received)
+    app = flask.Flask("hedgerow.runtime", static_folder=None, root_path=str(Path(__file__).parent))
     # One more than allowed: werkzeug cuts a chunked body off at its limit without a word, and a cut body could still parse.
     app.config["MAX_CONTENT_LENGTH"] = max_body_bytes + 1
     _add_aml_routes(app, faces, version)
@@ -72,7 +88,7 @@ def _add_aml_routes(app: flask.Flask, faces: Faces, version: str) -> None:
 
     app.add_url_rule("/", "healthy", healthy)
     app.add_url_rule("/swagger.json", "swagger", document)
-    score = lambda: _sent(faces.aml.score(_taken()))  # noqa: E731 - a view of one expression
+    score = lambda: _sent(faces.aml.score(_taken(faces)))  # noqa: E731 - a view of one expression
     app.add_url_rule("/score", "score", score, methods=SCORE_METHODS, provide_automatic_options=False)
 
 
@@ -92,7 +108,7 @@ def _add_oip_routes(app: flask.Flask, faces: Faces) -> None:
 
     on_model("", oip.metadata)
     on_model("/ready", oip.ready)
-    on_model("/infer", lambda model, version: oip.infer(_taken(), model, version), "POST")
+    on_model("/infer", lambda model, version: oip.infer(_taken(faces), model, version), "POST")
 
 
 def _add_error_answers(app: flask.Flask, faces: Faces, max_body_bytes: int) -> None:
@@ -110,7 +126,9 @@ def _add_error_answers(app: flask.Flask, faces: Faces, max_body_bytes: int) -> N
         return sent
 
     def from_anything(problem: Exception) -> flask.Response:
-        return _sent(answer_error(problem, "error" if flask.request.path.startswith("/v2") else "message"))
+        if flask.request.path.startswith("/v2"):
+            return _sent(answer_error(problem, "error"))
+        return _sent(faces.aml.identify(_headers(), answer_error(problem, "message")))
 
     app.register_error_handler(HTTPException, from_http)
     app.register_error_handler(Exception, from_anything)
@@ -135,10 +153,14 @@ def _add_access_log(app: flask.Flask) -> None:
     app.after_request(end)
 
 
-def _taken() -> Request:
-    """The request, whole. Raises RequestEntityTooLarge, or BadBody when the caller stopped half-way."""
+def _taken(faces: Faces) -> Request:
+    """The request, whole. Raises RequestEntityTooLarge, or BadBody when the caller stopped half-way or sent no HTTP."""
     request = flask.request
-    body = request.get_data(cache=False)
+    try:
+        body = request.get_data(cache=False)
+    except (OSError, ParseException) as problem:
+        raise BadBody(problem=str(problem) or type(problem).__name__, hint="Send it whole, as HTTP/1.1 says.") from None
+    faces.received(request.environ.get("gunicorn.socket"))
     if len(body) >= flask.current_app.config["MAX_CONTENT_LENGTH"]:
         raise RequestEntityTooLarge
     if request.content_length is not None and len(body) != request.content_length:

@@ -34,7 +34,7 @@ class TooMuchToServe(UserError):
 class PortTaken(ConflictError):
     """Something else listens on the address."""
 
-    key = "port_taken"
+    key = "scoring_port_taken"
     message = "Cannot listen on {host}:{port}: {problem}"
     remedy = "Choose another --port (0 takes a free one) or --host, or stop what uses it."
 

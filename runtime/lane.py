@@ -129,7 +129,7 @@ class Lane:
             try:
                 ticket.value = ticket.work.call()
             # The work is a user's code: SystemExit and KeyboardInterrupt are its failure too, not the end of this thread.
-            except BaseException as problem:  # noqa: BLE001
+            except BaseException as problem:  # noqa: BLE001 - see above - foreign code, see above
                 ticket.error = problem
             ticket.finished_at = monotonic()
             with self._changed:

@@ -11,7 +11,7 @@ import numpy as np
 from hedgerow.contracts.model import TensorSpec
 from runtime.errors import BadBody, BadTensor
 from runtime.exchange import Request
-from runtime.tensors import DTYPES, Array, check_shape, describe
+from runtime.tensors import DTYPES, Array, describe, in_shape
 
 HEADER_LENGTH = "inference-header-content-length"
 _HINT = "Send the JSON part, its length in Inference-Header-Content-Length, then the tensors in the order of the inputs."
@@ -61,9 +61,7 @@ def raw_array(spec: TensorSpec, part: BinaryPart) -> Array:
     if left or len(free) > 1 or (free and (not fixed or count % fixed)):
         raise BadTensor(tensor=spec.name, problem=f"{len(part.data)} bytes do not say its shape", wanted=describe(spec))
     shape = [count // fixed if length == -1 else length for length in spec.shape]
-    array = _array(spec, part.data, shape)
-    check_shape(spec, array.shape)
-    return array
+    return _array(spec, part.data, shape)
 
 
 def pack(array: Array) -> bytes:
@@ -81,9 +79,9 @@ def _array(spec: TensorSpec, part: memoryview, shape: Sequence[int]) -> Array:
     if any(length < 0 for length in shape) or math.prod(shape) != count:
         raise BadTensor(tensor=spec.name, problem=f"{len(part)} bytes do not fill shape {list(shape)}", wanted=describe(spec))
     if flat is not None:
-        return np.array(flat, dtype=np.object_).reshape(shape)
+        return in_shape(spec, np.array(flat, dtype=np.object_), shape)
     # A copy: onnxruntime wants aligned memory, and the request's bytes are read-only.
-    return np.frombuffer(part, dtype=wanted.newbyteorder("<")).astype(wanted).reshape(shape)
+    return in_shape(spec, np.frombuffer(part, dtype=wanted.newbyteorder("<")).astype(wanted), shape)
 
 
 def _texts(spec: TensorSpec, part: memoryview) -> list[str]:

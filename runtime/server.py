@@ -7,6 +7,7 @@ import ctypes
 import json
 import logging
 import os
+import shutil
 import socket
 import struct
 import tempfile
@@ -23,6 +24,7 @@ from hedgerow.atomic_write import atomic_write
 from runtime.app import create_app
 from runtime.errors import PortTaken
 from runtime.metrics import Board
+from runtime.receiving import Receiving
 from runtime.scoring import Limits, Scoring
 from runtime.serving_plan import ServingPlan
 from runtime.settings import RuntimeSettings
@@ -100,18 +102,21 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         models = [(model.name, model.version) for model in plan.models]
         # Twice the workers: during a reload the old and the new ones live side by side.
         self._board = Board(models, rows=2 * settings.workers + 2)
-        self._empty_folder: tempfile.TemporaryDirectory[str] | None = None
+        self._empty_folder: Path | None = None
         self._telemetry: Telemetry | None = None
+        limits = Limits.of(settings)
+        self._threads = limits.max_concurrent + limits.max_queue + _SPARE_THREADS
+        self.receiving = Receiving(settings.receive_timeout_ms / 1000, self._threads)
         self.scoring: Scoring
         super().__init__()
 
     def load_config(self) -> None:
-        settings, limits = self._settings, Limits.of(self._settings)
+        settings = self._settings
         options: dict[str, object] = {
             "bind": [self._bind],
             "workers": settings.workers,
             "worker_class": ScoringWorker,
-            "threads": limits.max_concurrent + limits.max_queue + _SPARE_THREADS,
+            "threads": self._threads,
             "worker_connections": 2048,
             "timeout": _HEARTBEAT_S,
             # A request that may run until its scoring timeout is waited for.
@@ -152,13 +157,14 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         self._forget_ready_file()
         if self._empty_folder is not None:
             os.chdir("/")
-            self._empty_folder.cleanup()
+            shutil.rmtree(self._empty_folder, ignore_errors=True)
 
     def _enter_empty_folder(self) -> None:
         """Nothing that lies about can be imported or opened by accident; relative paths of a script start here."""
         try:
-            self._empty_folder = tempfile.TemporaryDirectory(prefix="hedgerow-scoring-")
-            os.chdir(self._empty_folder.name)
+            # No TemporaryDirectory: a worker that ends would tidy it away under the master and all other workers.
+            self._empty_folder = Path(tempfile.mkdtemp(prefix="hedgerow-scoring-"))
+            os.chdir(self._empty_folder)
         except OSError as problem:
             # A read-only root without /tmp: the container's own working folder has to do.
             _log.info("no empty working folder could be made: %s", problem)
@@ -180,8 +186,14 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         recorder = NoTelemetry() if self._receiver is None else self._start_telemetry(self._receiver)
         self.scoring = Scoring(self._plan, Limits.of(settings), self._board, recorder, threads=settings.threads)
         version = metadata.version("hedgerow")
-        limit = settings.max_body_bytes
-        return create_app(self.scoring, self._board, version=version, max_body_bytes=limit, access_log=settings.access_log)
+        return create_app(
+            self.scoring,
+            self._board,
+            version=version,
+            max_body_bytes=settings.max_body_bytes,
+            access_log=settings.access_log,
+            received=self.receiving.done,
+        )
 
     def another_is_ready(self) -> bool:
         """Whether a worker already answers, so that one that still loads need not."""

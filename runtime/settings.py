@@ -34,6 +34,7 @@ class RuntimeSettings:
     max_concurrent: int = setting(8, "requests that may be scored at the same time")
     max_queue: int = setting(64, "requests that may wait for their turn")
     queue_wait_ms: int = setting(500, "longest wait for a turn before the answer is 503")
+    receive_timeout_ms: int = setting(30_000, "longest time that a request may take to arrive")
     max_body_bytes: int = setting(104_857_600, "largest request body")
     log_format: LogFormat = setting("text", "log lines for people or for machines")
     log_level: str = setting("info", "debug, info, warning or error", env="AZUREML_LOG_LEVEL")
@@ -51,6 +52,7 @@ _RANGES = {
     "max_concurrent": (1, 1024),
     "max_queue": (0, 4096),
     "queue_wait_ms": (0, 600_000),
+    "receive_timeout_ms": (100, 86_400_000),
     "max_body_bytes": (1, 2**40),
 }
 

@@ -17,6 +17,9 @@ from hedgerow.contracts.model import Datatype, TensorSpec
 from runtime.errors import BadTensor
 
 Array = NDArray[Any]
+# numpy's own limit, and what an axis may count even where another is empty.
+_MOST_AXES = 64
+_LONGEST_AXIS = 2**31
 
 DTYPES: dict[Datatype, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -74,10 +77,19 @@ def array_from_json(spec: TensorSpec, data: object, shape: Sequence[int] | None 
     array = _typed(spec, _loose(spec, data))
     if shape is not None:
         if math.prod(shape) != array.size or any(length < 0 for length in shape):
-            raise _bad(spec, f"shape {list(shape)} does not hold {array.size} values")
-        array = array.reshape(shape)
+            raise _bad(spec, f"shape {_shown(shape)} does not hold {array.size} values")
+        return in_shape(spec, array, shape)
     check_shape(spec, array.shape)
     return array
+
+
+def in_shape(spec: TensorSpec, array: Array, shape: Sequence[int]) -> Array:
+    """``array`` with as many values in ``shape``, which the model must take. Raises BadTensor."""
+    # Before numpy sees it: it knows neither 65 axes nor lengths beyond 63 bits.
+    check_shape(spec, shape)
+    if len(shape) > _MOST_AXES or max(shape, default=0) > _LONGEST_AXIS:
+        raise _bad(spec, f"its shape {_shown(shape)} is larger than any tensor's")
+    return array.reshape(shape)
 
 
 def check_shape(spec: TensorSpec, shape: Sequence[int]) -> None:
@@ -85,9 +97,11 @@ def check_shape(spec: TensorSpec, shape: Sequence[int]) -> None:
 
     onnxruntime says ``[]`` both for a scalar and for an unknown rank: there it judges the shape itself.
     """
+    if not spec.shape:
+        return
     fits = len(shape) == len(spec.shape) and all(want in (-1, have) for want, have in zip(spec.shape, shape, strict=True))
     if not fits:
-        raise _bad(spec, f"it has shape {list(shape)}")
+        raise _bad(spec, f"it has shape {_shown(shape)}")
 
 
 def values_of(output: object) -> object:
@@ -105,6 +119,10 @@ def values_of(output: object) -> object:
 def rows_of(array: Array) -> int:
     """How many rows an input counts as: its leading length; 1 for a scalar."""
     return int(array.shape[0]) if array.ndim else 1
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return str(list(shape)) if len(shape) <= 8 else f"of {len(shape)} axes"
 
 
 def _loose(spec: TensorSpec, data: object) -> Array:

@@ -80,10 +80,21 @@ class ScoringWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     def notify(self) -> None:
         """The heartbeat, at every turn of the main loop; the place to notice what ends this worker."""
         super().notify()
+        if late := self.app.receiving.cut_late(monotonic()):
+            _log.warning("%d callers did not send their request in time; their connections are closed", late)
         if self.load_failed.is_set():
             self.end_now(EXIT_BOOT_FAILURE)
         if self.alive and self.scoring.state == "stuck":
             self._retire()
+
+    def handle(self, conn: Any) -> Any:  # noqa: ANN401 - gunicorn's connection and answer
+        """On a thread of the pool: wait for a request and answer it. The app says when the request is whole."""
+        connection = conn.sock
+        self.app.receiving.begin(connection, monotonic())
+        try:
+            return super().handle(conn)
+        finally:
+            self.app.receiving.done(connection)
 
     def _make_way(self) -> None:
         """On a request's thread: the caller that got a time-out and asks again must meet the next worker, not this one."""

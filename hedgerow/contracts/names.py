@@ -19,7 +19,8 @@ DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$(?!\n)"
 
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=128)]
 Digest = Annotated[str, msgspec.Meta(pattern=DIGEST_PATTERN)]
-Version = Annotated[int, msgspec.Meta(ge=1)]
+# The database keeps versions as 32-bit and sequences as 64-bit integers.
+Version = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 _NAME = re.compile(NAME_PATTERN)
 _DIGEST = re.compile(DIGEST_PATTERN)

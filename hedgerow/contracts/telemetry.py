@@ -19,7 +19,7 @@ import msgspec
 from hedgerow.contracts.document import Document
 from hedgerow.contracts.names import Name
 
-Sequence = Annotated[int, msgspec.Meta(ge=1)]
+Sequence = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 ChainValue = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 CHAIN_START = "0" * 64
 

@@ -187,9 +187,8 @@ class Story:
             after = self._module(client)
             self.figures["module_back_s"] = seconds
             self.told["module"] = f"{MODULE}  killed, running and reported again after {seconds:.2f} s"
-            step.result(
-                f"pid {before.pid} was killed; pid {after.pid} runs and is reported {seconds:.2f} s later ({after.reason})"
-            )
+            step.result(f"pid {before.pid} was killed; pid {after.pid} runs, is ready and reported {seconds:.2f} s later")
+            step.result(f"why, in the agent's words: {self._last_decision(client)}")
 
     def _link(self, client: Client) -> None:
         token = client.tokens.create("quickstart-page", "reader", 86_400)

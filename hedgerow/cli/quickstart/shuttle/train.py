@@ -1,6 +1,6 @@
 """Trains an anomaly detector on sensor rows of NASA's Space Shuttle and leaves an ONNX model with its proof.
 
-    python train.py SHUTTLE_CSV_GZ [--trees 100]
+    python train.py SHUTTLE_CSV_GZ [--trees 25]
 
 Rows: nine sensor readings and whether the row is an anomaly (about 7 %). An isolation forest never sees the labels;
 they only say how good it is. Outputs: ``model/model.onnx``, and ``model/parity.{json,npz}`` with rows and the answers of
@@ -35,7 +35,9 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
-    parser.add_argument("--trees", type=int, default=100)
+    # More trees gain little (AUC 0.996 with 25, 0.997 with 100), and the time to load the converted forest grows with the
+    # square of their number: 0.1 s with 25, 2 s with 100.
+    parser.add_argument("--trees", type=int, default=25)
     options = parser.parse_args()
     run = hedgerow.current_run()
     run.parameter("trees", options.trees)
