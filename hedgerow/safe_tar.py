@@ -93,7 +93,8 @@ class _Member:
         elif member.issym():
             self._check_link(parts)
             _remove(target)
-            target.symlink_to(member.linkname)
+            # Written tidily: what follows links does not agree about odd spellings such as ``a//.``.
+            target.symlink_to(PurePosixPath(member.linkname))
         elif member.islnk():
             self._make_hard_link(target)
         else:

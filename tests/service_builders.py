@@ -150,7 +150,8 @@ class World:
         return [one for one in self.replicas.values() if one.serves and one.record.deployment == name]
 
     def _in_between(self) -> bool:
-        return any(one.life == "starting" or one.record.phase != "run" for one in self.replicas.values())
+        """One that starts, leaves, or ended and waits for its next try."""
+        return any(one.life != "ready" or one.record.phase != "run" for one in self.replicas.values())
 
     def _ready(self, one: Replica) -> Replica:
         return replace(one, life="ready", since=self.now, port=40_000 + int(one.record.id))
