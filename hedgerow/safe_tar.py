@@ -136,6 +136,8 @@ class _Member:
         source = self._parent(parts) / parts[-1] if parts else self._root
         if source.is_symlink() or not source.is_file():
             raise self._bad(f"is a hard link to {self._member.linkname!r}, which is no file before it")
+        if target in source.parents:
+            raise self._bad(f"would replace the folder of {self._member.linkname!r}, which it is a hard link to")
         if source != target:
             _remove(target)
             target.hardlink_to(source)

@@ -95,6 +95,10 @@ def test_devices_and_pipes(tmp_path: Path, kind: bytes) -> None:
     assert "neither a file" in refused(tmp_path, member("dev", kind=kind))
 
 
+def test_a_hard_link_in_the_place_of_its_own_folder(tmp_path: Path) -> None:
+    assert "would replace the folder" in refused(tmp_path, member("b/b", b"x"), member("b", kind=tarfile.LNKTYPE, link="b/b"))
+
+
 def test_an_archive_that_grows_beyond_all_bounds(tmp_path: Path) -> None:
     with pytest.raises(UnsafeArchive, match="more than 10 bytes"):
         unpack_tar(archive(member("a", b"x" * 8), member("b", b"x" * 8)), tmp_path, name="a.tar", max_bytes=10)
