@@ -126,6 +126,20 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
 
 
 def test_without_a_home_folder(tmp_path: Path) -> None:
-    argv = [str(HEDGEROW), "quickstart", "--folder", str(tmp_path / "q"), "--stop"]
-    answer = subprocess.run(argv, capture_output=True, text=True, env={"PATH": search_path()}, timeout=60)
-    assert answer.returncode == 0, answer.stderr
+    argv = [str(HEDGEROW), "quickstart", "--folder", str(tmp_path / "q")]
+    env = {name: value for name, value in environment(tmp_path).items() if name != "HOME"}
+    answer = subprocess.run(argv, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=170)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing is left, not even a lock"
+
+
+def test_on_a_full_disk_it_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)], check=True)
+    try:
+        answer = quickstart(tmp_path)
+        assert answer.returncode == 1
+        assert "No space left" in answer.stderr or "disk is full" in answer.stderr
+        assert "Traceback" not in answer.stderr
+        assert processes_of(tmp_path) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

@@ -37,25 +37,28 @@ def command(keep: bool, stop: bool, folder: Path, as_json: bool) -> None:
     """Train, register, build, deploy, score, run on a device: everything once, for real, on this machine."""
     _check_extras()
     from hedgerow.cli.quickstart.processes import only_one, open_place
+
+    with only_one(folder):
+        place = open_place(folder, SystemClock())
+        if stop:
+            place.remove()
+            click.echo(f"Nothing of a quickstart is left in {folder}.")
+        else:
+            _run(place, keep=keep, as_json=as_json)
+
+
+def _run(place: Place, *, keep: bool, as_json: bool) -> None:
     from hedgerow.cli.quickstart.screen import Screen
     from hedgerow.cli.quickstart.story import STEPS, Story, find_shuttle_data
 
-    clock = SystemClock()
-    started_s = clock.monotonic_s()
-    lock = only_one(folder)  # held until this process ends
-    data = find_shuttle_data()
-    place = open_place(folder, clock)
-    if stop:
-        place.remove()
-        click.echo(f"Nothing of a quickstart is left in {folder}.")
-        return
     # A polite kill is handled like Ctrl-C: everything is ended and removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    story = Story(place, Screen(STEPS, clock, on_stderr=as_json), os.environ)
+    started_s = place.clock.monotonic_s()
+    story = Story(place, Screen(STEPS, place.clock, on_stderr=as_json), os.environ)
     done = False
     try:
-        story.tell(_ports(), data)
-        story.figures["total_s"] = clock.monotonic_s() - started_s
+        story.tell(_ports(), find_shuttle_data())
+        story.figures["total_s"] = place.clock.monotonic_s() - started_s
         if as_json:
             print_json({"did": story.told, "figures": story.figures})
         else:
@@ -64,7 +67,6 @@ def command(keep: bool, stop: bool, folder: Path, as_json: bool) -> None:
     finally:
         if not (keep and done):
             _clean_up(place, keep_logs=not done)
-    del lock
 
 
 def _clean_up(place: Place, *, keep_logs: bool) -> None:

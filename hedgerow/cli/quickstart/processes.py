@@ -133,14 +133,21 @@ def open_place(folder: Path, clock: Clock) -> Place:
     return place
 
 
-def only_one(folder: Path) -> object:
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
     """Hold the folder for this quickstart; the lock lies beside it, since the folder itself comes and goes."""
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.parent / f".{folder.name}.lock"
     try:
-        return hold_lock(folder.parent / f".{folder.name}.lock", "hedgerow quickstart")
+        lock = hold_lock(path, "A quickstart")
     except LockHeld as held:
         raise AlreadyRunning(pid=held.fields["pid"], folder=folder) from None
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is still ours
 
 
 @contextmanager
