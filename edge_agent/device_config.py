@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import stat
 import tomllib
+import uuid
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from edge_agent.errors import ConfigMissing, ConfigUnreadable
 from edge_agent.settings import AgentSettings
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import convert
+from hedgerow.errors import InvalidDocument
+
+_KEY_BYTES = 32
 
 
 def read_device_config(path: Path) -> DeviceConfig:
@@ -20,7 +27,40 @@ def read_device_config(path: Path) -> DeviceConfig:
         raise ConfigMissing(path=path, problem=problem.strerror) from None
     except ValueError as problem:
         raise ConfigUnreadable(path=path, problem=problem) from None
-    return convert(values, DeviceConfig)
+    config = convert(values, DeviceConfig)
+    for found in _problems(config):
+        raise InvalidDocument(document=str(path), problem=found)
+    return config
+
+
+def _problems(config: DeviceConfig) -> Iterator[str]:
+    """What the types alone do not tell; the key's text is never part of it."""
+    keys = {"device_key": config.device_key, **{f"trusted key {key.keyid[:24]}": key.key for key in config.trusted_keys}}
+    for name, text in keys.items():
+        try:
+            size = len(base64.b64decode(text, validate=True))
+        except ValueError:
+            size = -1
+        if size != _KEY_BYTES:
+            yield f"{name} is not base64 of {_KEY_BYTES} bytes"
+    try:
+        uuid.UUID(config.device_uuid)
+    except ValueError:
+        yield f"device_uuid {config.device_uuid[:80]!r} is not a UUID"
+    for name, url, schemes in (
+        ("broker_url", config.broker_url, ("mqtt", "mqtts")),
+        ("registry_url", config.registry_url, ("http", "https")),
+    ):
+        if not _is_url(url, schemes):
+            yield f"{name} is not of the form {schemes[0]}://HOST:PORT"
+
+
+def _is_url(url: str, schemes: Collection[str]) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in schemes and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
 def others_can_read(path: Path) -> bool:

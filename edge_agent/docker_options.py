@@ -46,10 +46,28 @@ def container_config(
 
 def check_allowed(wanted: Wanted, allowed: Collection[str]) -> None:
     """Raise OptionForbidden for the first option that this device does not allow. ``allowed`` are words of ``docker_allow``."""
+    for level in _decoded_levels(wanted.spec.create_options):
+        _refuse_ambiguous_names(wanted.name, level)
     options = _with_docker_keys(wanted.spec.create_options, _KEYS).get("HostConfig") or {}
     for word, option in [*_plain_privileges(options), *_shared_namespaces(options), *_host_folders(options)]:
         if word not in allowed:
             raise OptionForbidden(module=wanted.name, option=option, word=word)
+
+
+def _decoded_levels(options: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The objects whose keys the engine reads as option names; labels and the like are names of the user's own."""
+    yield options
+    for host in [value for key, value in options.items() if key.lower() == "hostconfig" and isinstance(value, dict)]:
+        yield host
+        for mounts in [value for key, value in host.items() if key.lower() == "mounts" and isinstance(value, list)]:
+            yield from (mount for mount in mounts if isinstance(mount, dict))
+
+
+def _refuse_ambiguous_names(module: str, options: Mapping[str, Any]) -> None:
+    """The engine folds case in its own way (``ſ`` is ``s`` to it) and merges doubled keys: such names could hide an option."""
+    doubled = len({key.lower() for key in options}) < len(options)
+    if doubled or not all(key.isascii() for key in options):
+        raise OptionForbidden(module=module, option="an option name that is doubled or not plain ASCII", word="nothing")
 
 
 def _with_docker_keys(options: object, names: Collection[str]) -> dict[str, Any]:

@@ -40,6 +40,8 @@ CONNECTIONS_MAX = 64
 IDLE_TIMEOUT_S = 60.0
 STREAMS_MAX = 64
 KEY_LENGTH_MAX = 200
+_LENGTH_DIGITS = 12
+_ACCEPT_AGAIN_S = 0.2
 _STATUS: tuple[tuple[type[HedgerowError], HTTPStatus], ...] = (
     (NotAModule, HTTPStatus.UNAUTHORIZED),
     (MessageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
@@ -100,6 +102,7 @@ class Intake:
         self._listeners: dict[str, socket.socket] = {}
         self._known_streams: set[str] = set()
         self._room = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        self._closing = threading.Event()
         self.port = 0
 
     def start(self, port: int) -> int:
@@ -136,6 +139,7 @@ class Intake:
 
     def close(self) -> None:
         """Take no more connections."""
+        self._closing.set()
         for listener in list(self._listeners.values()):
             # Wakes the thread in accept(), which a plain close() does not.
             listener.shutdown(socket.SHUT_RDWR)
@@ -158,7 +162,7 @@ class Intake:
     def _take(self, query: dict[str, list[str]], headers: Callable[[str], str], read: Callable[[int], bytes]) -> Answer:
         module = self._tokens.module(headers("authorization"))
         length = headers("content-length")
-        if not (length.isascii() and length.isdigit()):
+        if not (length.isascii() and length.isdigit() and len(length) <= _LENGTH_DIGITS):
             raise MessageRefused(problem="it has no content-length")
         if int(length) > self._max_message_bytes:
             raise MessageTooLarge(size=int(length), limit=self._max_message_bytes)
@@ -194,10 +198,14 @@ class Intake:
             self._room.acquire()
             try:
                 connection, peer = listener.accept()
-            except OSError:
+                threading.Thread(target=self._serve, args=(connection, peer), name="intake-request", daemon=True).start()
+            except (OSError, RuntimeError) as problem:
                 self._room.release()
-                return
-            threading.Thread(target=self._serve, args=(connection, peer), name="intake-request", daemon=True).start()
+                if self._closing.is_set():
+                    return
+                # No descriptor or no thread to be had right now: that passes, and modules try again.
+                log.warning("a connection could not be taken: %s", problem)
+                self._closing.wait(_ACCEPT_AGAIN_S)
 
     def _serve(self, connection: socket.socket, peer: tuple[str, int]) -> None:
         try:

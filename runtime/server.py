@@ -21,10 +21,10 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from hedgerow.atomic_write import atomic_write
+from hedgerow.receiving import Receiving
 from runtime.app import create_app
 from runtime.errors import PortTaken
 from runtime.metrics import Board
-from runtime.receiving import Receiving
 from runtime.scoring import Limits, Scoring
 from runtime.serving_plan import ServingPlan
 from runtime.settings import RuntimeSettings

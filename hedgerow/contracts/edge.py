@@ -12,7 +12,9 @@ from hedgerow.contracts.service import ImagePin
 
 RestartPolicy = Literal["never", "on-failure", "on-unhealthy", "always"]
 DesiredStatus = Literal["running", "stopped"]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+# What the database keeps as a 32-bit integer.
+Priority = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
 # Same default as IoT Edge: last of all.
 LAST_STARTUP_ORDER = 4_294_967_295
@@ -21,7 +23,7 @@ LAST_STARTUP_ORDER = 4_294_967_295
 class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the agent asks a module whether it is well: GET ``path`` on the module's port must answer 200."""
 
-    path: str
+    path: Annotated[str, msgspec.Meta(pattern=r"^/[!-~]*$(?!\n)", max_length=1024)]
     period_s: Seconds = 5.0
     timeout_s: Seconds = 2.0
     failure_threshold: Annotated[int, msgspec.Meta(ge=1)] = 3
@@ -30,7 +32,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Upper bounds of a module; None means the host's."""
 
-    memory_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    memory_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
     cpus: Annotated[float, msgspec.Meta(gt=0)] | None = None
     open_files: Annotated[int, msgspec.Meta(ge=16)] | None = None
 
@@ -57,7 +59,7 @@ class EdgeDeployment(Document, frozen=True, kw_only=True):
 
     name: Name
     target: str
-    priority: int = 0
+    priority: Priority = 0
     modules: dict[Name, ModuleSpec]
     revision: int = 1
     created_at: Instant | None = None

@@ -20,6 +20,8 @@ from hedgerow.contracts.document import Document
 from hedgerow.contracts.names import Name
 
 Sequence = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+# What a device counts must fit the hub's columns with room to go on.
+Counter = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 2)]
 ChainValue = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 CHAIN_START = "0" * 64
 
@@ -92,11 +94,11 @@ class Hello(Document, frozen=True, kw_only=True):
     device_uuid: str
     nonce: str
     instance: str
-    starts: int
+    starts: Counter
     epoch: str
     streams: list[Name]
     agent_version: str
-    accepted_desired_version: int = 0
+    accepted_desired_version: Counter = 0
     time_ms: int
 
 

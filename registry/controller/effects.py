@@ -67,7 +67,7 @@ class Verdict:
     state: Literal["succeeded", "failed", "cancelled"] = "succeeded"
     result: dict[str, str] = field(default_factory=dict)
     problem: Problem | None = None
-    record: Callable[[Connection, Lease], None] = lambda _connection, _lease: None
+    record: Callable[[Connection, Lease], None] | None = None
 
 
 Story = Generator[Effect, Any, Verdict]

@@ -187,6 +187,10 @@ class _Job:
         except HedgerowError as problem:
             # Bound here: the name of an exception is gone when a later callback looks for it.
             self._throw(problem)
+        except Exception as problem:
+            # One job's trouble (such as a model that was deleted under it) must not end the controller and every other job.
+            log.exception("%s %s failed", self.kind, self.activity.id)
+            self._throw(Bug(what=f"{type(problem).__name__} while recording"))
         else:
             self._play(lambda: self._story.send(value))
 
@@ -221,7 +225,8 @@ class _Job:
         try:
             self._teller.tell()
             with self._tools.database.write() as connection:
-                verdict.record(connection, self._tools.lease())
+                if verdict.record is not None:
+                    verdict.record(connection, self._tools.lease())
                 activities.finish(
                     connection,
                     self._tools.lease(),
@@ -240,6 +245,12 @@ class _Job:
         except HedgerowError as problem:
             # What was to be recorded is refused; the plain verdict records nothing, so this happens once.
             self._conclude(Verdict("failed", problem=as_problem(problem)))
+            return
+        except Exception as problem:
+            log.exception("%s %s could not be recorded", self.kind, self.activity.id)
+            if verdict.record is None:
+                raise  # nothing plainer is left to record
+            self._conclude(Verdict("failed", problem=as_problem(Bug(what=f"{type(problem).__name__} while recording"))))
             return
         log.info("%s %s %s", self.kind, self.activity.id, verdict.state)
         self._tools.wakeups.wake("server")

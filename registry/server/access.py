@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Request
 
-from registry.errors import TokenMissing
+from registry.errors import TokenMissing, TokenRefused
 from registry.server.context import Caller, ServerContext
 from registry.store import tokens
 
@@ -15,12 +15,17 @@ _SAFE = frozenset({"GET", "HEAD"})
 
 def authenticate(context: ServerContext, request: Request) -> Caller:
     """Raises TokenMissing or TokenRefused."""
-    text = _token_text(request)
+    sent = _token_text(request)
+    # A cookie travels unasked, so it never carries a write.
+    text = sent or (request.cookies.get(COOKIE) if request.method in _SAFE else None)
     if not text:
         raise TokenMissing
     now = context.clock.now()
     with context.database.read() as connection:
         found = tokens.verify(connection, text, now)
+    # Browsers hand cookies to every program on a host, whatever its port: what such a program may learn opens pages only.
+    if found.is_page_session != (sent is None):
+        raise TokenRefused(problem="it does not belong here: a page's token is for its cookie, and no other token is")
     tokens.note_use(context.database, found, now)
     return Caller(token_id=found.id, name=found.name, role=found.role, subject=found.subject)
 
@@ -34,5 +39,4 @@ def _token_text(request: Request) -> str | None:
         if authorization.type == "basic" and request.path.startswith(OCI_PREFIX):
             return authorization.password
         return None
-    # A cookie travels unasked, so it never carries a write.
-    return request.cookies.get(COOKIE) if request.method in _SAFE else None
+    return None

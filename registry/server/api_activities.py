@@ -76,8 +76,9 @@ def _stream(here: ServerContext, news: Followers, activity_id: str, seen: int) -
     while not news.closed:
         turn = news.turn
         with here.database.read() as connection:
-            events = activities.events_after(connection, activity_id, seen)
+            # State first: the last events are there when it says "ended".
             state = activities.get(connection, activity_id).state
+            events = activities.events_after(connection, activity_id, seen)
         if not events and state in ENDED:
             return
         for event in events:

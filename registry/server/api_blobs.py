@@ -21,7 +21,7 @@ def routes() -> Blueprint:
     return blueprint
 
 
-@needs("contributor", "run")
+@needs("contributor")
 def put_blob(digest: str) -> Response:
     """Store the body as ``digest``; 201 even if it was there before (the new copy replaces the old one)."""
     if request.mimetype not in ("application/octet-stream", ""):
@@ -39,7 +39,7 @@ def put_blob(digest: str) -> Response:
     return answer(BlobInfo(digest=digest, size_bytes=size), 201)
 
 
-@needs("reader", "run")
+@needs("reader")
 def get_blob(digest: str) -> Response:
     here = context()
     with here.database.read() as connection:

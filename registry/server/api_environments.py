@@ -19,7 +19,7 @@ def routes() -> Blueprint:
     return blueprint
 
 
-@needs("contributor", "run")
+@needs("contributor")
 def create_environment() -> Response:
     """201 with the new version, or with the newest one when that asks for just the same."""
     here = context()
@@ -29,7 +29,7 @@ def create_environment() -> Response:
     return answer(environment, 201)
 
 
-@needs("reader", "run")
+@needs("reader")
 def list_environments() -> Response:
     limit, after = page_arguments()
     with context().database.read() as connection:
@@ -37,7 +37,7 @@ def list_environments() -> Response:
     return answer(Page(items=found, next=following))
 
 
-@needs("reader", "run")
+@needs("reader")
 def show_environment(reference: str) -> Response:
     with context().database.read() as connection:
         return answer(environments.get(connection, Reference.parse(reference)))

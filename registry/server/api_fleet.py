@@ -183,7 +183,7 @@ def list_events() -> Response:
     """Newest first; ``?device=NAME`` for one device."""
     here = context()
     limit, after = page_arguments()
-    if after is not None and not (after.isascii() and after.isdigit() and int(after[:11]) <= _MAX_NUMBER):
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) <= 10 and int(after) <= _MAX_NUMBER):
         raise InvalidArgument(name="after", value=after[:80], hint="Use the `next` of the page before.")
     with here.database.read() as connection:
         name = request.args.get("device")

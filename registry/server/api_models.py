@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
 from flask import Blueprint, Response, request
 
 from hedgerow.contracts.api import Page, RegisterModel
 from hedgerow.contracts.names import Reference
-from registry.errors import RecordNotFound, RoleForbids
+from registry.errors import RecordNotFound
 from registry.server.content import send_blob
 from registry.server.errors import InvalidArgument
-from registry.server.http import MAX_LIST_BODY_BYTES, answer, caller, context, needs, no_content, page_arguments, read_body
+from registry.server.http import MAX_LIST_BODY_BYTES, answer, context, needs, no_content, page_arguments, read_body
 from registry.store import models
 
 
@@ -25,21 +24,16 @@ def routes() -> Blueprint:
     return blueprint
 
 
-@needs("contributor", "run")
+@needs("contributor")
 def register_model() -> Response:
-    here, who = context(), caller()
+    here = context()
     wanted = read_body(RegisterModel, limit_bytes=MAX_LIST_BODY_BYTES)
-    if who.role == "run":
-        # A run speaks for itself only.
-        if wanted.run_id not in (None, who.subject):
-            raise RoleForbids(role="run", action=f"register a model for run {wanted.run_id}", needed="contributor")
-        wanted = msgspec.structs.replace(wanted, run_id=who.subject)
     with here.database.write() as connection:
         manifest = models.register(connection, wanted, here.clock.now())
     return answer(manifest, 201)
 
 
-@needs("reader", "run")
+@needs("reader")
 def list_models() -> Response:
     limit, after = page_arguments()
     with context().database.read() as connection:
@@ -47,7 +41,7 @@ def list_models() -> Response:
     return answer(Page(items=found, next=following))
 
 
-@needs("reader", "run")
+@needs("reader")
 def show_model(reference: str) -> Response:
     with context().database.read() as connection:
         return answer(models.get(connection, Reference.parse(reference)))
@@ -60,7 +54,7 @@ def delete_model(reference: str) -> Response:
     return no_content()
 
 
-@needs("reader", "run")
+@needs("reader")
 def get_model_file(reference: str, path: str) -> Response:
     here = context()
     with here.database.read() as connection:

@@ -38,7 +38,7 @@ def submit_run() -> Response:
     return answer(run, 202)
 
 
-@needs("reader", "run")
+@needs("reader")
 def list_runs() -> Response:
     limit, after = page_arguments()
     with context().database.read() as connection:
@@ -48,11 +48,13 @@ def list_runs() -> Response:
 
 @needs("reader", "run")
 def show_run(run_id: str) -> Response:
+    """A run's own token shows that run only."""
+    _check_own(run_id, "read")
     with context().database.read() as connection:
         return answer(runs.get(connection, run_id))
 
 
-@needs("reader", "run")
+@needs("reader")
 def list_points(run_id: str) -> Response:
     """Every logged value, oldest first: up to ``limit`` (50 000 unless given) after ``after``."""
     here = context()
@@ -67,9 +69,8 @@ def list_points(run_id: str) -> Response:
 @needs("contributor", "run")
 def log_to_run(run_id: str) -> Response:
     """200 with the Run. A run's own token logs to that run only."""
-    here, who = context(), caller()
-    if who.role == "run" and who.subject != run_id:
-        raise RoleForbids(role="run", action=f"log to run {run_id[:128]}", needed="contributor")
+    here = context()
+    _check_own(run_id, "log to")
     entry = read_body(LogToRun)
     # The record says first whether the run still takes anything; a lost connection in between costs a point, never adds one.
     with here.database.write() as connection:
@@ -79,7 +80,7 @@ def log_to_run(run_id: str) -> Response:
     return answer(run)
 
 
-@needs("reader", "run")
+@needs("reader")
 def get_output(run_id: str, path: str) -> Response:
     here = context()
     with here.database.read() as connection:
@@ -88,3 +89,9 @@ def get_output(run_id: str, path: str) -> Response:
         if entry.path == path:
             return send_blob(here.blobs, entry.digest, name=path)
     raise RecordNotFound(kind="output", name=f"{path[:200]} of run {run_id}", command="run")
+
+
+def _check_own(run_id: str, action: str) -> None:
+    who = caller()
+    if who.role == "run" and who.subject != run_id:
+        raise RoleForbids(role="run", action=f"{action} run {run_id[:128]}", needed="contributor")

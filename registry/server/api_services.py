@@ -33,7 +33,7 @@ def deploy_image(endpoint: str, deployment: str) -> Response:
     return answer(activity, 202)
 
 
-@needs("reader", "run")
+@needs("reader")
 def list_endpoints() -> Response:
     limit, after = page_arguments()
     with context().database.read() as connection:
@@ -41,7 +41,7 @@ def list_endpoints() -> Response:
     return answer(Page(items=found, next=following))
 
 
-@needs("reader", "run")
+@needs("reader")
 def show_endpoint(endpoint: str) -> Response:
     with context().database.read() as connection:
         return answer(services.get(connection, endpoint))

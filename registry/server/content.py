@@ -37,7 +37,7 @@ def send_blob(store: BlobStore, digest: str, media_type: str = "application/octe
     if request.method != "HEAD":
         # The thread's share is given back when the connection is done, even if the stream was never begun.
         response.call_on_close(budget().take_transfer(end - start))
-        stream = store.open_unverified(digest) if part else store.open(digest)
+        stream = store.open(digest) if (start, end) == (0, size) else store.open_unverified(digest)
         response.call_on_close(stream.close)
         response.response = _chunks(stream, start, end, digest)
     response.headers["Content-Length"] = str(end - start)

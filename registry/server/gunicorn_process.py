@@ -15,13 +15,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+from flask import Flask, request
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
+from hedgerow.receiving import Receiving
 from registry.server.followers import Followers
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 STOP_GRACE_S = 10
 _KEEP_ALIVE_S = 5
+# A caller has this long for the head of a request; bodies have their own limit (``guard.py``).
+_HEAD_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ def serve(serving: Serving) -> None:
     application = _Application(serving)
     worker = _Worker(1, os.getppid(), list(serving.listeners), application, 0, application.cfg, _RootLogger(application.cfg))
     worker.serving = serving
+    worker.receiving = Receiving(_HEAD_S, serving.threads)
+    serving.app.before_request(worker.head_is_whole)
     worker.init_process()
 
 
@@ -77,6 +83,24 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
 
 class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     serving: Serving
+    receiving: Receiving
+
+    def notify(self) -> None:
+        """The heartbeat, at every turn of the main loop: callers that dawdle over a request's head give their thread back."""
+        super().notify()
+        self.receiving.cut_late(monotonic())
+
+    def handle(self, conn: Any) -> Any:  # noqa: ANN401 - gunicorn's connection and answer
+        connection = conn.sock
+        self.receiving.begin(connection, monotonic())
+        try:
+            return super().handle(conn)
+        finally:
+            self.receiving.done(connection)
+
+    def head_is_whole(self) -> None:
+        """Before a request is answered: from now on it is not measured as one that is still being sent."""
+        self.receiving.done(request.environ.get("gunicorn.socket"))
 
     def init_signals(self) -> None:
         super().init_signals()

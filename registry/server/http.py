@@ -28,6 +28,7 @@ MAX_LIST_BODY_BYTES = 16 * 1024 * 1024
 # A peer that neither sends nor takes a byte for this long is gone.
 SILENCE_S = 60.0
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
+_LIMIT_DIGITS = 4
 # A role may do everything that the roles below it may; "puller", "device" and "run" only what names them.
 _ALSO: dict[Role, frozenset[Role]] = {
     "reader": frozenset({"reader", "contributor", "owner"}),
@@ -119,7 +120,7 @@ def no_content() -> Response:
 def page_arguments() -> tuple[int, str | None]:
     """``?limit=`` (1 to 1000, 100 if absent) and ``?after=`` (the ``next`` of the page before)."""
     text = request.args.get("limit", str(DEFAULT_PAGE))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_PAGE):
+    if not (text.isascii() and text.isdigit() and len(text) <= _LIMIT_DIGITS and 1 <= int(text) <= MAX_PAGE):
         raise InvalidArgument(name="limit", value=text[:80], hint=f"Use a number from 1 to {MAX_PAGE}.")
     return int(text), request.args.get("after") or None
 

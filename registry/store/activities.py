@@ -69,6 +69,7 @@ def claim(connection: Connection, lease: Lease, kinds: Iterable[str], now: datet
         .where(activities.c.state == "queued", activities.c.kind.in_(list(kinds)))
         .order_by(activities.c.created_at)
         .limit(1)
+        .with_for_update(skip_locked=True)
     ).one_or_none()
     if row is None:
         return None
@@ -86,7 +87,7 @@ def report(
 ) -> bool:
     """Add progress; returns False when somebody asked to cancel. Raises LeaseLost after a take-over."""
     leases.check(connection, lease)
-    row = _row(connection, activity_id)
+    row = _row(connection, activity_id, lock=True)
     connection.execute(update(activities).where(activities.c.id == activity_id).values(progress=progress, step=step))
     _record(connection, activity_id, now, row.state, progress, step, log)
     return not row.cancel_requested
@@ -109,7 +110,7 @@ def finish(
 
 def cancel(connection: Connection, activity_id: str, now: datetime) -> Activity:
     """Queued work is cancelled at once; running work is asked to stop; ended work stays as it is."""
-    row = _row(connection, activity_id)
+    row = _row(connection, activity_id, lock=True)
     if row.state == "queued":
         _end(connection, activity_id, "cancelled", {}, None, now)
     elif row.state == "running":
@@ -191,7 +192,7 @@ def _end(
     problem: Problem | None,
     now: datetime,
 ) -> None:
-    row = _row(connection, activity_id)
+    row = _row(connection, activity_id, lock=True)
     if row.ended_at is not None:
         return
     progress = 1.0 if state == "succeeded" else row.progress
@@ -228,8 +229,10 @@ def _record(
     )
 
 
-def _row(connection: Connection, activity_id: str) -> Row[tuple[object, ...]]:
-    row = connection.execute(select(activities).where(activities.c.id == activity_id)).one_or_none()
+def _row(connection: Connection, activity_id: str, *, lock: bool = False) -> Row[tuple[object, ...]]:
+    """``lock`` for whoever decides by what it reads: nobody changes the row before this transaction ends."""
+    query = select(activities).where(activities.c.id == activity_id)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise RecordNotFound(kind="activity", name=activity_id, command="run")
     return row

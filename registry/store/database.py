@@ -1,8 +1,8 @@
 """Connections and transactions, with the rules that keep records whole on SQLite and PostgreSQL.
 
 SQLite: WAL, ``synchronous=FULL``, ``busy_timeout``, foreign keys on, and every writing transaction begins with
-``BEGIN IMMEDIATE`` (read-then-insert under the default begin fails under concurrency). PostgreSQL: REPEATABLE READ is
-not used; writers that read-then-write take row locks (``SELECT … FOR UPDATE``) in their repository.
+``BEGIN IMMEDIATE`` (read-then-insert under the default begin fails under concurrency). PostgreSQL: REPEATABLE READ for
+reads only; writers that read-then-write take row locks (``SELECT … FOR UPDATE``) in their repository.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One consistent snapshot of the records; writes are a mistake here."""
-        with _translated(), self.records.connect() as connection, _begun(connection, "BEGIN"):
+        with _translated(), _snapshot(self.records) as connection:
             yield connection
 
     @contextmanager
@@ -48,7 +48,7 @@ class Database:
     @contextmanager
     def read_series(self) -> Iterator[Connection]:
         """Like :meth:`read`, for telemetry and metric points."""
-        with _translated(), self.series.connect() as connection, _begun(connection, "BEGIN"):
+        with _translated(), _snapshot(self.series) as connection:
             yield connection
 
     @contextmanager
@@ -106,6 +106,16 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+@contextmanager
+def _snapshot(engine: Engine) -> Iterator[Connection]:
+    """Reads that all see the same moment; PostgreSQL's default would show each statement a later one."""
+    with engine.connect() as connection:
+        if connection.dialect.name != "sqlite":
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        with _begun(connection, "BEGIN"):
+            yield connection
 
 
 @contextmanager

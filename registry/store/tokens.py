@@ -24,6 +24,8 @@ from registry.store.time_text import from_text, maybe_from_text, to_text
 PREFIX = "hrw"
 # "Last used" is for people who clean up tokens: a minute is fine, and reads do not become writes.
 _USE_RESOLUTION = timedelta(minutes=1)
+# Subject of a page session: this and the id of the token that it was made from, with which it ends.
+_PAGE = "page:"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,13 @@ class VerifiedToken:
     name: str
     role: Role
     subject: str
+    expires_at: datetime | None
     last_used_at: datetime | None
+
+    @property
+    def is_page_session(self) -> bool:
+        """Whether it was made for a browser's cookie; such a token is good for nothing else."""
+        return self.subject.startswith(_PAGE)
 
 
 def create(
@@ -86,7 +94,15 @@ def verify(connection: Connection, text: str, now: datetime) -> VerifiedToken:
         raise TokenRefused(problem=f"it was revoked at {row.revoked_at}")
     if row.expires_at is not None and from_text(row.expires_at) <= now:
         raise TokenRefused(problem=f"it expired at {row.expires_at}")
-    return VerifiedToken(row.id, row.name, row.role, row.subject, maybe_from_text(row.last_used_at))
+    return VerifiedToken(
+        row.id, row.name, row.role, row.subject, maybe_from_text(row.expires_at), maybe_from_text(row.last_used_at)
+    )
+
+
+def create_page_session(connection: Connection, parent: VerifiedToken, name: str, now: datetime, lasts: timedelta) -> TokenInfo:
+    """A reader token for a browser's cookie; it never outlives ``parent``, and is revoked with it."""
+    expires_at = now + lasts if parent.expires_at is None else min(now + lasts, parent.expires_at)
+    return create(connection, name=name, role="reader", subject=f"{_PAGE}{parent.id}", expires_at=expires_at, now=now)
 
 
 def note_use(database: Database, token: VerifiedToken, now: datetime) -> None:
@@ -119,10 +135,9 @@ def newest(connection: Connection, limit: int, after: str | None = None) -> list
 
 
 def revoke(connection: Connection, token_id: str, now: datetime) -> TokenInfo:
-    """From now on the token is refused; a second time changes nothing. Raises RecordNotFound."""
-    connection.execute(
-        update(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None)).values(revoked_at=to_text(now))
-    )
+    """From now on the token is refused, and the pages opened with it; a second time changes nothing. Raises RecordNotFound."""
+    either = or_(tokens.c.id == token_id, tokens.c.subject == f"{_PAGE}{token_id}")
+    connection.execute(update(tokens).where(either, tokens.c.revoked_at.is_(None)).values(revoked_at=to_text(now)))
     return find(connection, token_id)
 
 

@@ -102,7 +102,8 @@ def test_nothing_of_the_starter_is_inherited(folders: Folders, tmp_path: Path) -
     assert first.replace(", 'LC_CTYPE': 'C.UTF-8'", "") == f"['0', '1', '2'] /dev/null {0o077} True {{'PATH': '{PATH}'}}"
     assert int(blocked_line.split()[1], 16) == 0
     # Python ignores SIGPIPE and SIGXFSZ itself; nothing else.
-    assert int(ignored_line.split()[1], 16) == (1 << (signal.SIGPIPE - 1)) | (1 << (signal.SIGXFSZ - 1))
+    # Signals from 32 on are the C library's own; a shell may have had them ignored before any of us was started.
+    assert int(ignored_line.split()[1], 16) & 0x7FFF_FFFF == (1 << (signal.SIGPIPE - 1)) | (1 << (signal.SIGXFSZ - 1))
 
 
 def test_program_without_a_slash_comes_from_the_path_of_the_spec(folders: Folders, tmp_path: Path) -> None:

@@ -103,3 +103,18 @@ def test_what_stays_inside_the_container_needs_none() -> None:
         "CapAdd": None,
     }
     check_allowed(module(create_options={"HostConfig": host, "Env": ["A=1"]}), [])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"HostConfig": {"Bind\u017f": ["/:/host"]}},
+        {"Ho\u017ftConfig": {"Privileged": True}},
+        {"HostConfig": {"Privileged": True, "privileged": None}},
+        {"HostConfig": {"NetworkMode": "host", "networkmode": None}},
+        {"HostConfig": {"Mounts": [{"Type": "bind", "type": "volume", "Source": "/", "Target": "/host"}]}},
+    ],
+)
+def test_a_spelling_that_only_the_engine_understands_hides_nothing(options: dict[str, object]) -> None:
+    with pytest.raises(OptionForbidden, match="doubled or not plain ASCII"):
+        check_allowed(module(create_options=options), allowed=())

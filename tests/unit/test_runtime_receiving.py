@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from runtime.receiving import CROWDED_S, Receiving
+from hedgerow.receiving import CROWDED_S, Receiving
 
 
 @pytest.fixture

@@ -172,6 +172,8 @@ backend {_backend(pool.endpoint, pool.deployment)}
     balance leastconn
     timeout queue {max(1, pool.queue_wait_ms)}ms
     timeout server {pool.timeout_ms}ms
+    # A browser sends a host's cookies to every port of it; those of the control plane's pages are no business of a model.
+    http-request del-header Cookie
     http-request replace-path ^/services/[^/]+/?(.*)$ /\\1
     option httpchk
     http-check send meth GET uri /v2/health/ready

@@ -35,10 +35,11 @@ def login() -> Response:
     now = here.clock.now()
     with here.database.write() as connection:
         found = tokens.verify(connection, text, now)
-        if found.role not in _MAY_LOOK:
+        # A session makes no further sessions: it would renew itself for ever.
+        if found.role not in _MAY_LOOK or found.is_page_session:
             return Response(render_template("login.html", refused=found.role), 403, mimetype="text/html")
         tokens.forget_expired(connection, SESSION_NAME, now)
-        session = tokens.create(connection, name=SESSION_NAME, role="reader", now=now, expires_at=now + _SESSION)
+        session = tokens.create_page_session(connection, found, SESSION_NAME, now, _SESSION)
     response = Response(status=303, headers={"Location": "/"})
     response.set_cookie(
         COOKIE,
