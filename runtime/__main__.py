@@ -42,7 +42,7 @@ def main(arguments: Sequence[str], environment: MutableMapping[str, str]) -> int
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -P -m runtime", description="Serve models or a scoring script over HTTP.")
+    parser = argparse.ArgumentParser(prog="hedgerow serve", description="Serve models or a scoring script over HTTP.")
     for row in rows(RuntimeSettings):
         # A secret on a command line is seen by every user of the machine.
         if row.secret:

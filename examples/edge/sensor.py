@@ -31,8 +31,13 @@ def deliver(message: object) -> None:
         try:
             post(os.environ["HEDGEROW_TELEMETRY_URL"], message, headers)
             return
-        except urllib.error.URLError:
-            time.sleep(1)
+        except urllib.error.HTTPError as problem:
+            print(f"the agent answered {problem.code}: {problem.read().decode(errors='replace')}", flush=True)
+            if problem.code in (400, 413):
+                return  # this message will never be taken
+        except OSError as problem:
+            print(f"the agent does not answer yet: {problem}", flush=True)
+        time.sleep(1)
 
 
 def main() -> None:
@@ -40,7 +45,7 @@ def main() -> None:
         reading = [random.uniform(4, 8), random.uniform(2, 4.5), random.uniform(1, 7), random.uniform(0.1, 2.5)]
         try:
             score = post(os.environ["SCORER"], {"data": [reading]}, {})
-        except urllib.error.URLError as problem:
+        except OSError as problem:
             print(f"the scorer does not answer yet: {problem}", flush=True)
         else:
             deliver({"reading": reading, "score": score})

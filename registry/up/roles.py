@@ -21,6 +21,7 @@ class UpSettings:
     database: str | None = setting(None, "postgresql://… instead of the SQLite files in the workspace", secret=True)
     broker: str | None = setting(None, "mqtt://… or mqtts://… of a broker of your own instead of the embedded one", secret=True)
     behind_proxy: bool = setting(False, "a TLS-terminating proxy stands in front")
+    public_url: str | None = setting(None, "https://… by which devices and people reach it from elsewhere, with --behind-proxy")
     log_format: str = setting("text", "text or json")
     log_level: str = setting("warning", "debug, info, warning or error")
     watch_parent: bool = setting(False, "stop when standard input ends (used by programs that start this one)")
@@ -56,6 +57,7 @@ def role_environment(settings: UpSettings) -> dict[str, str]:
         "HEDGEROW_LOG_LEVEL": settings.log_level,
         "HEDGEROW_BROKER_URL": settings.broker or f"mqtt://127.0.0.1:{settings.broker_port}",
         "HEDGEROW_DATABASE": settings.database,
+        "HEDGEROW_PUBLIC_URL": settings.public_url,
     }
     return {name: value for name, value in given.items() if value}
 

@@ -253,3 +253,43 @@ def test_behind_a_proxy(tmp_path: Path) -> None:
             api.headers.pop("authorization")
             # Everybody comes from the proxy's address here, so that nobody is "this machine".
             assert api.get("/metrics").status_code == 401
+
+
+def cookie_of(api: Api, token: str) -> str:
+    answered = api.get("/login", params={"token": token}, follow_redirects=False)
+    assert answered.status_code == 303, answered.text
+    return answered.headers["set-cookie"].partition("=")[2].partition(";")[0]
+
+
+def test_a_pages_session_opens_pages_only_and_ends_with_its_token(server: RunningServer, api: Api) -> None:
+    made = api.post("/api/v1/tokens", json={"name": "link", "role": "reader"}).json()
+    with server.client("") as browser:
+        session = cookie_of(browser, made["secret"])
+        browser.cookies.clear()
+        assert browser.get("/", headers={"cookie": f"hedgerow_page={session}"}).status_code == 200
+        as_bearer = browser.get("/api/v1/models", headers={"authorization": f"Bearer {session}"})
+        assert (as_bearer.status_code, problem_of(as_bearer)["code"]) == (401, "token_refused")
+        assert browser.get("/login", params={"token": session}, follow_redirects=False).status_code == 403
+        as_cookie = browser.get("/api/v1/models", headers={"cookie": f"hedgerow_page={made['secret']}"})
+        assert as_cookie.status_code == 401, "a real token is no cookie"
+        assert api.delete(f"/api/v1/tokens/{made['id']}").status_code < 300
+        revoked = browser.get("/api/v1/models", headers={"cookie": f"hedgerow_page={session}"})
+        assert revoked.status_code == 401
+
+
+@pytest.mark.parametrize("limit", ["0000001009999999", "000000100" + "9" * 30, "9" * 5000, "0", "1001", "-1", "²"])
+def test_a_page_has_its_limit_however_it_is_written(api: Api, limit: str) -> None:
+    answered = api.get("/api/v1/models", params={"limit": limit})
+    assert answered.status_code == 400
+
+
+def test_half_sent_requests_keep_nobody_out(server: RunningServer, api: Api) -> None:
+    address = urlsplit(server.url)
+    silent = [socket.create_connection((str(address.hostname), int(address.port or 0))) for _ in range(40)]
+    try:
+        for one in silent:
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127")
+        assert wait_for(lambda: api.get("/healthz").status_code == 200, timeout_s=20, what="an answer beside 40 silent callers")
+    finally:
+        for one in silent:
+            one.close()

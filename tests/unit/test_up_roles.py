@@ -33,6 +33,11 @@ def test_no_password_reaches_a_command_line() -> None:
     assert "secret-1" in role_environment(settings)["HEDGEROW_DATABASE"]
 
 
+def test_devices_are_told_the_public_address() -> None:
+    settings = UpSettings(workspace=Path("/srv/w"), public_url="https://plant.example")
+    assert role_environment(settings)["HEDGEROW_PUBLIC_URL"] == "https://plant.example"
+
+
 def test_zero_becomes_three_different_free_ports() -> None:
     settled = settle_ports(UpSettings(port=0, broker_port=0, balancer_port=0))
     assert len({settled.port, settled.broker_port, settled.balancer_port}) == 3
