@@ -112,11 +112,13 @@ def _spec(tools: StoryTools, run: Run, task: runs.RunTask, token: str, folder: P
         ours |= {ENV_URL: url, ENV_TOKEN: token}
     # Several runs share the machine; a library that takes all cores for itself makes each of them slower.
     threads = {name: str(tools.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    # onnxruntime on Linux reports to its maker unless it is told not to before its import; a run may say otherwise.
+    quiet = {"ORT_DISABLE_TELEMETRY": "1"}
     # Without -P: people expect `python script.py`, which finds the modules beside the script.
     # A name that looks like an option would be taken for one.
     script = f"./{run.script}" if run.script.startswith("-") else run.script
     argv = [sys.executable, script, *run.arguments]
-    spec = tools.sandbox.spec(argv, snapshot, threads | task.variables | ours)
+    spec = tools.sandbox.spec(argv, snapshot, threads | quiet | task.variables | ours)
     return msgspec.structs.replace(spec, log_bytes_max=_LOG_BYTES)
 
 

@@ -107,6 +107,7 @@ def test_a_module_that_keeps_crashing_backs_off_and_others_do_not_suffer(hub: Sm
     told = "exit code 3, its last words: no such sensor"
     # Between two tries a report may say that an action is under way.
     report = wait_for(lambda: _backing_off(agent, "bad", told), what="the reason of the backoff")
+    assert report is not None
     assert report.modules["bad"].exit_code == 3
     assert report.desired.code == 500
     # A new desired state is a new cause: no waiting, and the count is back at zero.
