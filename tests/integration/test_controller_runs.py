@@ -69,7 +69,7 @@ pathlib.Path("train.py").write_text("changed by the run itself")
     environment = json.loads((tmp_path / "out" / "env.json").read_text())
     assert set(environment) <= {
         "PATH", "LANG", "LC_CTYPE", "HOME", "TMPDIR", "PYTHONUNBUFFERED", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS",
-        "MKL_NUM_THREADS", "HEDGEROW_URL", "HEDGEROW_TOKEN", "HEDGEROW_RUN_ID", "HEDGEROW_OUTPUTS",
+        "MKL_NUM_THREADS", "ORT_DISABLE_TELEMETRY", "HEDGEROW_URL", "HEDGEROW_TOKEN", "HEDGEROW_RUN_ID", "HEDGEROW_OUTPUTS",
     }  # fmt: skip
     assert environment["HEDGEROW_RUN_ID"] == found.id
     again, _ = run(client, folder)

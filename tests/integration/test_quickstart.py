@@ -90,7 +90,7 @@ def test_kept_it_shows_what_it_did_until_it_is_stopped(tmp_path: Path) -> None:
     assert not (tmp_path / "q").exists()
 
 
-@pytest.mark.parametrize("step", STEPS[1:])
+@pytest.mark.parametrize("step", [STEPS[1], STEPS[3], STEPS[5], STEPS[7]])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_interrupted_and_then_again(tmp_path: Path, step: str, number: signal.Signals) -> None:
     before = STEPS[STEPS.index(step) - 1]
