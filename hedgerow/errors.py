@@ -106,7 +106,7 @@ class InvalidName(UserError):
 
     key = "invalid_name"
     message = "{kind} name {value!r} is not allowed"
-    remedy = "Use 1 to 128 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit."
+    remedy = "Use 1 to 128 of a-z and 0-9; words may be joined with one '.', one or two '_', or '-'."
 
 
 class InvalidReference(UserError):
@@ -114,7 +114,7 @@ class InvalidReference(UserError):
 
     key = "invalid_reference"
     message = "{value!r} is not a reference"
-    remedy = "Write NAME, NAME:VERSION or NAME@sha256:DIGEST."
+    remedy = "Write NAME, NAME:VERSION, NAME@sha256:DIGEST or, for a model, NAME@ALIAS."
 
 
 class InvalidSetting(UserError):

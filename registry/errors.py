@@ -37,6 +37,14 @@ class RevisionConflict(ConflictError):
     remedy = "Read it again and repeat the change."
 
 
+class PreconditionFailed(ConflictError):
+    """The record is no longer what the caller's If-Match says."""
+
+    key = "precondition_failed"
+    message = "{kind} {name} has the ETag {found} now, not {expected}: somebody changed it since you read it"
+    remedy = "Read it again and repeat the change with the new ETag in If-Match."
+
+
 class BlobMissing(UserError):
     """A record refers to a blob that was never uploaded."""
 
@@ -51,6 +59,14 @@ class BlobDamaged(UnavailableError):
     key = "blob_damaged"
     message = "Blob {digest} is damaged on disk (its content hashes to {found})"
     remedy = "Restore the workspace's blobs from a backup, or upload the same content again."
+
+
+class BlobsKept(ConflictError):
+    """A backup, or another garbage collection, needs that no blob goes away meanwhile."""
+
+    key = "blobs_kept"
+    message = "No content can be freed now: {holder} needs that all of it stays"
+    remedy = "Start it again when that has ended (see: hedgerow activity list)."
 
 
 class DigestMismatch(UserError):
@@ -133,6 +149,14 @@ class RoleForbids(ForbiddenError):
     remedy = "Use a token with the role {needed}."
 
 
+class ScopeForbids(ForbiddenError):
+    """The credential's role would do, but its scopes do not cover this."""
+
+    key = "scope_forbids"
+    message = "This token reaches {scopes} only, not {wanted}"
+    remedy = "Use a token without scopes, or one whose scopes name it (hedgerow token create NAME --scope NOUN:NAME)."
+
+
 class OriginRefused(ForbiddenError):
     """A browser page of another site sent this request."""
 
@@ -197,6 +221,14 @@ class InvalidPage(UserError):
     remedy = "Pass the `next` of the page before as `after`, unchanged."
 
 
+class InvalidFilter(UserError):
+    """A tag to search for that has no key."""
+
+    key = "invalid_filter"
+    message = "{value!r} is no tag to search for"
+    remedy = "Write KEY=VALUE, or KEY for any value."
+
+
 class DatabaseOccupied(ConflictError):
     """A database in which another program keeps tables under the same names."""
 
@@ -253,9 +285,153 @@ class RunRefused(UserError):
     remedy = "Correct the request and send it again."
 
 
+class InvalidLineageId(UserError):
+    """A text that cannot name anything in the graph of what was made from what."""
+
+    key = "invalid_lineage_id"
+    message = "{value!r} names nothing that lineage knows"
+    remedy = "Write KIND:NAME, for example model:iris:3, data:sha256:…, commit:4f1c2a9, module:DEVICE/MODULE; kinds: {kinds}."
+
+
+class AmbiguousCommit(UserError):
+    """The beginning of a commit's id that several recorded commits share."""
+
+    key = "ambiguous_commit"
+    message = "Several recorded commits begin with {prefix}, for example {first} and {last}"
+    remedy = "Give more of its characters."
+
+
 class RunEnded(ConflictError):
     """Nothing can be logged to a run that is over."""
 
     key = "run_ended"
     message = "Run {run} has ended ({state})"
     remedy = "Log while the script runs; submit a new run otherwise."
+
+
+class VaultKeyMissing(UnavailableError):
+    """A sealed value whose key is not on the workspace's ring."""
+
+    key = "vault_key_missing"
+    message = "{name} was sealed under the key {key}, which {path} does not hold"
+    remedy = "Put vault.keys back from your copy of the workspace's keys folder, or set the value again."
+
+
+class VaultValueDamaged(UnavailableError):
+    """A sealed value that its own key does not open."""
+
+    key = "vault_value_damaged"
+    message = "{name} cannot be unsealed: its sealed value was changed, or belongs to another record"
+    remedy = "Restore the database from a backup, or set the value again."
+
+
+class VaultRingUnreadable(UnavailableError):
+    """The file with the vault's keys cannot be used."""
+
+    key = "vault_ring_unreadable"
+    message = "The vault's keys in {path} cannot be used: {problem}"
+    remedy = "Put the file back from your copy of the workspace's keys folder."
+
+
+class EnvironmentRefused(UserError):
+    """A conda file, requirements or variables that no environment can be made of."""
+
+    key = "environment_refused"
+    message = "{where} cannot be used: {problem}"
+    remedy = "{advice}"
+
+
+class MlmodelInvalid(UserError):
+    """A model folder has an MLmodel file at its top that is none."""
+
+    key = "mlmodel_invalid"
+    message = "The file MLmodel cannot be read as MLflow's: {problem}"
+    remedy = "Save the model with MLflow again, or register its files without the one called MLmodel."
+
+
+class EgressRefused(UserError):
+    """A URL that the control plane must not send requests to."""
+
+    key = "egress_refused"
+    message = "{url} cannot be called: {problem}"
+    remedy = "Use a public https address; others are allowed by whoever runs the control plane: --egress-allow NETWORK|HOST,…"
+
+
+class CursorOfAnotherLife(ConflictError):
+    """A place in the events that a backup, restored since, does not know."""
+
+    key = "events_restored"
+    message = "The cursor {cursor!r} is of incarnation {found}; the workspace was restored from a backup and is {expected} now"
+    remedy = "Read the events from the beginning (without `after`): some that you have seen may be gone, others are new."
+
+
+class WebhookPaused(ConflictError):
+    """A webhook that is paused gets nothing."""
+
+    key = "webhook_paused"
+    message = "The webhook {name} is paused"
+    remedy = "Resume it first: hedgerow webhook resume {name}"
+
+
+class TooManyWebhooks(ConflictError):
+    """Each webhook costs a thread while it is sent to."""
+
+    key = "too_many_webhooks"
+    message = "There are {limit} webhooks already"
+    remedy = "Delete one that is not needed (hedgerow webhook delete NAME), or let one receiver pass the events on."
+
+
+class RecordDeleted(RecordNotFound):
+    """A record that an owner deleted although it was used; only lineage still shows it."""
+
+    key = "record_deleted"
+    message = "The {kind} {name} was deleted by {by} at {when}, although it was used"
+    remedy = "See what there is with: hedgerow {command} list"
+
+
+class RegistrationRefused(UserError):
+    """A registration whose parts do not fit together."""
+
+    key = "registration_refused"
+    message = "{name} cannot be registered: {problem}"
+    remedy = "Correct the request and send it again."
+
+
+class TooManyLabels(UserError):
+    """More tags or properties than anybody could read."""
+
+    key = "too_many_labels"
+    message = "{name} would have {count} {kind}"
+    remedy = "Keep to {most}; put what is larger into a file of the model."
+
+
+class PropertyFixed(ConflictError):
+    """Properties are written once."""
+
+    key = "property_fixed"
+    message = "The property {property} of {name} is {found!r} and stays so"
+    remedy = "Use a tag for what changes, or register another version."
+
+
+class AliasReserved(UserError):
+    """An alias whose meaning is fixed."""
+
+    key = "alias_reserved"
+    message = "The alias {alias} always means the newest version and cannot be set or removed"
+    remedy = "Choose another alias."
+
+
+class AliasProtected(ForbiddenError):
+    """A protected alias, which owners alone move, unprotect or remove."""
+
+    key = "alias_protected"
+    message = "The alias {name}@{alias} (version {version}) is protected; a {role} token may not change it"
+    remedy = "Ask an owner, or use a token with the role owner."
+
+
+class PackTooLarge(UserError):
+    """A model that no OCI client would take as an artifact."""
+
+    key = "pack_too_large"
+    message = "Model {name} has {count} files: its OCI manifest would be larger than the {limit_mib} MiB that clients read"
+    remedy = "Fetch it with: hedgerow model download {name}"

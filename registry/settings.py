@@ -22,11 +22,19 @@ class ServerSettings:
     host: str = setting("127.0.0.1", "address to listen on; beyond loopback only with --behind-proxy")
     port: int = setting(8080, "port to listen on; 0 picks a free one")
     database: str | None = setting(None, "URL of a PostgreSQL database; without it SQLite files in the workspace", secret=True)
+    blobs: str | None = setting(
+        None, "s3://bucket/prefix, or file:///folder, for contents; without it the workspace's own folder"
+    )
+    blobs_endpoint: str | None = setting(
+        None, "address of an S3 server that is not Amazon's; credentials are AWS_ACCESS_KEY_ID and so on"
+    )
+    blob_lease_s: float = setting(86400.0, "how long uploaded content is kept although nothing refers to it yet")
     broker_url: str = setting("mqtt://127.0.0.1:1883", "broker that devices are told to use")
     balancer_port: int = setting(8090, "port of the balancer on this machine, for the links to endpoints")
     behind_proxy: bool = setting(False, "a proxy with TLS stands in front: take its X-Forwarded-* headers")
     public_url: str | None = setting(None, "address under which clients and devices reach this server, if it is another one")
     allowed_hosts: str = setting("", "further names (comma separated) under which requests may come")
+    egress_allow: str = setting("", "networks and hosts (comma separated) that may be called although they are not public https")
     threads: int = setting(24, "requests at once; 8 of them are never taken by event streams")
     ready_file: Path | None = setting(None, 'file to write {"url", "pid"} to once requests are answered')
     watch_parent: bool = setting(False, "end when standard input ends (the process that started this one is gone)")

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+# The name under which the controller hears of new events; its own name wakes everything that it does.
+FEED = "events"
+
 
 class Wakeups(Protocol):
     """Sending never blocks and never fails the sender."""

@@ -4,7 +4,8 @@ workspace/
   format.json          format version and workspace id; written last when a workspace is made
   records.db series.db SQLite (absent with a PostgreSQL URL)
   blobs/sha256/ab/…    content by digest
-  keys/                signing.key (Ed25519), devices.key (master of all device keys), 0600, never in a backup
+  keys/                signing.key (Ed25519), devices.key (master of all device keys), vault.keys (seal secrets; made when
+                       first needed, registry/vault.py), 0600, in a backup only when asked
   run/                 locks, sockets, the owner token, state of supervised processes; gone after a clean stop
   work/                scratch space of builds and runs
   cache/               what can be made again: wheel layers, locks
@@ -32,6 +33,7 @@ from registry.errors import NotAWorkspace, WorkspaceTooNew
 
 FORMAT = 1
 ROLES = ("server", "hub", "controller", "broker")
+VAULT_KEYS = "vault.keys"
 
 
 class FormatFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,14 +144,14 @@ def _create(workspace: Workspace) -> None:
     signing = Ed25519PrivateKey.generate().private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
     _write_key_once(workspace.keys / "signing.key", signing)
     _write_key_once(workspace.keys / "devices.key", secrets.token_bytes(DEVICE_KEY_BYTES))
-    _link_once(workspace.folder / "format.json", encode(FormatFile(format=FORMAT, workspace_id=secrets.token_hex(8))), 0o644)
+    link_once(workspace.folder / "format.json", encode(FormatFile(format=FORMAT, workspace_id=secrets.token_hex(8))), 0o644)
 
 
 def _write_key_once(path: Path, raw: bytes) -> None:
-    _link_once(path, base64.b64encode(raw) + b"\n", 0o600)
+    link_once(path, base64.b64encode(raw) + b"\n", 0o600)
 
 
-def _link_once(path: Path, data: bytes, mode: int) -> None:
+def link_once(path: Path, data: bytes, mode: int) -> None:
     """Like atomic_write, but the first writer wins: two processes that make one workspace end with one identity."""
     if path.exists():
         return

@@ -1,7 +1,7 @@
 """Writes the generated documents anew (``make golden``); tests/docs compares them and fails when one is stale.
 
-Schemas of what crosses borders, and the reference pages of errors, settings and commands: each comes from the code that
-it describes, so it cannot be wrong for long.
+Schemas of what crosses borders, the OpenAPI document, and the reference pages of errors, settings and commands: each comes
+from the code that it describes, so it cannot be wrong for long.
 """
 
 from __future__ import annotations
@@ -150,8 +150,20 @@ def pages() -> dict[Path, str]:
     return {REFERENCE / name: make() for name, make in PAGES.items()}
 
 
+def openapi() -> dict[Path, str]:
+    """The REST API's document by its path below the top."""
+    from flask import Flask
+
+    from registry.server.app import add_routes
+    from registry.server.openapi.document import document_bytes
+
+    described = Flask("hedgerow")
+    add_routes(described)
+    return {REFERENCE / "openapi.json": document_bytes(described).decode()}
+
+
 def main() -> int:
-    wanted = schemas() | pages()
+    wanted = schemas() | pages() | openapi()
     for left_over in set((inventory.TOP / SCHEMAS).glob("*.json")) - {inventory.TOP / path for path in wanted}:
         left_over.unlink()
     for path, text in wanted.items():

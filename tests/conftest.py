@@ -22,6 +22,7 @@ pytest_plugins = [
     "tests.fixtures.oci_registry",
     "tests.fixtures.postgres",
     "tests.fixtures.programs",
+    "tests.fixtures.s3_server",
 ]
 
 _skipped = pytest.StashKey[list[str]]()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ ROW = {"data": [[1.0, 2.0, 3.0]]}
 class Plane:
     """``folder`` is the workspace. Roles are started one by one, so that a test can do without, kill and restart them."""
 
-    def __init__(self, folder: Path, database: str | None = None) -> None:
+    def __init__(self, folder: Path, database: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
-        self._environment = {"HEDGEROW_DATABASE": database} if database else {}
+        self._environment = ({"HEDGEROW_DATABASE": database} if database else {}) | dict(environment or {})
         self.logs = folder.with_name(f"{folder.name}-logs")
         self.logs.mkdir(parents=True)
         self.balancer_port = free_port()
@@ -87,9 +87,11 @@ class Plane:
 
 
 @contextmanager
-def plane(folder: Path, *options: str, database: str | None = None) -> Iterator[Plane]:
+def plane(
+    folder: Path, *options: str, database: str | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Plane]:
     """Server and controller, started; their logs are printed when the test fails."""
-    made = Plane(folder / "ws", database)
+    made = Plane(folder / "ws", database, environment)
     try:
         made.start_server()
         made.start_controller(*options)

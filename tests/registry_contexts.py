@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hedgerow.clock import SystemClock
-from registry.blobs import BlobStore
+from registry.blobs import FolderStore
 from registry.server.context import ServerContext
 from registry.settings import ServerSettings
 from registry.store import schema
@@ -28,7 +28,7 @@ def server_context(folder: Path, url: str | None = None, **settings: object) -> 
         yield ServerContext(
             workspace=workspace,
             database=database,
-            blobs=BlobStore(workspace.blobs),
+            blobs=FolderStore(workspace.blobs),
             wakeups=wakeups,
             clock=SystemClock(),
             settings=dataclasses.replace(ServerSettings(workspace=workspace.folder), **settings),  # type: ignore[arg-type]  # test data

@@ -56,7 +56,12 @@ def add_model(connection: Connection, name: str = "shuttle", *, now: datetime = 
 
 
 def add_image(
-    connection: Connection, name: str = "shuttle-image", *of: ModelManifest, manifest: str = "{}", now: datetime = NOW
+    connection: Connection,
+    name: str = "shuttle-image",
+    *of: ModelManifest,
+    manifest: str = "{}",
+    now: datetime = NOW,
+    environment: str | None = None,
 ) -> ImageRecord:
     """An image of the given models whose manifest blob is ``manifest`` and whose only layer holds its name."""
     version = images.next_version(connection, name)
@@ -72,6 +77,7 @@ def add_image(
         size_bytes=2,
         platforms=[PlatformImage(platform="any", digest=parts[0][0], size_bytes=2)],
         models=[ModelRef(name=model.name, version=model.version, digest=model.digest) for model in of],
+        environment=environment,
         tool_version="test",
         created_at=now,
     )

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hedgerow.cli.input import read_text
-from hedgerow.cli.options import json_option, limit_option, workspace
-from hedgerow.cli.output import ago, print_items, print_json, print_record, short
+from hedgerow.cli.options import json_option, key_values, limit_option, workspace
+from hedgerow.cli.output import ago, pairs, print_items, print_json, print_record, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hedgerow.contracts.environment import Environment
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.group("env")
@@ -24,34 +25,71 @@ def command() -> None:
 
 @command.command()
 @click.argument("name")
+@click.argument("packages", nargs=-1, metavar="[PACKAGE]...")
+@click.option("--conda", type=_FILE, help="A conda YAML file.")
+@click.option("--requirements", type=_FILE, help="A requirements.txt; files that it names by -r are read with it.")
+@click.option("--from-model", metavar="REF", help="What this model's files ask for (MLflow folders say it).")
+@click.option("--python", "python_version", metavar="3.N", help="The Python version.  [default: the file's, else 3.11]")
 @click.option(
-    "--requirements", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="requirements.txt"
+    "--variable",
+    "variables",
+    multiple=True,
+    callback=key_values,
+    metavar="KEY=VALUE",
+    help="An environment variable; repeatable.",
 )
-@click.option("--python", "python_version", default="3.11", show_default=True)
 @json_option
-def create(name: str, requirements: Path, python_version: str, as_json: bool) -> None:
-    """A new version of NAME."""
-    lines = [line.split(" #")[0].strip() for line in read_text(requirements).splitlines()]
-    wanted = [line for line in lines if line and not line.startswith("#")]
+def create(
+    name: str,
+    packages: tuple[str, ...],
+    conda: Path | None,
+    requirements: Path | None,
+    from_model: str | None,
+    python_version: str | None,
+    variables: dict[str, str],
+    as_json: bool,
+) -> None:
+    """A version of NAME; the one that has just this content already, if there is one."""
+    if sum(map(bool, (packages, conda, requirements, from_model))) != 1:
+        raise click.UsageError("Give PACKAGEs, --conda FILE, --requirements FILE or --from-model REF: one of them.")
+    from hedgerow.sdk.requirement_files import read_lines
+
     with workspace() as client:
-        environment = client.environments.create(name, wanted, python_version=python_version)
+        if conda is not None:
+            environment = client.environments.create_from_conda(name, conda, python_version=python_version, variables=variables)
+        elif from_model is not None:
+            environment = client.environments.create_from_model(
+                name, from_model, python_version=python_version, variables=variables
+            )
+        else:
+            lines = packages if requirements is None else read_lines(requirements)
+            environment = client.environments.create(name, lines, python_version=python_version, variables=variables)
     if as_json:
         print_json(environment)
     else:
-        click.echo(f"Created {environment.name}:{environment.version} ({len(wanted)} requirements)")
+        count = len(environment.requirements) + len(environment.conda_packages)
+        click.echo(
+            f"Created {environment.name}:{environment.version} (Python {environment.python_version}, {count} requirements)"
+        )
 
 
 @command.command("list")
+@click.option("--name", help="Only this environment's versions.")
+@click.option("--python", metavar="3.N", help="Only with this Python.")
+@click.option("--digest", metavar="sha256:…", help="Only with this content.")
+@click.option("--package", help="Only those that ask for this package.")
 @limit_option
 @json_option
-def list_environments(limit: int, as_json: bool) -> None:
+def list_environments(
+    name: str | None, python: str | None, digest: str | None, package: str | None, limit: int, as_json: bool
+) -> None:
     """Newest first."""
     with workspace() as client:
-        items = client.environments.list(limit).items
+        items = client.environments.list(limit, name=name, python=python, digest=digest, package=package).items
     columns: dict[str, Callable[[Environment], object]] = {
         "environment": lambda e: f"{e.name}:{e.version}",
         "python": lambda e: e.python_version,
-        "packages": lambda e: len(e.requirements),
+        "packages": lambda e: len(e.requirements) + len(e.conda_packages),
         "digest": lambda e: short(e.digest),
         "created": lambda e: ago(e.created_at),
     }
@@ -74,5 +112,23 @@ def show(reference: str, as_json: bool) -> None:
             "python": environment.python_version,
             "digest": environment.digest,
             "requirements": ", ".join(environment.requirements),
+            "conda packages": ", ".join(environment.conda_packages),
+            "channels": ", ".join(environment.channels),
+            "variables": pairs(environment.variables),
+            "created": environment.created_at.isoformat(),
         }
     )
+
+
+@command.command()
+@click.argument("reference")
+@click.option("--force", is_flag=True, help="Also when images were built in it; only an owner may.")
+@json_option
+def delete(reference: str, force: bool, as_json: bool) -> None:
+    """Refused while an image was built in it."""
+    with workspace() as client:
+        client.environments.delete(reference, force=force)
+    if as_json:
+        print_json({"deleted": reference})
+    else:
+        click.echo(f"Deleted {reference}")

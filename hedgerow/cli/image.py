@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from hedgerow.cli.options import json_option, limit_option, tag_option, workspace
-from hedgerow.cli.output import ago, follow, print_items, print_json, print_record, short, size
+from hedgerow.cli.output import ago, follow, pairs, print_items, print_json, print_record, short, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,12 +77,26 @@ def _verdict(verification: Verification | None) -> str:
 
 
 @command.command("list")
+@click.option("--name", help="Only this image's versions; with a star at the end, of images whose names begin so.")
+@click.option("--kind", type=click.Choice(["onnx", "docker", "fpga"]), help="Only of this kind.")
+@click.option("--model", metavar="REF", help="Only made of this model.")
+@click.option("--digest", help="Only with this content.")
+@tag_option
 @limit_option
 @json_option
-def list_images(limit: int, as_json: bool) -> None:
+def list_images(
+    name: str | None,
+    kind: str | None,
+    model: str | None,
+    digest: str | None,
+    tags: dict[str, str],
+    limit: int,
+    as_json: bool,
+) -> None:
     """Newest first."""
     with workspace() as client:
-        items = client.images.list(limit).items
+        wanted = cast("ImageKind | None", kind)
+        items = client.images.list(limit, name=name, kind=wanted, model=model, digest=digest, tags=tags).items
     columns: dict[str, Callable[[ImageRecord], object]] = {
         "image": lambda i: f"{i.name}:{i.version}",
         "kind": lambda i: i.kind,
@@ -113,6 +127,8 @@ def show(reference: str, as_json: bool) -> None:
             "models": ", ".join(f"{m.name}:{m.version} ({short(m.digest)})" for m in record.models),
             "platforms": ", ".join(p.platform for p in record.platforms),
             "base": record.base,
+            "environment": record.environment,
+            "tags": pairs(record.tags),
             "verification": _verdict(record.verification),
             "built": record.created_at.isoformat(),
         }
@@ -121,8 +137,30 @@ def show(reference: str, as_json: bool) -> None:
 
 @command.command()
 @click.argument("reference")
-def delete(reference: str) -> None:
-    """Refused while a deployment or a device uses it."""
+@tag_option
+@click.option("--remove", "removed", multiple=True, metavar="KEY", help="A tag to take away; repeatable.")
+@json_option
+def tag(reference: str, tags: dict[str, str], removed: tuple[str, ...], as_json: bool) -> None:
+    """Set tags, take tags away."""
+    if not tags and not removed:
+        raise click.UsageError("Give --tag KEY=VALUE, or --remove KEY.")
     with workspace() as client:
-        client.images.delete(reference)
-    click.echo(f"Deleted {reference}")
+        record = client.images.change_tags(reference, {**dict.fromkeys(removed), **tags})
+    if as_json:
+        print_json(record)
+    else:
+        click.echo(f"{record.name}:{record.version} {pairs(record.tags)}".rstrip())
+
+
+@command.command()
+@click.argument("reference")
+@click.option("--force", is_flag=True, help="Also while something uses it; needs the role owner.")
+@json_option
+def delete(reference: str, force: bool, as_json: bool) -> None:
+    """Refused while a deployment, a device or an edge deployment uses it."""
+    with workspace() as client:
+        client.images.delete(reference, force=force)
+    if as_json:
+        print_json({"deleted": reference})
+    else:
+        click.echo(f"Deleted {reference}")

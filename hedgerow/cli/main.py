@@ -16,11 +16,16 @@ COMMANDS = {
     "quickstart": ("hedgerow.cli.quickstart.command", "The whole story on this machine, then a summary with links."),
     "up": ("hedgerow.cli.up", "Start the control plane: API, pages, image registry, hub, controller, broker."),
     "doctor": ("hedgerow.cli.doctor", "Look at this machine and workspace: what is missing, what to do."),
+    "gc": ("hedgerow.cli.gc", "Free contents that nothing refers to any more."),
+    "backup": ("hedgerow.cli.backup", "Save the whole workspace into one file, while everything goes on."),
+    "restore": ("hedgerow.cli.restore", "Make a workspace from a backup, here or on another machine."),
     "workspace": ("hedgerow.cli.workspace", "Choose which workspace commands talk to."),
     "token": ("hedgerow.cli.token", "Create, list and revoke tokens."),
+    "secret": ("hedgerow.cli.secret", "Values that the workspace keeps sealed and shows to nobody."),
     "model": ("hedgerow.cli.model", "Register and look at models."),
     "env": ("hedgerow.cli.environment", "Environments for scoring scripts."),
     "image": ("hedgerow.cli.image", "Build images from models and look at them."),
+    "lineage": ("hedgerow.cli.lineage", "What something was made from, and what was made from it."),
     "serve": ("hedgerow.cli.serve", "Score one model or image here, without a workspace."),
     "service": ("hedgerow.cli.service", "Endpoints: deploy, score, traffic."),
     "device": ("hedgerow.cli.device", "Enrol devices and look at them."),
@@ -28,7 +33,10 @@ COMMANDS = {
     "agent": ("hedgerow.cli.agent", "The device side: run the edge agent."),
     "run": ("hedgerow.cli.run", "Recorded training runs."),
     "activity": ("hedgerow.cli.activity", "Follow or cancel long work."),
+    "event": ("hedgerow.cli.event", "What happened in the workspace, and what happens now."),
+    "webhook": ("hedgerow.cli.webhook", "Have events sent to other programs."),
     "telemetry": ("hedgerow.cli.telemetry", "Telemetry that devices sent."),
+    "completion": ("hedgerow.cli.completion", "Let the shell complete commands, options and names."),
 }
 
 

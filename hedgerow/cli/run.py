@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from hedgerow.cli.options import json_option, limit_option, workspace
+from hedgerow.cli.options import json_option, key_values, limit_option, workspace
 from hedgerow.cli.output import ago, follow, pairs, print_items, print_json, print_record, print_table, size
 
 if TYPE_CHECKING:
@@ -21,22 +21,43 @@ def command() -> None:
     """Recorded training runs."""
 
 
-@command.command(context_settings={"ignore_unknown_options": True})
+# What stands behind SCRIPT is for the script, also when an option of ours has that name.
+@command.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--experiment", "-e", required=True)
 @click.option(
     "--source", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder to snapshot [the script's]."
 )
+@click.option(
+    "--data",
+    "data",
+    multiple=True,
+    callback=key_values,
+    metavar="NAME=PATH",
+    help="A file or folder that the script reads, or NAME=sha256:…; recorded by digest, not sent; repeatable.",
+)
+@click.option("--no-commit", is_flag=True, help="Do not record the git commit of the folder.")
 @click.option("--detach", is_flag=True, help="Do not wait for the end.")
 @json_option
 @click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def submit(experiment: str, source: Path | None, detach: bool, as_json: bool, script: Path, arguments: tuple[str, ...]) -> None:
+def submit(
+    experiment: str,
+    source: Path | None,
+    data: dict[str, str],
+    no_commit: bool,
+    detach: bool,
+    as_json: bool,
+    script: Path,
+    arguments: tuple[str, ...],
+) -> None:
     """Snapshot the folder and run SCRIPT in it, recorded."""
     folder = (source or script.parent).resolve()
     if not script.resolve().is_relative_to(folder):
         raise click.BadParameter(f"{script} does not lie in the folder {folder}, which is what is run", param_hint="SCRIPT")
     with workspace() as client:
-        run = client.runs.submit(experiment, folder, script.resolve().relative_to(folder).as_posix(), arguments)
+        path = script.resolve().relative_to(folder).as_posix()
+        commit: Literal["git"] | None = None if no_commit else "git"
+        run = client.runs.submit(experiment, folder, path, arguments, data=data, commit=commit)
         if not detach:
             follow(client, run.activity_id, f"run {run.id}", quiet=as_json)
             run = client.runs.get(run.id)
@@ -64,6 +85,13 @@ def list_runs(experiment: str | None, limit: int, as_json: bool) -> None:
     print_items(items, columns, empty="No runs yet: hedgerow run submit --experiment E SCRIPT", as_json=as_json)
 
 
+def _commit(run: Run) -> str:
+    if run.source is None:
+        return ""
+    beside = "with changes beside it" if run.source.dirty else ""
+    return " ".join(part for part in (run.source.commit, run.source.branch, run.source.repository, beside) if part)
+
+
 def _metrics(run: Run) -> str:
     return pairs({name: f"{value:g}" for name, value in run.metrics.items()})
 
@@ -85,6 +113,8 @@ def show(run_id: str, as_json: bool) -> None:
             "state": run.state,
             "command": " ".join([run.script, *run.arguments]),
             "snapshot": run.snapshot_digest,
+            "commit": _commit(run),
+            "data": " ".join(f"{read.name}@{read.digest}" for read in run.data),
             "parameters": pairs(run.parameters),
             "metrics": _metrics(run),
             "problem": run.problem.message if run.problem else None,

@@ -27,12 +27,18 @@ class EnvironmentLock(Document, frozen=True, kw_only=True):
 
 
 class Environment(Document, frozen=True, kw_only=True):
-    """A registered environment version: what was asked for; locks are made per platform when an image is built."""
+    """A registered environment version: what was asked for; locks are made per platform when an image is built.
+
+    ``conda_packages`` are those of a conda file that are not Python itself and do not come from pip, as written there
+    (``numpy=1.26``), for a build to map to wheels; ``channels`` are the file's. ``digest`` covers all but name and version.
+    """
 
     name: Name
     version: Version
     python_version: str = "3.11"
     requirements: list[str] = []
+    conda_packages: list[str] = []
+    channels: list[str] = []
     variables: dict[str, str] = {}
     digest: Digest
     created_at: Instant

@@ -71,7 +71,10 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageRecord(Document, frozen=True, kw_only=True):
-    """An image version, addressed by ``digest`` (the OCI manifest's, or the index's when there are several platforms)."""
+    """An image version, addressed by ``digest`` (the OCI manifest's, or the index's when there are several platforms).
+
+    ``environment`` is the ``name:version`` that its script was packed for. Only tags change, which counts ``revision`` up.
+    """
 
     name: Name
     version: Version
@@ -85,7 +88,9 @@ class ImageRecord(Document, frozen=True, kw_only=True):
     lock_digest: Digest | None = None
     base: str | None = None
     base_digest: Digest | None = None
+    environment: str | None = None
     tool_version: str
     tags: dict[str, str] = {}
+    revision: int = 1
     verification: Verification | None = None
     created_at: Instant

@@ -33,8 +33,52 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
     shape: list[int]
 
 
+class DataRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A data set that something was made from: its name and the digest of its content, wherever that lies."""
+
+    name: Name
+    digest: Digest
+    uri: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+
+
+class SourceCommit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The version-control state of the code; ``dirty`` says that there were changes beside the commit."""
+
+    commit: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{7,64}$(?!\n)")]
+    repository: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+    branch: Annotated[str, msgspec.Meta(max_length=250)] = ""
+    dirty: bool = False
+
+
+class MlflowFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an ``MLmodel`` file says: its flavours with their facts, and where MLflow knows the model from.
+
+    ``not_read`` says in sentences what the folder also holds that has no place here (a column of dates, a conda file that
+    names other files).
+    """
+
+    flavors: dict[str, dict[str, str]]
+    run_id: str | None = None
+    model_uuid: str | None = None
+    mlflow_version: str | None = None
+    not_read: list[str] = []
+
+
+class AskedEnvironment(msgspec.Struct, frozen=True, kw_only=True):
+    """The environment that a model folder asks for (MLflow's conda.yaml or requirements.txt), not yet registered."""
+
+    python_version: str | None = None
+    requirements: list[str] = []
+    conda_packages: list[str] = []
+    channels: list[str] = []
+
+
 class ModelManifest(Document, frozen=True, kw_only=True):
-    """A model version. ``digest`` covers the file list only, so equal content is recognised under any name."""
+    """A model version. ``digest`` covers the file list only, so equal content is recognised under any name.
+
+    Files, framework, run, source and data never change; tags and description may, properties may be added, and each
+    such change counts ``revision`` up. ``aliases`` are filled in answers; the stored document has none.
+    """
 
     name: Name
     version: Version
@@ -47,7 +91,14 @@ class ModelManifest(Document, frozen=True, kw_only=True):
     properties: dict[str, str] = {}
     inputs: list[TensorSpec] = []
     outputs: list[TensorSpec] = []
+    sample_input: FileEntry | None = None
     run_id: str | None = None
+    source: SourceCommit | None = None
+    data: list[DataRef] = []
+    mlflow: MlflowFacts | None = None
+    environment: AskedEnvironment | None = None
+    aliases: list[str] = []
+    revision: int = 1
     created_at: Instant
 
 

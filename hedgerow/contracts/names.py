@@ -1,6 +1,7 @@
 """The grammar of names and references, and every well-known name: topics, labels, headers, environment variables.
 
-The name grammar is the common part of what OCI repositories, URL segments, MQTT topic levels and DNS-ish labels take.
+The name grammar is the common part of what OCI repositories, URL segments, MQTT topic levels and file names take: words of
+a-z and 0-9 joined by one dot, one or two underscores, or dashes (OCI distribution specification, "Pulling manifests").
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import msgspec
 from hedgerow.errors import InvalidName, InvalidReference
 
 # The lookahead refuses a trailing newline, which Python's ``$`` would let through.
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?$(?!\n)"
+NAME_PATTERN = r"^[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*$(?!\n)"
+MAX_NAME_LENGTH = 128
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$(?!\n)"
 
-Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=128)]
+Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH)]
 Digest = Annotated[str, msgspec.Meta(pattern=DIGEST_PATTERN)]
 # The database keeps versions as 32-bit and sequences as 64-bit integers.
 Version = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -27,6 +29,8 @@ _DIGEST = re.compile(DIGEST_PATTERN)
 
 # Identity and environment of processes that Hedgerow starts.
 ENV_URL = "HEDGEROW_URL"
+# The kind of a garbage collection's activity.
+BLOBS_COLLECT = "blobs.collect"
 ENV_TOKEN = "HEDGEROW_TOKEN"  # noqa: S105 - a variable's name, not a secret
 ENV_WORKSPACE = "HEDGEROW_WORKSPACE"
 ENV_RUN_ID = "HEDGEROW_RUN_ID"
@@ -42,8 +46,12 @@ LABEL_MODULE = "hedgerow.module"
 LABEL_REPLICA = "hedgerow.replica"
 LABEL_IMAGE_KIND = "hedgerow.image.kind"
 
+# A variable of a run with the value ``secret:NAME`` gets the secret's value when the run starts.
+SECRET_PREFIX = "secret:"  # noqa: S105 - how a secret is named, not a secret
+
 # HTTP headers of our own.
 HEADER_IDEMPOTENCY = "idempotency-key"
+HEADER_REPLAYED = "idempotency-replayed"
 HEADER_LAST_EVENT = "last-event-id"
 
 # OCI media types. The model part uses the CNCF ModelPack types so that any OCI tool can fetch a model.
@@ -65,7 +73,7 @@ PAYLOAD_DESIRED_STATE = "application/vnd.hedgerow.desired-state.v1+json"
 
 def check_name(value: str, kind: str) -> str:
     """Return ``value`` or raise InvalidName; ``kind`` says what it names ("model", "device", …)."""
-    if not _NAME.match(value):
+    if len(value) > MAX_NAME_LENGTH or not _NAME.match(value):
         raise InvalidName(kind=kind, value=value if len(value) <= 80 else value[:77] + "...")
     return value
 
@@ -76,28 +84,33 @@ def is_digest(value: str) -> bool:
 
 @dataclass(frozen=True)
 class Reference:
-    """``name`` (newest), ``name:version`` or ``name@sha256:…``."""
+    """``name`` (newest), ``name:version``, ``name@sha256:…`` or, for models, ``name@alias``."""
 
     name: str
     version: int | None = None
     digest: str | None = None
+    alias: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Reference:
         """Raises InvalidReference, or InvalidName when only the name part is wrong."""
         name, at, digest = text.partition("@")
-        if at:
-            if not is_digest(digest):
-                raise InvalidReference(value=text)
+        if at and is_digest(digest):
             return cls(check_name(name, "referenced"), digest=digest)
+        if at:
+            if len(digest) > MAX_NAME_LENGTH or not _NAME.match(digest):
+                raise InvalidReference(value=text[:300])
+            return cls(check_name(name, "referenced"), alias=digest)
         name, colon, version = text.partition(":")
         if colon and not (version.isascii() and version.isdigit() and 0 < int(version) < 2**31):
-            raise InvalidReference(value=text)
+            raise InvalidReference(value=text[:300])
         return cls(check_name(name, "referenced"), version=int(version) if colon else None)
 
     def __str__(self) -> str:
         if self.digest:
             return f"{self.name}@{self.digest}"
+        if self.alias:
+            return f"{self.name}@{self.alias}"
         return self.name if self.version is None else f"{self.name}:{self.version}"
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from hedgerow.contracts.document import Document, Instant
-from hedgerow.contracts.model import FileEntry, RelativePath
+from hedgerow.contracts.model import DataRef, FileEntry, RelativePath, SourceCommit
 from hedgerow.contracts.names import Digest, Name
 
 ActivityState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -77,6 +77,8 @@ class Run(Document, frozen=True, kw_only=True):
     arguments: list[str] = []
     snapshot: list[FileEntry] = []
     snapshot_digest: Digest
+    source: SourceCommit | None = None
+    data: list[DataRef] = []
     parameters: dict[str, str] = {}
     metrics: dict[str, float] = {}
     outputs: list[FileEntry] = []

@@ -6,17 +6,23 @@ from types import TracebackType
 
 from hedgerow.contracts.api import WorkspaceInfo
 from hedgerow.sdk.activities import Activities
+from hedgerow.sdk.backup import Backups
+from hedgerow.sdk.blobs import Blobs
 from hedgerow.sdk.devices import Devices
 from hedgerow.sdk.edge import EdgeDeployments
 from hedgerow.sdk.environments import Environments
+from hedgerow.sdk.events import Events
 from hedgerow.sdk.images import Images
+from hedgerow.sdk.lineage import LineageGraph
 from hedgerow.sdk.local_server import LocalServer
 from hedgerow.sdk.models import Models
 from hedgerow.sdk.runs import Runs
+from hedgerow.sdk.secrets import Secrets
 from hedgerow.sdk.services import Services
 from hedgerow.sdk.telemetry import Telemetry
 from hedgerow.sdk.tokens import Tokens
 from hedgerow.sdk.transport import Transport
+from hedgerow.sdk.webhooks import Webhooks
 
 API = "/api/v1"
 
@@ -33,14 +39,20 @@ class Client:
         self._server = server
         self.activities = Activities(transport)
         self.models = Models(transport)
+        self.blobs = Blobs(transport)
         self.environments = Environments(transport)
         self.images = Images(transport)
+        self.lineage = LineageGraph(transport)
         self.services = Services(transport)
         self.devices = Devices(transport)
         self.edge = EdgeDeployments(transport)
         self.runs = Runs(transport)
         self.telemetry = Telemetry(transport)
         self.tokens = Tokens(transport)
+        self.events = Events(transport)
+        self.webhooks = Webhooks(transport)
+        self.secrets = Secrets(transport)
+        self.backups = Backups(transport)
 
     def info(self) -> WorkspaceInfo:
         """Who this workspace is and which of its processes run."""

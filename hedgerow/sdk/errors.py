@@ -39,9 +39,17 @@ class NothingToRegister(UserError):
 
 
 class FileChanged(UserError):
-    """A download does not have the content that its record promises."""
+    """A file was written to while it was being read; nothing was registered."""
 
     key = "file_changed"
+    message = "{path} changed while it was read"
+    remedy = "Wait until whatever writes it is done, then repeat the command."
+
+
+class DownloadDamaged(UnavailableError):
+    """A download does not have the content that its record promises; nothing of it was kept."""
+
+    key = "download_damaged"
     message = "{path} arrived with another content than recorded ({found} instead of {expected})"
     remedy = "Try again; if it stays, the workspace's blobs are damaged (hedgerow doctor)."
 
@@ -80,3 +88,35 @@ class ActivityFailed(HedgerowError):
             kind=activity.kind, subject=activity.subject, state=activity.state, text=problem.message, advice=problem.remedy
         )
         self.activity = activity
+
+
+class RequirementsUnreadable(UserError):
+    """A requirements.txt or conda file on this disk that cannot be sent."""
+
+    key = "requirements_unreadable"
+    message = "{path} cannot be read: {problem}"
+    remedy = "Correct the file, or put the lines that count into one of its own."
+
+
+class NoEnvironmentAsked(UserError):
+    """A model whose files say nothing of the packages that it needs."""
+
+    key = "no_environment_asked"
+    message = "Model {model} does not say which packages it needs"
+    remedy = "Only folders that MLflow saved do; name the packages: hedgerow env create NAME --requirements FILE"
+
+
+class OutputExists(UserError):
+    """A file that would be overwritten."""
+
+    key = "output_exists"
+    message = "{path} is there already"
+    remedy = "Choose another name, or overwrite it with --force."
+
+
+class BackupIncomplete(UserError):
+    """The workspace that was backed up lacks content that its records promise."""
+
+    key = "backup_incomplete"
+    message = "The workspace has lost the content of {count} blobs itself (such as {digest}: {problem}); no backup was kept"
+    remedy = "Upload that content again (hedgerow doctor names it), or keep the backup as it is with --accept-lost."

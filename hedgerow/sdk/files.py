@@ -7,57 +7,87 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from hedgerow.atomic_write import fsync_folder
 from hedgerow.contracts.document import convert
 from hedgerow.contracts.model import FileEntry
-from hedgerow.sdk.errors import FileChanged, NotARegularFile, NothingToRegister
+from hedgerow.sdk.errors import DownloadDamaged, FileChanged, NotARegularFile, NothingToRegister
 from hedgerow.sdk.transport import CHUNK_BYTES
 
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+_HASHERS = 4
 _NEVER = {".git", "__pycache__", ".venv", ".ipynb_checkpoints"}
 
 
 @dataclass(frozen=True)
+class FileState:
+    """By what a change shows: which file it is, its size in bytes, when it was last written (ns)."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    written_ns: int
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> FileState:
+        found = os.fstat(file.fileno())
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True)
 class LocalFile:
-    """A file here, and the name it gets inside the model or snapshot."""
+    """A file here, the name it gets inside the model or snapshot, and its state when it was hashed."""
 
     source: Path
     entry: FileEntry
+    seen: FileState
 
 
 def collect(paths: Iterable[Path]) -> list[LocalFile]:
     """Files under ``paths``: a file keeps its name, a folder gives its tree. Sorted; duplicates are an error of the caller's
-    paths and the later one wins. Raises NotARegularFile, NothingToRegister, OSError (missing file)."""
-    found: dict[str, LocalFile] = {}
+    paths and the later one wins. Raises NotARegularFile, NothingToRegister, FileChanged, OSError (missing, unreadable)."""
+    found: dict[str, Path] = {}
     for path in paths:
         before = len(found)
-        for source, name in _walk(path):
-            found[name] = LocalFile(source, entry_of(source, name))
+        found |= {name: source for source, name in _walk(path)}
         if len(found) == before:
             raise NothingToRegister(path=path)
-    return [found[name] for name in sorted(found)]
+    names = sorted(found)
+    with ThreadPoolExecutor(_HASHERS, "hedgerow-hash") as pool:
+        try:
+            return list(pool.map(_hashed, [found[name] for name in names], names))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def entry_of(source: Path, name: str) -> FileEntry:
     """Hash one file; the name is checked by the contract."""
-    sha, size = hashlib.sha256(), 0
-    with source.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            sha.update(chunk)
-            size += len(chunk)
-    return convert({"path": name, "digest": f"sha256:{sha.hexdigest()}", "size_bytes": size}, FileEntry)
+    return _hashed(source, name).entry
+
+
+def read_again(file: LocalFile) -> Iterator[bytes]:
+    """The content that was hashed, in pieces. Raises FileChanged before the last one when the file is another one by now."""
+    with _opened(file.source) as stream:
+        if FileState.of(stream) != file.seen:
+            raise FileChanged(path=file.source)
+        left = file.entry.size_bytes
+        while left and (piece := stream.read(min(CHUNK_BYTES, left))):
+            left -= len(piece)
+            # Before the last piece leaves: what was announced is then never complete.
+            if not left and FileState.of(stream) != file.seen:
+                raise FileChanged(path=file.source)
+            yield piece
+        if left:
+            raise FileChanged(path=file.source)
 
 
 def save(chunks: Iterable[bytes], entry: FileEntry, folder: Path) -> Path:
-    """Write a download to ``folder/entry.path``: verified, whole or not there. Raises FileChanged."""
-    target = folder / entry.path
-    if not target.resolve().is_relative_to(folder.resolve()):
-        raise NotARegularFile(path=entry.path, what="a path that leaves its folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Write a download to ``folder/entry.path``: verified, whole or not there. Raises DownloadDamaged."""
+    target = place_for(entry, folder)
     sha = hashlib.sha256()
     fd, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
     try:
@@ -68,7 +98,7 @@ def save(chunks: Iterable[bytes], entry: FileEntry, folder: Path) -> Path:
             file.flush()
             os.fsync(file.fileno())
         if (found := f"sha256:{sha.hexdigest()}") != entry.digest:
-            raise FileChanged(path=entry.path, found=found, expected=entry.digest)
+            raise DownloadDamaged(path=entry.path, found=found, expected=entry.digest)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(target)
     except BaseException:
@@ -76,6 +106,37 @@ def save(chunks: Iterable[bytes], entry: FileEntry, folder: Path) -> Path:
         raise
     fsync_folder(target.parent)
     return target
+
+
+def place_for(entry: FileEntry, folder: Path) -> Path:
+    """Where a download goes; its folders are made. Raises NotARegularFile for a path that leaves ``folder``, also by a link."""
+    target = folder / entry.path
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise NotARegularFile(path=entry.path, what="a path that leaves its folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _hashed(source: Path, name: str) -> LocalFile:
+    sha, size = hashlib.sha256(), 0
+    with _opened(source) as file:
+        seen = FileState.of(file)
+        while chunk := file.read(CHUNK_BYTES):
+            sha.update(chunk)
+            size += len(chunk)
+        if FileState.of(file) != seen or size != seen.size_bytes:
+            raise FileChanged(path=source)
+    return LocalFile(source, convert({"path": name, "digest": f"sha256:{sha.hexdigest()}", "size_bytes": size}, FileEntry), seen)
+
+
+def _opened(source: Path) -> BinaryIO:
+    """Raises NotARegularFile: what was a file when it was looked at may be a FIFO now, which would never give an end."""
+    fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise NotARegularFile(path=source, what=_KINDS.get(stat.S_IFMT(mode), "not a file"))
+    return os.fdopen(fd, "rb")
 
 
 def _walk(path: Path) -> Iterator[tuple[Path, str]]:

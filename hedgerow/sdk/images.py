@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hedgerow.contracts.api import BuildImage, Page
+from hedgerow.contracts.api import BuildImage, ChangeImage, Page
 from hedgerow.contracts.image import ImageKind, ImageRecord
 from hedgerow.contracts.work import Activity
 from hedgerow.sdk import files
@@ -59,10 +59,26 @@ class Images:
     def get(self, reference: str) -> ImageRecord:
         return self._transport.call("GET", address(_PATH, reference), ImageRecord)
 
-    def list(self, limit: int = 50, after: str | None = None) -> Page[ImageRecord]:
-        """Newest first."""
-        return self._transport.call("GET", _PATH, Page[ImageRecord], query={"limit": limit, "after": after})
+    def list(
+        self,
+        limit: int = 50,
+        after: str | None = None,
+        *,
+        name: str | None = None,
+        kind: ImageKind | None = None,
+        model: str | None = None,
+        digest: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Page[ImageRecord]:
+        """Newest first. ``name`` may end with a star; ``model`` is a reference: with a name alone, any version of it."""
+        pairs = [f"{key}={value}" for key, value in (tags or {}).items()]
+        narrowed = {"name": name, "kind": kind, "model": model, "digest": digest, "tag": pairs}
+        return self._transport.call("GET", _PATH, Page[ImageRecord], query={"limit": limit, "after": after, **narrowed})
 
-    def delete(self, reference: str) -> None:
-        """Refused (``in_use``) while a deployment or a device uses it."""
-        self._transport.delete(address(_PATH, reference))
+    def change_tags(self, reference: str, tags: Mapping[str, str | None]) -> ImageRecord:
+        """Set tags; those with the value None are taken away."""
+        return self._transport.call("PATCH", address(_PATH, reference), ImageRecord, body=ChangeImage(tags=dict(tags)))
+
+    def delete(self, reference: str, *, force: bool = False) -> None:
+        """Refused (``in_use``) while a deployment, a device or an edge deployment uses it, unless an owner forces it."""
+        self._transport.delete(address(_PATH, reference), query={"force": True} if force else None)

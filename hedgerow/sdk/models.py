@@ -1,26 +1,77 @@
-"""Models: register, list, show, download, delete."""
+"""Models: register, find, read, change, alias, download, delete."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Literal, TypedDict, Unpack
 
 import msgspec
 
-from hedgerow.contracts.api import Page, RegisterModel
-from hedgerow.contracts.model import ModelManifest
+from hedgerow.contracts.api import ChangeModel, ModelAlias, Page, RegisterModel, SetAlias
+from hedgerow.contracts.document import convert
+from hedgerow.contracts.model import FileEntry, ModelManifest, SourceCommit, TensorSpec
 from hedgerow.contracts.work import Run
 from hedgerow.sdk import files
 from hedgerow.sdk.addresses import address, file_address
-from hedgerow.sdk.blobs import upload_missing
-from hedgerow.sdk.errors import NothingToRegister
-from hedgerow.sdk.transport import Transport
+from hedgerow.sdk.blobs import Progress, upload_missing
+from hedgerow.sdk.downloads import Wanted, download_all
+from hedgerow.sdk.errors import ApiError, NothingToRegister
+from hedgerow.sdk.files import LocalFile
+from hedgerow.sdk.provenance import commit_of, data_refs
+from hedgerow.sdk.transport import Query, Transport
 
 _PATH = "/api/v1/models"
+# Models of this size or less travel inside their registration: one request instead of three.
+_INLINE_BYTES = 256 * 1024
+
+
+class ModelFacts(TypedDict, total=False):
+    """What may be said of a model at its registration.
+
+    ``framework``, ``framework_version``: what made it (an MLflow folder says so itself). ``tags`` can be changed later,
+    ``properties`` only added. ``inputs``, ``outputs``: its tensors. ``data``: the data sets that it was made from, each a
+    ``sha256:…`` or a file or folder here, which is read but not sent. ``commit``: the code's; ``"git"`` for that of the
+    folder in which the first path lies. ``aliases`` point at the new version from the moment that it is visible.
+    """
+
+    framework: str
+    framework_version: str | None
+    description: str
+    tags: Mapping[str, str]
+    properties: Mapping[str, str]
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    data: Mapping[str, str | Path]
+    commit: SourceCommit | Literal["git"] | None
+    aliases: Sequence[str]
+
+
+class ModelFilters(TypedDict, total=False):
+    """What a list is narrowed to; all of it must fit.
+
+    ``tags`` and ``properties``: key and value, None for any value. ``search``: words that must all occur in name, framework,
+    tags or description; a word with a star at its end stands for all that begin so. ``since`` is included, ``until`` is not;
+    times without an offset are local. ``run``: an id; ``data``: the digest of a data set that the model was made from.
+    ``newest``: of each name only the newest version.
+    """
+
+    tags: Mapping[str, str | None]
+    properties: Mapping[str, str | None]
+    framework: str | None
+    search: str | None
+    since: datetime | None
+    until: datetime | None
+    run: str | None
+    digest: str | None
+    data: str | None
+    alias: str | None
+    newest: bool
 
 
 class Models:
-    """``client.models``. References are ``name``, ``name:version`` or ``name@sha256:…``."""
+    """``client.models``. References are ``name`` (newest), ``name:version``, ``name@alias`` or ``name@sha256:…``."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -29,41 +80,37 @@ class Models:
         self,
         name: str,
         *paths: str | Path,
-        framework: str = "custom",
-        framework_version: str | None = None,
-        description: str = "",
-        tags: Mapping[str, str] | None = None,
-        properties: Mapping[str, str] | None = None,
+        sample_input: str | Path | None = None,
         run_id: str | None = None,
+        progress: Progress | None = None,
+        **facts: Unpack[ModelFacts],
     ) -> ModelManifest:
-        """Upload files and folders as one new version of ``name``; content that is there already is not sent again."""
-        found = files.collect(Path(path) for path in paths)
-        upload_missing(self._transport, found)
-        request = RegisterModel(
-            name=name,
-            files=[file.entry for file in found],
-            framework=framework,
-            framework_version=framework_version,
-            description=description,
-            tags=dict(tags or {}),
-            properties=dict(properties or {}),
-            run_id=run_id,
-        )
-        return self._transport.call("POST", _PATH, ModelManifest, body=request)
+        """Files and folders as one new version of ``name``; content that is there already is not sent again.
 
-    def register_outputs(
-        self,
-        name: str,
-        run: Run,
-        path: str = "",
-        *,
-        framework: str = "custom",
-        description: str = "",
-        tags: Mapping[str, str] | None = None,
-    ) -> ModelManifest:
+        The version is there whole or not at all. ``sample_input`` is a file with an input that the model takes, ``run_id``
+        the run that made it; ``progress`` is called with bytes sent and bytes in all.
+
+        >>> _ = Path("model.onnx").write_bytes(b"weights")
+        >>> model = client.models.register("churn", "model.onnx", framework="onnx", tags={"owner": "ann"})
+        >>> model.name, model.version, [file.path for file in model.files]
+        ('churn', 1, ['model.onnx'])
+
+        Raises NothingToRegister, NotARegularFile, FileChanged, OSError (missing, unreadable), and ApiError: ``alias_protected``,
+        ``not_found`` (the run), ``mlmodel_invalid``, ``too_many_labels``.
+        """
+        if not paths:
+            raise NothingToRegister(path="An empty list of paths")
+        found = files.collect(Path(path) for path in paths)
+        sample = files.collect([Path(sample_input)]) if sample_input is not None else []
+        request = _request(
+            name, [file.entry for file in found], run_id, facts, sample=sample[0].entry if sample else None, where=Path(paths[0])
+        )
+        return self._send([*found, *sample], request, progress)
+
+    def register_outputs(self, name: str, run: Run, path: str = "", **facts: Unpack[ModelFacts]) -> ModelManifest:
         """Register what ``run`` left in its outputs (below ``path``, when given); nothing is sent, the content is there.
 
-        Raises NothingToRegister when the run left no file there.
+        Its code and data are those of the run. Raises NothingToRegister when the run left no file there, ApiError as above.
         """
         head = f"{path.strip('/')}/" if path.strip("/") else ""
         entries = [
@@ -73,27 +120,198 @@ class Models:
         ]
         if not entries:
             raise NothingToRegister(path=f"outputs/{path} of run {run.id}")
-        request = RegisterModel(
-            name=name, files=entries, framework=framework, description=description, tags=dict(tags or {}), run_id=run.id
-        )
-        return self._transport.call("POST", _PATH, ModelManifest, body=request)
+        return self._register(_request(name, entries, run.id, facts))
 
     def get(self, reference: str) -> ModelManifest:
+        """One version.
+
+        >>> _ = Path("pump.onnx").write_bytes(b"weights")
+        >>> _ = client.models.register("pump", "pump.onnx", aliases=["champion"])
+        >>> client.models.get("pump@champion").version
+        1
+
+        Raises ApiError: ``not_found``, ``record_deleted`` (an owner deleted it although it was used).
+        """
         return self._transport.call("GET", address(_PATH, reference), ModelManifest)
 
-    def list(self, name: str | None = None, limit: int = 50, after: str | None = None) -> Page[ModelManifest]:
-        """Newest first."""
-        query = {"name": name, "limit": limit, "after": after}
+    def list(
+        self, name: str | None = None, limit: int = 50, after: str | None = None, **filters: Unpack[ModelFilters]
+    ) -> Page[ModelManifest]:
+        """At most ``limit`` (1 to 1000) versions, newest first; ``after`` is the ``next`` of the page before.
+
+        ``name`` with a star at its end stands for all names that begin so.
+
+        >>> _ = Path("fan.onnx").write_bytes(b"weights")
+        >>> _ = client.models.register("fan", "fan.onnx", tags={"site": "north"}, description="Vibration of fans")
+        >>> [f"{m.name}:{m.version}" for m in client.models.list(tags={"site": "north"}, search="vibr*").items]
+        ['fan:1']
+        """
+        query: Query = {"name": name, "limit": limit, "after": after, **_narrowed(filters)}
         return self._transport.call("GET", _PATH, Page[ModelManifest], query=query)
 
-    def download(self, reference: str, folder: str | Path) -> Sequence[Path]:
-        """Write the model's files below ``folder``; each is verified and whole, or not there."""
+    def iterate(self, name: str | None = None, **filters: Unpack[ModelFilters]) -> Iterator[ModelManifest]:
+        """Every version that fits, newest first, read page by page; what is registered meanwhile moves nothing.
+
+        >>> _ = Path("valve.onnx").write_bytes(b"weights")
+        >>> for _ in range(3): _ = client.models.register("valve", "valve.onnx")
+        >>> [model.version for model in client.models.iterate("valve")]
+        [3, 2, 1]
+        """
+        after: str | None = None
+        while True:
+            page = self.list(name, 500, after, **filters)
+            yield from page.items
+            if (after := page.next) is None:
+                return
+
+    def update(
+        self,
+        reference: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        remove_tags: Sequence[str] = (),
+        properties: Mapping[str, str] | None = None,
+        description: str | None = None,
+        revision: int | None = None,
+    ) -> ModelManifest:
+        """Set and take away tags, add properties, replace the description; the rest of a version never changes.
+
+        With ``revision`` (that of the manifest which the caller saw) only if nobody changed the record since.
+
+        >>> _ = Path("door.onnx").write_bytes(b"weights")
+        >>> door = client.models.register("door", "door.onnx", tags={"stage": "test"})
+        >>> client.models.update("door:1", tags={"stage": "prod"}, revision=door.revision).tags
+        {'stage': 'prod'}
+
+        Raises ApiError: ``property_fixed`` (it has another value already), ``precondition_failed`` (another revision).
+        """
+        changes: dict[str, str | None] = {**(tags or {}), **dict.fromkeys(remove_tags)}
+        body = {"tags": changes, "properties": dict(properties or {}), "description": description}
+        if_match = None if revision is None else str(revision)
+        where = address(_PATH, reference)
+        return self._transport.call("PATCH", where, ModelManifest, body=convert(body, ChangeModel), if_match=if_match)
+
+    def aliases(self, name: str) -> Sequence[ModelAlias]:
+        """All aliases of a model, in order; ``latest`` (always the newest version) is none of them."""
+        found, after = [], None
+        while True:
+            query: Query = {"limit": 1000, "after": after}
+            page = self._transport.call("GET", address(_PATH, name, "aliases"), Page[ModelAlias], query=query)
+            found += page.items
+            if (after := page.next) is None:
+                return found
+
+    def set_alias(self, name: str, alias: str, version: int, *, protected: bool | None = None) -> ModelAlias:
+        """Put ``alias`` on a version, or move it there. A protected one only an owner moves, unprotects or removes.
+
+        ``protected`` None leaves that as it is.
+
+        >>> _ = Path("lift.onnx").write_bytes(b"weights")
+        >>> _ = client.models.register("lift", "lift.onnx")
+        >>> client.models.set_alias("lift", "champion", 1, protected=True).protected
+        True
+        >>> client.models.get("lift").aliases
+        ['champion']
+
+        Raises ApiError: ``alias_protected``, ``alias_reserved`` (``latest``), ``not_found``.
+        """
+        body = convert({"version": version, "protected": protected}, SetAlias)
+        return self._transport.call("PUT", address(_PATH, name, "aliases", alias), ModelAlias, body=body)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """The version that it named stays. Raises ApiError: ``not_found``, ``alias_protected``."""
+        self._transport.delete(address(_PATH, name, "aliases", alias))
+
+    def download(self, reference: str, folder: str | Path, *, progress: Progress | None = None) -> Sequence[Path]:
+        """Write the model's files below ``folder``; each is verified and whole, or not there.
+
+        Several at once, large ones in parallel parts; what an interrupted call has of a large one is used by the next.
+        ``progress`` is called with bytes done and bytes in all. Raises DownloadDamaged, NotARegularFile, OSError.
+        """
         manifest = self.get(reference)
         root = address(_PATH, f"{manifest.name}:{manifest.version}", "files")
-        return [
-            files.save(self._transport.download(file_address(root, entry.path)), entry, Path(folder)) for entry in manifest.files
-        ]
+        wanted = [Wanted(file_address(root, entry.path), entry) for entry in manifest.files]
+        return download_all(self._transport, wanted, Path(folder), progress)
 
-    def delete(self, reference: str) -> None:
-        """Refused (``in_use``) while an image is made of it; the version number is never used again."""
-        self._transport.delete(address(_PATH, reference))
+    def download_sample_input(self, reference: str, folder: str | Path) -> Path | None:
+        """Write the model's sample input into ``folder``, verified; None when it has none."""
+        manifest = self.get(reference)
+        if manifest.sample_input is None:
+            return None
+        where = address(_PATH, f"{manifest.name}:{manifest.version}", "sample-input")
+        return download_all(self._transport, [Wanted(where, manifest.sample_input)], Path(folder))[0]
+
+    def delete(self, reference: str, *, force: bool = False) -> None:
+        """Take a version away; its number is never used again.
+
+        Refused (``in_use``, with the list) while an image is made of it, an alias names it or a build is to take it in.
+        ``force`` does it all the same, for an owner: lineage still shows the version, its files are freed.
+        """
+        self._transport.delete(address(_PATH, reference), query={"force": "true"} if force else None)
+
+    def _send(self, found: Sequence[LocalFile], request: RegisterModel, progress: Progress | None) -> ModelManifest:
+        if sum(file.entry.size_bytes for file in found) <= _INLINE_BYTES:
+            inline = {file.entry.digest: b"".join(files.read_again(file)) for file in found}
+            return self._register(msgspec.structs.replace(request, inline=inline))
+        upload_missing(self._transport, found, progress)
+        try:
+            return self._register(request)
+        except ApiError as problem:
+            if problem.problem.code != "blob_missing":
+                raise
+        # Between upload and registration lay longer than content is kept that nothing refers to.
+        upload_missing(self._transport, found, progress)
+        return self._register(request)
+
+    def _register(self, request: RegisterModel) -> ModelManifest:
+        return self._transport.call("POST", _PATH, ModelManifest, body=request)
+
+
+def _request(
+    name: str,
+    entries: Sequence[FileEntry],
+    run_id: str | None,
+    facts: ModelFacts,
+    *,
+    sample: FileEntry | None = None,
+    where: Path | None = None,
+) -> RegisterModel:
+    """Raises InvalidDocument for facts that no record can hold."""
+    said = dict(facts)
+    commit, data = said.pop("commit", None), facts.get("data", {})
+    if commit == "git":
+        commit = None if where is None else commit_of(where if where.is_dir() else where.parent)
+    for field in ("tags", "properties"):
+        if field in said:
+            said[field] = dict(facts[field])
+    request = {
+        "name": name,
+        "files": list(entries),
+        "run_id": run_id,
+        "sample_input": sample,
+        "source": commit,
+        "data": data_refs(data),
+    }
+    fields: dict[str, object] = {**said, **request}
+    return convert({key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}, RegisterModel)
+
+
+def _narrowed(filters: ModelFilters) -> dict[str, str | bool | Sequence[str] | None]:
+    since, until = filters.get("since"), filters.get("until")
+    return {
+        "tag": _pairs(filters.get("tags", {})),
+        "property": _pairs(filters.get("properties", {})),
+        "framework": filters.get("framework"),
+        "q": filters.get("search"),
+        "since": since.astimezone().isoformat() if since else None,
+        "until": until.astimezone().isoformat() if until else None,
+        "run": filters.get("run"),
+        "digest": filters.get("digest"),
+        "data": filters.get("data"),
+        "alias": filters.get("alias"),
+        "newest": "true" if filters.get("newest") else None,
+    }
+
+
+def _pairs(labels: Mapping[str, str | None]) -> Sequence[str]:
+    return [key if value is None else f"{key}={value}" for key, value in labels.items()]

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import msgspec
 
-from hedgerow.contracts.names import ENV_TOKEN
+from hedgerow import __version__
+from hedgerow.backoff import Backoff
+from hedgerow.contracts.names import ENV_TOKEN, HEADER_IDEMPOTENCY
 from hedgerow.contracts.work import Problem, ProblemAnswer
 from hedgerow.errors import InvalidDocument, InvalidSetting
 from hedgerow.sdk.errors import ApiError, ServerUnreachable
 
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 20
-Query = Mapping[str, str | int | bool | None]
+OCTETS = "application/octet-stream"
+# A server that is started again is back within seconds; one that is full stays so longer than a caller wants to wait.
+_RETRY = Backoff(first_s=0.1, cap_s=2.0)
+_MOST_LOSSES, _MOST_OVERLOADS = 8, 4
+Query = Mapping[str, str | int | bool | Sequence[str] | None]
+
+
+class Frame(NamedTuple):
+    """One server-sent event: its kind, the id to go on after, and its data (one line of JSON)."""
+
+    event: str
+    last_id: str
+    data: bytes
 
 
 class Transport:
@@ -29,41 +45,84 @@ class Transport:
         _check(base_url, token)
         self.base_url = base_url.rstrip("/")
         self.token = token
+        self._pause = threading.Event()
         self._where = str(socket) if socket else self.base_url
         self._http = httpx.Client(
             base_url=self.base_url,
             transport=httpx.HTTPTransport(uds=str(socket) if socket else None, retries=1),
-            headers={"authorization": f"Bearer {token}"} if token else {},
+            headers={"user-agent": f"hedgerow/{__version__}"} | ({"authorization": f"Bearer {token}"} if token else {}),
             timeout=httpx.Timeout(timeout_s, connect=5.0),
         )
 
-    def call(self, method: str, path: str, kind: type[T], *, body: msgspec.Struct | None = None, query: Query | None = None) -> T:
-        """One request, one answer decoded as ``kind``. Raises ApiError, ServerUnreachable; InvalidDocument for a bad ``body``."""
+    def call(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        *,
+        body: msgspec.Struct | None = None,
+        query: Query | None = None,
+        if_match: str | None = None,
+    ) -> T:
+        """One request, one answer decoded as ``kind``. Raises ApiError, ServerUnreachable; InvalidDocument for a bad ``body``.
+
+        ``if_match`` is the ETag (without quotes) that the record must still have; otherwise ``precondition_failed``.
+
+        A POST carries an Idempotency-Key: when the connection is lost or the server is overloaded it is sent again for some
+        seconds, and done once.
+        """
         content = None if body is None else _encoded(body)
         headers = {"content-type": "application/json"} if body is not None else {}
-        response = self._send(method, path, content=content, headers=headers, params=_given(query))
+        if if_match is not None:
+            headers["if-match"] = f'"{if_match}"'
+        how = {"content": content, "headers": headers, "params": _given(query)}
+        response = self._send_once(path, **how) if method == "POST" else self._send(method, path, **how)
         try:
             return msgspec.json.decode(response.content, type=kind)
         except msgspec.MsgspecError:
             raise _foreign(response) from None
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, *, query: Query | None = None) -> None:
         """Raises ApiError (for example ``in_use``)."""
-        self._send("DELETE", path)
+        self._send("DELETE", path, params=_given(query))
 
     def exists(self, path: str) -> bool:
         """Whether HEAD answers 200."""
         return self._request("HEAD", path).status_code == 200
 
-    def upload(self, path: str, file: BinaryIO, size_bytes: int) -> None:
-        """PUT the first ``size_bytes`` of a file without holding it in memory; a file that shrank meanwhile raises ApiError."""
-        headers = {"content-length": str(size_bytes), "content-type": "application/octet-stream"}
-        self._send("PUT", path, content=_chunks(file, size_bytes), headers=headers)
-
-    def download(self, path: str) -> Iterator[bytes]:
-        """GET a file in chunks."""
+    def send(
+        self, method: str, path: str, content: Iterable[bytes], size_bytes: int, kind: type[T], *, media_type: str = OCTETS
+    ) -> T:
+        """Send ``size_bytes`` of content as it comes, without holding it in memory. What ``content`` raises passes through."""
+        headers = {"content-length": str(size_bytes), "content-type": media_type}
+        response = self._send(method, path, content=iter(content), headers=headers)
         try:
-            with self._http.stream("GET", path) as response:
+            return msgspec.json.decode(response.content, type=kind)
+        except msgspec.MsgspecError:
+            raise _foreign(response) from None
+
+    def download_range(self, path: str, start: int, end: int, etag: str) -> Iterator[bytes]:
+        """GET bytes ``start`` to ``end`` (exclusive) of a file that is ``etag`` (without quotes).
+
+        Raises ApiError (``foreign_answer`` when the server sends another part), ServerUnreachable.
+        """
+        headers = {"range": f"bytes={start}-{end - 1}", "if-range": f'"{etag}"', "accept-encoding": "identity"}
+        try:
+            with self._http.stream("GET", path, headers=headers) as response:
+                if response.is_error:
+                    response.read()
+                    raise _problem(response)
+                if not (response.headers.get("content-range", "").startswith(f"bytes {start}-{end - 1}/")):
+                    raise _foreign(response)
+                yield from response.iter_raw(CHUNK_BYTES)
+        except httpx.TransportError as problem:
+            raise ServerUnreachable(where=self._where, problem=str(problem) or type(problem).__name__) from problem
+
+    def download(self, path: str, *, read_timeout_s: float | None = None) -> Iterator[bytes]:
+        """GET a file in chunks; ``read_timeout_s`` is for answers that take long to begin."""
+        timeout = self._http.timeout if read_timeout_s is None else httpx.Timeout(self._http.timeout.connect, read=read_timeout_s)
+        try:
+            with self._http.stream("GET", path, timeout=timeout) as response:
                 if response.is_error:
                     response.read()
                     raise _problem(response)
@@ -73,32 +132,54 @@ class Transport:
 
     def events(self, path: str, after: int, timeout_s: float | None) -> Iterator[tuple[int, bytes]]:
         """Server-sent events after number ``after``: (number, data). Ends when the server closes the stream."""
-        headers = {"last-event-id": str(after), "accept": "text/event-stream"}
+        for frame in self.frames(path, str(after), timeout_s):
+            if frame.data:
+                yield int(frame.last_id), frame.data
+
+    def frames(self, path: str, last_id: str, timeout_s: float | None, query: Query | None = None) -> Iterator[Frame]:
+        """Server-sent events after the one with the id ``last_id`` (``""`` for none). Ends when the server closes the stream.
+
+        A frame without data only says where the stream is. ``timeout_s`` is the longest silence.
+        """
+        headers = {"accept": "text/event-stream"} | ({"last-event-id": last_id} if last_id else {})
+        timeout = httpx.Timeout(30.0, read=timeout_s)
         try:
-            with self._http.stream("GET", path, headers=headers, timeout=httpx.Timeout(30.0, read=timeout_s)) as response:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout, params=_given(query)) as response:
                 if response.is_error:
                     response.read()
                     raise _problem(response)
-                number, data = after, b""
-                for line in response.iter_lines():
-                    if line.startswith("id:"):
-                        number = int(line[3:])
-                    elif line.startswith("data:"):
-                        data = line[5:].strip().encode()
-                    elif not line and data:
-                        yield number, data
-                        data = b""
+                yield from _frames(response.iter_raw(), last_id)
         except httpx.TransportError as problem:
-            raise ServerUnreachable(where=self._where, problem=problem) from problem
+            raise ServerUnreachable(where=self._where, problem=str(problem) or type(problem).__name__) from problem
+
+    def hurry(self, timeout_s: float) -> None:
+        """From now on no answer may take longer than ``timeout_s`` to begin: for what is worthless when it is late."""
+        self._http.timeout = httpx.Timeout(timeout_s)
 
     def close(self) -> None:
         self._http.close()
 
     def _send(self, method: str, path: str, **how: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own keyword arguments
-        response = self._request(method, path, **how)
-        if response.is_error:
-            raise _problem(response)
-        return response
+        return _checked(self._request(method, path, **how))
+
+    def _send_once(self, path: str, **how: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own keyword arguments
+        how["headers"] = how["headers"] | {HEADER_IDEMPOTENCY: secrets.token_urlsafe(24)}
+        failures, overloads = 0, 0
+        while True:
+            try:
+                response = self._http.request("POST", path, **how)
+            except httpx.TimeoutException as problem:
+                raise ServerUnreachable(where=self._where, problem=str(problem) or "no answer in time") from problem
+            except httpx.TransportError as problem:
+                # Where nothing has listened from the start, the caller hears it at once.
+                if failures == _MOST_LOSSES or (failures == 0 and isinstance(problem, httpx.ConnectError)):
+                    raise ServerUnreachable(where=self._where, problem=str(problem) or type(problem).__name__) from problem
+            else:
+                overloads += response.status_code == 503
+                if response.status_code != 503 or overloads > _MOST_OVERLOADS:
+                    return _checked(response)
+            failures += 1
+            self._pause.wait(_RETRY.delay_s(failures, secrets.SystemRandom().random))
 
     def _request(self, method: str, path: str, **how: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own keyword arguments
         try:
@@ -107,7 +188,32 @@ class Transport:
             raise ServerUnreachable(where=self._where, problem=str(problem) or type(problem).__name__) from problem
 
 
-def _given(query: Query | None) -> dict[str, str | int | bool]:
+def _checked(response: httpx.Response) -> httpx.Response:
+    if response.is_error:
+        raise _problem(response)
+    return response
+
+
+def _frames(chunks: Iterable[bytes], last_id: str) -> Iterator[Frame]:
+    """By the rules of server-sent events; only LF ends a line here, for text may hold every other kind of line end."""
+    name, data, rest, news = "", b"", b"", False
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            field, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if field == b"id":
+                last_id, news = value.decode(), True
+            elif field == b"event":
+                name = value.decode()
+            elif field == b"data":
+                data, news = value, True
+            elif not line and news:
+                yield Frame(name, last_id, data)
+                name, data, news = "", b"", False
+
+
+def _given(query: Query | None) -> dict[str, str | int | bool | Sequence[str]]:
     return {name: value for name, value in (query or {}).items() if value is not None}
 
 
@@ -131,19 +237,6 @@ def _encoded(body: msgspec.Struct) -> bytes:
     except UnicodeEncodeError as problem:
         text = f"{problem.object[problem.start : problem.end]!r} is no text"
         raise InvalidDocument(document=type(body).__name__, problem=text) from None
-
-
-def _chunks(file: BinaryIO, size_bytes: int) -> Iterator[bytes]:
-    """Exactly as many bytes as were announced: what a growing log appends later is not part of what was hashed."""
-    left = size_bytes
-    while left:
-        chunk = file.read(min(CHUNK_BYTES, left))
-        if not chunk:
-            text = f"{getattr(file, 'name', 'A file')} became shorter while it was sent"
-            problem = Problem(code="file_shrank", message=text, remedy="Send it again when nothing writes to it.")
-            raise ApiError(problem, 0)
-        left -= len(chunk)
-        yield chunk
 
 
 def _problem(response: httpx.Response) -> ApiError:

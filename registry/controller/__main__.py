@@ -14,19 +14,25 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from hedgerow.atomic_write import atomic_write
+from hedgerow.backoff import Backoff
 from hedgerow.clock import SystemClock
+from hedgerow.contracts.names import BLOBS_COLLECT
 from hedgerow.errors import HedgerowError
 from hedgerow.logs import set_up_logs
 from hedgerow.process import Supervised
 from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import HeldLock, hold_lock
+from registry.blobs.choose import open_store
 from registry.controller.balancer.direct import NoBalancer
 from registry.controller.balancer.haproxy_config import HaproxyOptions
 from registry.controller.balancer.haproxy_process import HaproxyBalancer
 from registry.controller.balancer.port import Balancer
 from registry.controller.builds import IMAGE_BUILD, build_image
 from registry.controller.controller import Controller, StopRules
+from registry.controller.event_keeping import EventKeeping
 from registry.controller.event_loop import EventLoop
+from registry.controller.file_work.tasks import ENV_BLOBS, ENV_BLOBS_ENDPOINT
+from registry.controller.garbage import collect_garbage
 from registry.controller.jobs import Jobs, JobTools, Kind
 from registry.controller.lease_keeper import LeaseKeeper
 from registry.controller.own_python import OwnPython
@@ -38,11 +44,19 @@ from registry.controller.services.reconcile import Limits, Services
 from registry.controller.services.replica_folders import ReplicaFolders
 from registry.controller.settings import ControllerSettings
 from registry.controller.stories import StoryTools
+from registry.controller.webhooks import dispatch as webhook_dispatch
+from registry.controller.webhooks.attempt import Attempts, Trust
+from registry.controller.webhooks.dispatch import Webhooks
+from registry.controller.webhooks.verdict import Rules
+from registry.controller.webhooks.watch import WebhookWatch
+from registry.egress import EgressPolicy
 from registry.errors import RoleTaken, StorageUnavailable
 from registry.settings import read_settings
 from registry.store import schema
 from registry.store.database import open_database
 from registry.store.runs import RUN
+from registry.vault import Vault
+from registry.wakeups import FEED
 from registry.wakeups_socket import SocketReceiver, SocketWakeups
 from registry.workspace import Workspace, open_workspace
 
@@ -90,6 +104,11 @@ def _run(settings: ControllerSettings, workspace: Workspace) -> None:
         keeper = LeaseKeeper(database, clock, workspace.folder)
         tools = JobTools(database, wakeups, loop, clock, keeper.lease, workspace.processes, workspace.work)
         controller = _assemble(settings, workspace, tools, keeper, receiver)
+        feed = parts.enter_context(closing(SocketReceiver(workspace.run, FEED)))
+        outgoing = WebhookWatch(loop, feed, _webhooks(settings, workspace, tools))
+        outgoing.begin()
+        parts.callback(outgoing.stop)
+        EventKeeping(tools, settings.events_keep_days).begin()
         if settings.ready_file is not None:
             parts.callback(settings.ready_file.unlink, missing_ok=True)
         controller.run(lambda: _announce(settings.ready_file))
@@ -98,18 +117,23 @@ def _run(settings: ControllerSettings, workspace: Workspace) -> None:
 def _assemble(
     settings: ControllerSettings, workspace: Workspace, tools: JobTools, keeper: LeaseKeeper, receiver: SocketReceiver
 ) -> Controller:
-    python = OwnPython(dict(os.environ))
+    places = _places(settings)
+    python = OwnPython(dict(os.environ) | places)
+    store = open_store(workspace.blobs, settings.blobs, settings.blobs_endpoint)
     sandbox = make_sandbox(workspace, python.installation(), running_as_root=os.geteuid() == 0, required=settings.require_sandbox)
     if sandbox.note():
         log.warning("Foreign code: %s", sandbox.note())
     cores = os.cpu_count() or 1
     story_tools = StoryTools(
-        workspace, tools.clock, python, sandbox, lambda: _server_url(workspace), max(1, cores // max(1, settings.max_runs))
+        workspace, tools.clock, python, sandbox, lambda: _server_url(workspace), max(1, cores // max(1, settings.max_runs)), store
     )
     jobs = Jobs(
         tools,
         {
             IMAGE_BUILD: Kind(lambda activity, request: build_image(story_tools, activity, request), settings.max_builds),
+            BLOBS_COLLECT: Kind(
+                lambda activity, request: collect_garbage(story_tools, places | _database(settings), activity, request), 1
+            ),
             RUN: Kind(lambda activity, request: run_script(story_tools, activity, request), settings.max_runs),
         },
     )
@@ -125,6 +149,38 @@ def _assemble(
     rules = StopRules(settings.watch_parent, settings.stop_services_on_exit)
     controller = Controller(tools, keeper, receiver, jobs, services, rules)
     return controller
+
+
+def _places(settings: ControllerSettings) -> dict[str, str]:
+    """How the controller's own helpers learn where contents are."""
+    given = {
+        ENV_BLOBS: settings.blobs,
+        ENV_BLOBS_ENDPOINT: settings.blobs_endpoint,
+        "HEDGEROW_BLOB_LEASE_S": str(settings.blob_lease_s),
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _database(settings: ControllerSettings) -> dict[str, str]:
+    return {"HEDGEROW_DATABASE": settings.database} if settings.database else {}
+
+
+def _webhooks(settings: ControllerSettings, workspace: Workspace, tools: JobTools) -> Webhooks:
+    first_s, cap_s = settings.webhook_first_retry_s, settings.webhook_longest_retry_s
+    rules = Rules(
+        timeout_s=settings.webhook_timeout_s,
+        give_up_s=settings.webhook_give_up_s,
+        backoff=Backoff(first_s=first_s, factor=2.0, cap_s=max(first_s, cap_s)),
+    )
+    vault = Vault(workspace.keys)
+    attempts = Attempts(
+        policy=EgressPolicy.parse(settings.egress_allow),
+        trust=Trust(settings.egress_ca_file),
+        rules=rules,
+        clock=tools.clock,
+        unseal=lambda claimed: vault.open(f"webhook/{claimed.webhook}", claimed.sealed).decode(),
+    )
+    return Webhooks(webhook_dispatch.Tools(tools.database, tools.clock, tools.lease, attempts, rules))
 
 
 def _balancer(settings: ControllerSettings, workspace: Workspace, tools: JobTools, on_end: Callable[[], None]) -> Balancer:

@@ -24,12 +24,13 @@ from hedgerow.contracts.image import ImageRecord, ModelRef
 from hedgerow.contracts.model import ModelManifest
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.work import Activity
+from registry.blobs import BlobStore
 from registry.controller.effects import Part, RunProcess, Story, Verdict, record, run_process
 from registry.controller.file_work.tasks import Done, LaidFile, LayOut, Parts, TakeIn
 from registry.controller.file_work.tasks import Part as StoredPart
 from registry.controller.stories import StoryTools, answer_of, file_work, make_folder
 from registry.errors import StorageUnavailable
-from registry.store import blobs, environments, images, models
+from registry.store import blobs, environments, events, images, models
 
 IMAGE_BUILD = "image.build"
 _FILES, _SOURCE = "files", "files/source"
@@ -62,7 +63,7 @@ def build_image(tools: StoryTools, activity: Activity, request: bytes) -> Story:
     image = _image_record(plan, built, now)
     return Verdict(
         result={"image": f"{image.name}:{image.version}", "digest": image.digest},
-        record=lambda connection, _lease: _register(connection, image, parts.parts, now),
+        record=lambda connection, _lease: _register(connection, tools.store, image, parts.parts, now),
     )
 
 
@@ -148,6 +149,7 @@ def _image_record(plan: Plan, built: BuildResult, now: datetime) -> ImageRecord:
         lock_digest=built.lock_digest,
         base=built.base,
         base_digest=built.base_digest,
+        environment=None if plan.environment is None else f"{plan.environment.name}:{plan.environment.version}",
         tool_version=built.tool_version,
         tags=plan.wanted.tags,
         verification=built.verification,
@@ -155,8 +157,11 @@ def _image_record(plan: Plan, built: BuildResult, now: datetime) -> ImageRecord:
     )
 
 
-def _register(connection: Connection, image: ImageRecord, parts: Iterable[StoredPart], now: datetime) -> None:
-    stored = list(parts)
+def _register(connection: Connection, store: BlobStore, image: ImageRecord, parts: Iterable[StoredPart], now: datetime) -> None:
+    stored = sorted(parts, key=lambda part: part.digest)
     for part in stored:
-        blobs.record(connection, part.digest, part.size_bytes, now)
+        blobs.record_stored(connection, store, part.digest, part.size_bytes, now, chunk_hashes=part.chunk_hashes)
     images.insert(connection, image, [(part.digest, part.media_type) for part in stored])
+    details = {"digest": image.digest, "models": ", ".join(f"{one.name}:{one.version}" for one in image.models)}
+    subject = f"image/{image.name}:{image.version}"
+    events.record(connection, kind="image.built", subject=subject, actor=events.system("controller"), now=now, details=details)

@@ -27,7 +27,7 @@ from registry.errors import DatabaseUnavailable, LeaseLost
 from registry.store import activities
 from registry.store.database import Database
 from registry.store.leases import Lease
-from registry.wakeups import Wakeups
+from registry.wakeups import FEED, Wakeups
 
 RETRY_S = 1.0
 PREFIX = "job-"
@@ -253,5 +253,6 @@ class _Job:
             self._conclude(Verdict("failed", problem=as_problem(Bug(what=f"{type(problem).__name__} while recording"))))
             return
         log.info("%s %s %s", self.kind, self.activity.id, verdict.state)
-        self._tools.wakeups.wake("server")
+        for reader in ("server", FEED):
+            self._tools.wakeups.wake(reader)
         self._done(self)

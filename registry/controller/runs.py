@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.model import FileEntry
-from hedgerow.contracts.names import ENV_OUTPUTS, ENV_RUN_ID, ENV_TOKEN, ENV_URL
+from hedgerow.contracts.names import ENV_OUTPUTS, ENV_RUN_ID, ENV_TOKEN, ENV_URL, SECRET_PREFIX
 from hedgerow.contracts.work import Activity, Run
 from hedgerow.errors import HedgerowError
 from hedgerow.process import ProcessSpec
@@ -26,8 +27,9 @@ from registry.controller.effects import Note, Part, RunProcess, Story, Verdict, 
 from registry.controller.errors import Cancelled, ScriptFailed, as_problem
 from registry.controller.file_work.tasks import Collect, Collected, Done, LaidFile, LayOut
 from registry.controller.stories import StoryTools, file_work, last_words, make_folder
-from registry.store import blobs, runs, tokens
+from registry.store import blobs, runs, secrets, tokens
 from registry.store.leases import Lease
+from registry.vault import Vault
 
 _FILES, _SNAPSHOT, _HOME, _SCRATCH = "files", "snapshot", "home", "tmp"
 _LOG_BYTES = 8_000_000
@@ -39,6 +41,7 @@ class _Findings:
 
     exit_code: int | None = None
     outputs: list[FileEntry] = field(default_factory=list)
+    chunk_hashes: dict[str, bytes] = field(default_factory=dict)
 
 
 def run_script(tools: StoryTools, activity: Activity, request: bytes) -> Story:
@@ -57,29 +60,38 @@ def _play(tools: StoryTools, activity: Activity, task: runs.RunTask, found: _Fin
     tools.sandbox.check()
     folder = make_folder(tools.workspace.work / "runs" / activity.id, mode=0o711)
     try:
-        run, token = yield from record(lambda connection, lease: _begin(tools, connection, lease, task.run))
+        run, token, variables = yield from record(lambda connection, lease: _begin(tools, connection, lease, task))
         yield from file_work(tools, folder, _laid_out(tools, run, folder), Done, step="copying the snapshot", span=(0.0, 0.02))
         if note := tools.sandbox.note():
             yield Note(note)
-        script = RunProcess(_spec(tools, run, task, token, folder), f"running {run.script}", (0.02, 0.95), reads="text")
+        script = RunProcess(_spec(tools, run, variables, token, folder), f"running {run.script}", (0.02, 0.95), reads="text")
         ended = yield from run_process(script)
         found.exit_code = ended.exit.exit_code
         outputs = Collect(blobs=tools.blobs, folder=str(_outputs(folder)))
         collected = yield from file_work(tools, folder, outputs, Collected, step="keeping its outputs", span=(0.95, 0.99))
         for line in collected.left_out:
             yield Note(f"left out of the outputs: {line}")
-        found.outputs = collected.files
+        found.outputs, found.chunk_hashes = collected.files, collected.chunk_hashes
         if ended.exit.exit_code != 0:
             raise ScriptFailed(script=run.script, run=run.id, reason=ended.exit.reason, said=last_words(ended))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _begin(tools: StoryTools, connection: Connection, lease: Lease, run_id: str) -> tuple[Run, str]:
+def _begin(tools: StoryTools, connection: Connection, lease: Lease, task: runs.RunTask) -> tuple[Run, str, dict[str, str]]:
     now = tools.clock.now()
-    run = runs.start(connection, lease, run_id, now)
-    token = tokens.create(connection, name=f"run-{run_id}", role="run", subject=run_id, now=now)
-    return run, token.secret or ""
+    variables = _revealed(connection, Vault(tools.workspace.keys), task.variables)
+    run = runs.start(connection, lease, task.run, now)
+    token = tokens.create(connection, name=f"run-{task.run}", role="run", subject=task.run, now=now)
+    return run, token.secret or "", variables
+
+
+def _revealed(connection: Connection, vault: Vault, variables: Mapping[str, str]) -> dict[str, str]:
+    """With the values of secrets instead of their names; they are nowhere but here and in the script's environment."""
+    return {
+        name: secrets.reveal(connection, vault, value.removeprefix(SECRET_PREFIX)) if value.startswith(SECRET_PREFIX) else value
+        for name, value in variables.items()
+    }
 
 
 def _laid_out(tools: StoryTools, run: Run, folder: Path) -> LayOut:
@@ -97,7 +109,7 @@ def _outputs(folder: Path) -> Path:
     return folder / _FILES / _SNAPSHOT / "outputs"
 
 
-def _spec(tools: StoryTools, run: Run, task: runs.RunTask, token: str, folder: Path) -> ProcessSpec:
+def _spec(tools: StoryTools, run: Run, variables: Mapping[str, str], token: str, folder: Path) -> ProcessSpec:
     snapshot, home = folder / _FILES / _SNAPSHOT, folder / _FILES / _HOME
     ours = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
@@ -118,7 +130,7 @@ def _spec(tools: StoryTools, run: Run, task: runs.RunTask, token: str, folder: P
     # A name that looks like an option would be taken for one.
     script = f"./{run.script}" if run.script.startswith("-") else run.script
     argv = [sys.executable, script, *run.arguments]
-    spec = tools.sandbox.spec(argv, snapshot, threads | quiet | task.variables | ours)
+    spec = tools.sandbox.spec(argv, snapshot, threads | quiet | dict(variables) | ours)
     return msgspec.structs.replace(spec, log_bytes_max=_LOG_BYTES)
 
 
@@ -133,8 +145,9 @@ def _verdict(
 
     def close(connection: Connection, lease: Lease) -> None:
         now = tools.clock.now()
-        for entry in found.outputs:
-            blobs.record(connection, entry.digest, entry.size_bytes, now)
+        for entry in sorted(found.outputs, key=lambda entry: entry.digest):
+            hashes = found.chunk_hashes.get(entry.digest, b"")
+            blobs.record_stored(connection, tools.store, entry.digest, entry.size_bytes, now, chunk_hashes=hashes)
         runs.finish(
             connection,
             lease,

@@ -14,6 +14,7 @@ import msgspec
 from hedgerow.atomic_write import atomic_write
 from hedgerow.clock import Clock
 from hedgerow.contracts.document import convert, encode
+from registry.blobs import BlobStore
 from registry.controller.effects import Ended, Part, RunProcess, run_process
 from registry.controller.errors import Reported, WorkerFailed
 from registry.controller.file_work.tasks import Answer, Task
@@ -28,7 +29,7 @@ A = TypeVar("A", bound=Answer)
 
 @dataclass(frozen=True)
 class StoryTools:
-    """Everything outside of itself that a story may use. ``server_url`` is None while no server runs."""
+    """Everything outside of itself that a story may use. ``server_url`` is None while no server runs; ``store`` has the blobs."""
 
     workspace: Workspace
     clock: Clock
@@ -36,6 +37,7 @@ class StoryTools:
     sandbox: Sandbox
     server_url: Callable[[], str | None]
     threads: int
+    store: BlobStore
 
     @property
     def blobs(self) -> str:

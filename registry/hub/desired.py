@@ -21,6 +21,7 @@ from registry.errors import RecordNotFound
 from registry.hub.compose import Candidate, Composition, Incomposable, candidates, compose, next_state
 from registry.hub.link import Downlink
 from registry.hub.notes import Notes
+from registry.hub.presence import tell
 from registry.store import edge_deployments, facts, images, leases, twins
 from registry.store.database import Database
 from registry.store.leases import Lease
@@ -47,6 +48,7 @@ class Issue:
     """A device's desired state changes."""
 
     uuid: str
+    name: str
     state: DesiredState
     revision: int | None
 
@@ -130,16 +132,24 @@ class DesiredStates:
                 self._notes.count("no-lease", "Another hub is in charge of desired states", now_s)
                 return []
             # Planned again from what is true inside this transaction: the first look may be old by now.
-            for change in _changes(_read(connection, uuids), accepted, now):
-                issued += self._apply(connection, lease, change)
+            for change in _changes(_read(connection, uuids, hold=True), accepted, now):
+                issued += self._apply(connection, lease, change, now)
         self._published |= {downlink.device_uuid for downlink in issued}
         return issued
 
-    def _apply(self, connection: Connection, lease: Lease, change: Change) -> list[Downlink]:
+    def _apply(self, connection: Connection, lease: Lease, change: Change, now: datetime) -> list[Downlink]:
         match change:
-            case Issue(uuid, state, revision):
+            case Issue(uuid, name, state, revision):
                 envelope = sign(PAYLOAD_DESIRED_STATE, encode(state), self._signers)
                 twins.put_desired(connection, lease, state, revision, envelope)
+                tell(
+                    connection,
+                    "device.desired-set",
+                    name,
+                    now,
+                    version=str(state.version),
+                    modules=" ".join(sorted(state.modules))[:1000],
+                )
                 return [_downlink(uuid, envelope)]
             case Relabel(uuid, edge_deployment, revision):
                 twins.put_edge_revision(connection, lease, uuid, edge_deployment, revision)
@@ -159,25 +169,27 @@ def read_envelope(envelope: bytes) -> DesiredState:
     return decode(base64.b64decode(decode(envelope, SignedEnvelope).payload, validate=True), DesiredState)
 
 
-def resolve_images(connection: Connection, references: Iterable[str]) -> dict[str, ImagePin]:
-    """Pins of those references that name an image version."""
+def resolve_images(connection: Connection, references: Iterable[str], *, hold: bool = False) -> dict[str, ImagePin]:
+    """Pins of those references that name an image version. ``hold``: for a transaction that writes the pins down."""
     pins: dict[str, ImagePin] = {}
-    for text in set(references):
+    look = images.hold if hold else images.get
+    for text in sorted(set(references)):
         try:
-            record = images.get(connection, Reference.parse(text))
+            record = look(connection, Reference.parse(text))
         except RecordNotFound:
             continue
         pins[text] = ImagePin(name=record.name, version=record.version, digest=record.digest, kind=record.kind)
     return pins
 
 
-def _read(connection: Connection, only: Iterable[str] | None) -> Fleet:
-    deployments = edge_deployments.every(connection)
+def _read(connection: Connection, only: Iterable[str] | None, *, hold: bool = False) -> Fleet:
+    """``hold`` what the desired states will point at: of a deletion meanwhile, one of the two waits for the other."""
+    deployments = edge_deployments.every(connection, hold=hold)
     references = [spec.image for one in deployments for spec in one.modules.values() if spec.image is not None]
     return Fleet(
-        twins=twins.stored_twins(connection, only),
+        twins=twins.stored_twins(connection, only, hold=hold),
         ordered=candidates(deployments),
-        pins=resolve_images(connection, references),
+        pins=resolve_images(connection, references, hold=hold),
         incarnation=facts.incarnation(connection),
     )
 
@@ -203,7 +215,7 @@ def _change(twin: StoredTwin, found: Composition, incarnation: str, above: int, 
     previous = None if twin.desired is None else read_envelope(twin.desired)
     state = next_state(twin.uuid, previous, found, incarnation=incarnation, above=above, now=now)
     if state is not None:
-        return Issue(twin.uuid, state, found.revision)
+        return Issue(twin.uuid, twin.name, state, found.revision)
     if previous is not None and (twin.edge_deployment, twin.edge_revision) != (found.edge_deployment, found.revision):
         return Relabel(twin.uuid, found.edge_deployment, found.revision)
     return None

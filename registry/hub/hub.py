@@ -73,9 +73,16 @@ class Hub:
             return
         self._settle_at_s = now_s + SETTLE_EVERY_S
         settled = self._publish_desired(lambda: self._desired.settle(self._clock.now(), now_s))
+        self._tell_silence()
         if settled and self._republish:
             # A broker that was away may have forgotten what it retained.
             self._republish = not self._publish_desired(self._desired.stored)
+
+    def _tell_silence(self) -> None:
+        try:
+            self._intake.tell_silence(self._clock.now())
+        except DatabaseUnavailable as problem:
+            log.warning("Who is offline is told later: %s", problem)
 
     def _publish_desired(self, made: Callable[[], Sequence[Downlink]]) -> bool:
         """Whatever goes wrong here is tried again soon, and keeps no telemetry waiting."""

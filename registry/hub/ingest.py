@@ -6,6 +6,7 @@ stream covers all of its batches, for watermarks only grow.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,12 +32,13 @@ class BatchUplink:
 
 @dataclass(frozen=True)
 class StreamAnswer:
-    """Where a stream stands after this transaction, and why something of it was refused."""
+    """Where a stream stands after this transaction, why something of it was refused, and how many of it were reported lost."""
 
     key: StreamKey
     mark: Mark
     refused: RefusedBecause | None = None
     reason: str = ""
+    lost: int = 0
 
 
 def store_batches(connection: Connection, uplinks: Sequence[BatchUplink], now_ms: int) -> list[StreamAnswer]:
@@ -59,6 +61,7 @@ class _Writer:
     moved: set[StreamKey] = field(default_factory=set)
     arrived: list[Arrived] = field(default_factory=list)
     gaps: list[GapRow] = field(default_factory=list)
+    lost: Counter[StreamKey] = field(default_factory=Counter)
 
     def take(self, uplink: BatchUplink) -> None:
         key = uplink.key
@@ -70,6 +73,7 @@ class _Writer:
             case Continues(mark, messages, gap):
                 self.arrived.extend(Arrived(key, message) for message in messages)
                 if gap is not None:
+                    self.lost[key] += gap.last_sequence - gap.first_sequence + 1
                     self.gaps.append(GapRow(key, gap.first_sequence, gap.last_sequence, gap.reason))
                 if mark != self.marks[key]:
                     self.marks[key] = mark
@@ -89,7 +93,7 @@ class _Writer:
         for key in self.seen:
             refusal = self.refused.get(key)
             because, reason = (refusal.because, refusal.reason) if refusal else (None, "")
-            answers.append(StreamAnswer(key, self.marks[key], because, reason))
+            answers.append(StreamAnswer(key, self.marks[key], because, reason, self.lost[key]))
         return answers
 
     def _judgement(self, uplink: BatchUplink) -> Judgement:

@@ -20,7 +20,7 @@ from hedgerow.contracts.seal import SealRefused, device_key, seal
 from hedgerow.contracts.status import StatusReport
 from hedgerow.contracts.telemetry import Hello, TelemetryAck, TelemetryBatch, Watermark, Welcome
 from hedgerow.errors import DocumentTooNew, InvalidDocument
-from registry.hub import sessions
+from registry.hub import presence, sessions
 from registry.hub.ingest import BatchUplink, StreamAnswer, store_batches
 from registry.hub.link import Downlink, Uplink
 from registry.hub.notes import Notes
@@ -84,7 +84,13 @@ class Intake:
         if self._notes.pending:
             with self._database.write() as connection:
                 fleet.record_events(connection, self._notes.pending, now)
+                for note in self._notes.pending:
+                    presence.tell(connection, f"device.{note.kind}", note.device, now, reason=note.reason)
             self._notes.pending.clear()
+
+    def tell_silence(self, now: datetime) -> None:
+        """Record which devices went offline. Raises DatabaseUnavailable."""
+        presence.tell_silence(self._database, now)
 
     def _open(self, uplinks: Sequence[Uplink], group: _Group) -> None:
         for uplink in uplinks:
@@ -120,7 +126,8 @@ class Intake:
             for hello in hellos:
                 self._greet(connection, hello, group)
             if due:
-                twins.renew_sessions(connection, due, sessions.lease_end(group.now), group.now)
+                for uuid in twins.renew_sessions(connection, due, sessions.lease_end(group.now), group.now):
+                    presence.tell(connection, presence.ONLINE, group.devices[uuid].name, group.now, reason="it was heard again")
             newest = {report.device_uuid: report for report in reports if self._in_session(report, group)}
             for report in newest.values():
                 twins.put_report(connection, report, group.now)
@@ -137,6 +144,7 @@ class Intake:
             return
         if held is None or held.session != decision.session.session or sessions.renewal_due(held, group.now):
             twins.put_session(connection, device.uuid, decision.session)
+            presence.tell_session(connection, device.name, held, decision.session, group.now)
         group.sessions[device.uuid] = decision.session
         if decision.event:
             self._event(device, "taken-over", decision.event, group)
@@ -155,6 +163,9 @@ class Intake:
 
     def _ack(self, answer: StreamAnswer, group: _Group) -> Downlink:
         device = group.devices[answer.key.device_uuid]
+        if answer.lost:
+            reason = f"{answer.lost} messages of epoch {answer.key.epoch}, stream {answer.key.stream} are lost"
+            self._event(device, "gap", reason, group)
         if answer.refused == "chain-mismatch":
             reason = f"telemetry of epoch {answer.key.epoch}, stream {answer.key.stream} was refused: {answer.reason}"
             self._event(device, "chain-mismatch", reason, group)

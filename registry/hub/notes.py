@@ -39,4 +39,4 @@ class Notes:
         again = f" ({times} times since the last such event)" if times > 1 else ""
         log.warning("Device %s: %s%s", device, reason, again)
         if len(self.pending) < _MAX_PENDING:
-            self.pending.append(NewEvent(device_uuid, kind, reason + again))
+            self.pending.append(NewEvent(device_uuid, kind, reason + again, device))

@@ -17,7 +17,8 @@ from hedgerow.errors import HedgerowError, InvalidSetting
 from hedgerow.logs import set_up_logs
 from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import hold_lock
-from registry.blobs import BlobStore
+from registry.blobs.choose import open_store
+from registry.egress import EgressPolicy
 from registry.errors import PlaintextRefused, RoleTaken, StorageUnavailable
 from registry.server import owner_token
 from registry.server.app import create_app
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run(settings: ServerSettings) -> None:
     if not settings.behind_proxy and not is_loopback(settings.host):
         raise PlaintextRefused(host=settings.host)
+    EgressPolicy.parse(settings.egress_allow)  # said now, not to the first who makes a webhook
     with _disk_trouble_said():
         workspace = open_workspace(settings.workspace)
     with _role(workspace):
@@ -67,7 +69,7 @@ def _context(workspace: Workspace, settings: ServerSettings) -> ServerContext:
     return ServerContext(
         workspace=workspace,
         database=open_database(settings.database, workspace.folder),
-        blobs=BlobStore(workspace.blobs),
+        blobs=open_store(workspace.blobs, settings.blobs, settings.blobs_endpoint),
         wakeups=SocketWakeups(workspace.run),
         clock=SystemClock(),
         settings=settings,

@@ -27,7 +27,7 @@ def authenticate(context: ServerContext, request: Request) -> Caller:
     if found.is_page_session != (sent is None):
         raise TokenRefused(problem="it does not belong here: a page's token is for its cookie, and no other token is")
     tokens.note_use(context.database, found, now)
-    return Caller(token_id=found.id, name=found.name, role=found.role, subject=found.subject)
+    return Caller(token_id=found.id, name=found.name, role=found.role, subject=found.subject, scopes=found.scopes)
 
 
 def _token_text(request: Request) -> str | None:

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 from flask import Blueprint, Response, request
+from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Page
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.names import HEADER_LAST_EVENT
-from hedgerow.contracts.work import ENDED, ActivityEvent
+from hedgerow.contracts.work import ENDED, Activity, ActivityEvent, ActivityState
+from registry.server import arguments
 from registry.server.context import ServerContext
-from registry.server.errors import InvalidArgument
+from registry.server.errors import InvalidArgument, TooManyStreams
 from registry.server.followers import Followers, followers
-from registry.server.http import answer, context, needs, page_arguments
+from registry.server.http import answer, context, page_arguments, tell, write_once
+from registry.server.operation import PAGE, QueryField, operation
+from registry.server.revisions import answer_seen
 from registry.server.threads import budget
 from registry.store import activities
 
 HEARTBEAT_S = 15.0
+_FILTERS = (
+    QueryField("kind", "activities of this kind (`image.build`, `service.deploy`, `run`, ...)"),
+    QueryField("state", "activities in this state", choices=get_args(ActivityState)),
+    QueryField("subject", "activities about this, as their `subject` says it"),
+)
 
 
 def routes() -> Blueprint:
@@ -30,34 +40,45 @@ def routes() -> Blueprint:
     return blueprint
 
 
-@needs("reader")
+@operation("List activities", "reader", scope="activities", result=Page[Activity], query=(*PAGE, *_FILTERS))
 def list_activities() -> Response:
+    """Newest first."""
     limit, after = page_arguments()
+    wanted = {name: arguments.text(name) for name in ("kind", "state", "subject")}
     with context().database.read() as connection:
-        found = activities.newest(connection, limit + 1, after)
+        found = activities.newest(connection, limit + 1, after, **wanted)
     following = found[limit - 1].id if len(found) > limit else None
     return answer(Page(items=found[:limit], next=following))
 
 
-@needs("reader")
+@operation("Show an activity", "reader", scope="activities", result=Activity)
 def show_activity(activity_id: str) -> Response:
+    """How far it is; once it ended, what it made or why it failed."""
     with context().database.read() as connection:
-        return answer(activities.get(connection, activity_id))
+        return answer_seen(activities.get(connection, activity_id))
 
 
-@needs("contributor")
+@operation("Cancel an activity", "contributor", scope="activities", result=Activity)
 def cancel_activity(activity_id: str) -> Response:
+    """Queued work ends at once, running work is asked to stop, and ended work stays as it is."""
     here = context()
-    with here.database.write() as connection:
+
+    def cancel(connection: Connection) -> Response:
+        before = activities.get(connection, activity_id)
         activity = activities.cancel(connection, activity_id, here.clock.now())
+        if before.state not in ENDED:
+            tell(connection, "activity.cancelled", f"activity/{activity_id}", work=activity.kind, of=activity.subject)
+        return answer(activity)
+
+    answered = write_once(cancel)
     here.wakeups.wake("controller")
     here.wakeups.wake("server")
-    return answer(activity)
+    return answered
 
 
-@needs("reader")
+@operation("Follow an activity", "reader", scope="activities", result="text/event-stream", errors=(TooManyStreams,))
 def follow_activity(activity_id: str) -> Response:
-    """Events after ``Last-Event-ID`` (0 when absent) as they happen; the stream ends with the activity."""
+    """ActivityEvents after `Last-Event-ID` (0 when absent) as they happen; the stream ends with the activity."""
     here = context()
     seen = _last_event()
     with here.database.read() as connection:

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
+from sqlalchemy import Connection
 
 from hedgerow.contracts.api import CreateEnvironment, Page
-from hedgerow.contracts.names import Reference
-from registry.server.http import answer, context, needs, page_arguments, read_body
+from hedgerow.contracts.environment import Environment
+from hedgerow.contracts.names import Reference, is_digest
+from registry.errors import EnvironmentRefused, InUse, PreconditionFailed, RoleForbids
+from registry.server import arguments
+from registry.server.errors import InvalidArgument
+from registry.server.http import (
+    actor,
+    answer_tagged,
+    caller,
+    check_match,
+    check_scope,
+    context,
+    no_content,
+    page_arguments,
+    read_body,
+    tell,
+    write_once,
+)
+from registry.server.operation import PAGE, QueryField, operation
+from registry.server.revisions import short_digest
 from registry.store import environments
+from registry.store.environments import Wanted
+
+_FILTERS = (
+    *PAGE,
+    QueryField("name", "only versions of this environment"),
+    QueryField("python", "only with this Python: 3.N or 3.N.P"),
+    QueryField("digest", "only with this content"),
+    QueryField("package", "only those that ask for this package, from pip or conda"),
+)
+_FORCE = QueryField("force", "also when images were built in it; needs the role owner", "boolean")
 
 
 def routes() -> Blueprint:
@@ -16,28 +45,80 @@ def routes() -> Blueprint:
     blueprint.post("")(create_environment)
     blueprint.get("")(list_environments)
     blueprint.get("/<reference>")(show_environment)
+    blueprint.delete("/<reference>")(delete_environment)
     return blueprint
 
 
-@needs("contributor")
+@operation(
+    "Create an environment version",
+    "contributor",
+    scope="environments",
+    body=CreateEnvironment,
+    result=Environment,
+    status=201,
+    errors=(EnvironmentRefused,),
+)
 def create_environment() -> Response:
-    """201 with the new version, or with the newest one when that asks for just the same."""
-    here = context()
+    """The new version, or the one of this name that has just this content: a name never has the same twice."""
     wanted = read_body(CreateEnvironment)
-    with here.database.write() as connection:
-        environment = environments.create(connection, wanted, here.clock.now())
-    return answer(environment, 201)
+    check_scope("environments", wanted.name)
+
+    def create(connection: Connection) -> Response:
+        made = environments.create(connection, wanted, context().clock.now())
+        environment = made.environment
+        if not made.found:
+            subject = f"environment/{environment.name}:{environment.version}"
+            tell(connection, "environment.created", subject, digest=environment.digest)
+        return answer_tagged(environment, short_digest(environment), 201)
+
+    return write_once(create)
 
 
-@needs("reader")
+@operation("List environments, newest first", "reader", scope="environments", result=Page[Environment], query=_FILTERS)
 def list_environments() -> Response:
     limit, after = page_arguments()
+    digest = arguments.text("digest")
+    if digest is not None and not is_digest(digest):
+        raise InvalidArgument(name="digest", value=digest[:80], hint="Use sha256: and 64 hexadecimal digits.")
+    wanted = Wanted(arguments.text("name"), arguments.text("python"), digest, arguments.text("package"))
     with context().database.read() as connection:
-        found, following = environments.newest(connection, limit, after, name=request.args.get("name"))
-    return answer(Page(items=found, next=following))
+        found, following = environments.newest(connection, limit, after, wanted=wanted)
+    page = Page(items=found, next=following)
+    return answer_tagged(page, short_digest(page))
 
 
-@needs("reader")
+@operation("Show an environment version", "reader", scope="environments", result=Environment)
 def show_environment(reference: str) -> Response:
     with context().database.read() as connection:
-        return answer(environments.get(connection, Reference.parse(reference)))
+        environment = environments.get(connection, Reference.parse(reference))
+    return answer_tagged(environment, short_digest(environment))
+
+
+@operation(
+    "Delete an environment version",
+    "contributor",
+    scope="environments",
+    query=(_FORCE,),
+    errors=(InUse, PreconditionFailed),
+)
+def delete_environment(reference: str) -> Response:
+    """Refused while an image was built in it. ``force`` leaves the record of those images whole and hides the environment."""
+    named = Reference.parse(reference)
+    forced = arguments.flag("force")
+    if forced and caller().role != "owner":
+        raise RoleForbids(role=caller().role, action="force a deletion", needed="owner")
+
+    def remove(connection: Connection) -> Response:
+        standing = environments.get(connection, named)
+        check_match("Environment", reference, short_digest(standing))
+        exact = Reference(standing.name, standing.version)
+        subject = f"environment/{exact}"
+        if forced:
+            deleted = environments.force_delete(connection, exact, actor(), context().clock.now())
+            tell(connection, "environment.deleted", subject, forced="true", users=", ".join(deleted.users))
+        else:
+            environments.delete_version(connection, exact)
+            tell(connection, "environment.deleted", subject)
+        return no_content()
+
+    return write_once(remove)

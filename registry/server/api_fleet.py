@@ -1,65 +1,84 @@
-"""``/api/v1/devices``, ``/edge-deployments``, ``/fleet/events``: enrol devices and say what they should run.
+"""``/api/v1/devices``, ``/fleet/events``: enrol devices, look at them, let them go.
 
-Nothing here speaks to a device: the hub is woken after the commit and does. Telemetry is in ``api_telemetry.py``.
+Nothing here speaks to a device: the hub is woken after the commit and does. What they should run is in
+``api_edge_deployments.py``, what they sent in ``api_telemetry.py``.
 """
 
 from __future__ import annotations
 
 import base64
+from typing import cast, get_args
 
-import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
+from sqlalchemy import Connection
 
-from hedgerow.contracts.api import DeviceTwin, EnrollDevice, EnrolledDevice, Page
+from hedgerow.contracts.api import ChangeDevice, Device, DeviceTwin, EnrollDevice, EnrolledDevice, FleetEvent, Page
 from hedgerow.contracts.device import DeviceConfig
-from hedgerow.contracts.edge import EdgeDeployment
 from hedgerow.contracts.names import check_name
 from hedgerow.contracts.seal import device_key
-from hedgerow.errors import InvalidDocument
+from registry.errors import InvalidFilter, NameTaken, PreconditionFailed, RecordNotFound
 from registry.hub.desired import read_envelope
-from registry.hub.manifest import check_manifest
-from registry.hub.preview import preview
-from registry.server import api_telemetry
+from registry.server import api_edge_deployments, api_telemetry, arguments
 from registry.server.context import ServerContext
 from registry.server.errors import InvalidArgument
 from registry.server.fleet_metrics import collect_metrics
-from registry.server.http import answer, context, needs, no_content, page_arguments, read_body
-from registry.store import edge_deployments, fleet, tokens, twins
+from registry.server.http import answer, check_scope, context, no_content, page_arguments, read_body, tell, write_once
+from registry.server.operation import PAGE, QueryField, operation
+from registry.server.revisions import answer_revised, answer_seen, check_revision, short_digest
+from registry.store import fleet, tokens, twins
 
 __all__ = ["collect_metrics", "routes"]
 
 _MAX_NUMBER = 2**31 - 1
+_MOST_WORDS = 500
+_FILTERS = (
+    QueryField("name", "a device's name, or how names begin with a star behind it (`press-*`)"),
+    QueryField("state", "devices in this state", choices=get_args(fleet.Presence)),
+    QueryField("tag", "KEY=VALUE, or KEY for any value; several must all be there", repeated=True),
+    QueryField("edge_deployment", "devices that run this edge deployment"),
+)
 
 
 def routes() -> Blueprint:
-    """The routes of this module and of ``api_telemetry``."""
+    """The routes of this module, of ``api_edge_deployments`` and of ``api_telemetry``."""
     blueprint = Blueprint("fleet", __name__, url_prefix="/api/v1")
     blueprint.post("/devices")(enroll_device)
     blueprint.get("/devices")(list_devices)
     blueprint.get("/devices/<name>")(show_device)
+    blueprint.patch("/devices/<name>")(change_device)
     blueprint.delete("/devices/<name>")(delete_device)
     blueprint.post("/devices/<name>/revoke")(revoke_device)
     blueprint.get("/devices/<name>/twin")(show_twin)
-    blueprint.get("/edge-deployments")(list_deployments)
-    blueprint.put("/edge-deployments/<name>")(put_deployment)
-    blueprint.get("/edge-deployments/<name>")(show_deployment)
-    blueprint.delete("/edge-deployments/<name>")(delete_deployment)
-    blueprint.get("/fleet/events")(list_events)
+    blueprint.get("/fleet/events")(list_fleet_events)
+    api_edge_deployments.add_routes(blueprint)
     api_telemetry.add_routes(blueprint)
     return blueprint
 
 
-@needs("contributor")
+@operation(
+    "Enrol a device", "contributor", scope="devices", body=EnrollDevice, result=EnrolledDevice, status=201, errors=(NameTaken,)
+)
 def enroll_device() -> Response:
     """The only answer that ever shows the device's key and token."""
     here = context()
     wanted = read_body(EnrollDevice)
+    check_scope("devices", wanted.name)
     now = here.clock.now()
-    with here.database.write() as connection:
+
+    def enroll(connection: Connection) -> Response:
         device = fleet.enroll(connection, wanted, now)
         token = tokens.create(connection, name=device.name, role="device", subject=device.uuid, now=now)
+        tell(connection, "device.enrolled", f"device/{device.name}", uuid=device.uuid)
+        config = _config_of(here, device, token.secret or "")
+        return answer(EnrolledDevice(device=device, config=config), 201, {"Cache-Control": "no-store"})
+
+    answered = write_once(enroll)
     here.wakeups.wake("hub")
-    config = DeviceConfig(
+    return answered
+
+
+def _config_of(here: ServerContext, device: Device, pull_token: str) -> DeviceConfig:
+    return DeviceConfig(
         device_uuid=device.uuid,
         name=device.name,
         workspace_id=here.workspace.id,
@@ -67,133 +86,138 @@ def enroll_device() -> Response:
         broker_url=here.settings.broker_url,
         registry_url=here.settings.url,
         device_key=_new_device_key(here, device.uuid),
-        pull_token=token.secret or "",
+        pull_token=pull_token,
         trusted_keys=[here.workspace.trusted_key],
         tags=device.tags,
     )
-    return answer(EnrolledDevice(device=device, config=config), 201, {"Cache-Control": "no-store"})
 
 
 def _new_device_key(here: ServerContext, device_uuid: str) -> str:
     return base64.b64encode(device_key(here.workspace.device_master, device_uuid, fleet.FIRST_KEY_GENERATION)).decode()
 
 
-@needs("reader")
+@operation("List devices", "reader", scope="devices", result=Page[Device], query=(*PAGE, *_FILTERS), errors=(InvalidFilter,))
 def list_devices() -> Response:
+    """By name, each with what it last reported."""
     here = context()
     limit, after = page_arguments()
+    wanted = fleet.Wanted(
+        name=arguments.text("name"),
+        state=cast("fleet.Presence | None", arguments.text("state")),
+        tags=arguments.texts("tag"),
+        edge_deployment=arguments.text("edge_deployment"),
+    )
     with here.database.read() as connection:
-        found, following = fleet.page(connection, limit, after, here.clock.now())
+        found, following = fleet.page(connection, limit, after, here.clock.now(), wanted)
     return answer(Page(items=found, next=following))
 
 
-@needs("reader")
+@operation("Show a device", "reader", scope="devices", result=Device)
 def show_device(name: str) -> Response:
+    """With its newest report and whether it is online."""
     here = context()
     with here.database.read() as connection:
-        return answer(fleet.get(connection, check_name(name, "device"), here.clock.now()))
+        device = fleet.get(connection, check_name(name, "device"), here.clock.now())
+    return answer_revised(device, _revision(device))
 
 
-@needs("contributor")
+@operation(
+    "Change a device's tags", "contributor", scope="devices", body=ChangeDevice, result=Device, errors=(PreconditionFailed,)
+)
+def change_device(name: str) -> Response:
+    """Edge deployments whose condition matches otherwise now reach the device, or leave it, at once."""
+    here = context()
+    wanted = read_body(ChangeDevice)
+
+    def change(connection: Connection) -> Response:
+        device = _expected(connection, name)
+        changed = fleet.change_tags(connection, device, wanted.tags, here.clock.now())
+        if changed.tags != device.tags:
+            words = ", ".join(f"{key}={value}" for key, value in sorted(changed.tags.items()))
+            tell(connection, "device.tagged", f"device/{name}", uuid=device.uuid, tags=words[:_MOST_WORDS])
+        return answer_revised(changed, _revision(changed))
+
+    answered = write_once(change)
+    here.wakeups.wake("hub")
+    return answered
+
+
+@operation("Delete a device", "contributor", scope="devices", errors=(PreconditionFailed,))
 def delete_device(name: str) -> Response:
+    """Its credentials end with it; its telemetry and events stay under its uuid."""
     here = context()
     now = here.clock.now()
-    with here.database.write() as connection:
-        device = fleet.forget(connection, check_name(name, "device"), now)
+
+    def delete(connection: Connection) -> Response:
+        _expected(connection, name)
+        device = fleet.forget(connection, name, now)
         tokens.revoke_for(connection, "device", device.uuid, now)
+        tell(connection, "device.deleted", f"device/{name}", uuid=device.uuid)
+        return no_content()
+
+    answered = write_once(delete)
     here.wakeups.wake("hub")
-    return no_content()
+    return answered
 
 
-@needs("contributor")
+@operation("Revoke a device", "contributor", scope="devices", result=Device, errors=(PreconditionFailed,))
 def revoke_device(name: str) -> Response:
-    """The device stays in the list, nothing of it is taken any more."""
+    """The device stays in the list, nothing of it is taken any more. Again changes nothing."""
     here = context()
     now = here.clock.now()
-    with here.database.write() as connection:
-        device = fleet.revoke(connection, check_name(name, "device"), now)
+
+    def revoke(connection: Connection) -> Response:
+        before = _expected(connection, name)
+        device = fleet.revoke(connection, name, now)
         tokens.revoke_for(connection, "device", device.uuid, now)
+        if before.revoked_at is None:
+            tell(connection, "device.revoked", f"device/{name}", uuid=device.uuid)
+        return answer_revised(device, _revision(device))
+
+    answered = write_once(revoke)
     here.wakeups.wake("hub")
-    return answer(device)
+    return answered
 
 
-@needs("reader")
+@operation("Show a device's twin", "reader", scope="devices", result=DeviceTwin)
 def show_twin(name: str) -> Response:
+    """What the device should run beside what it says of itself."""
     here = context()
     with here.database.read() as connection:
         device = fleet.get(connection, check_name(name, "device"), here.clock.now())
         envelope = twins.desired_envelopes(connection, [device.uuid]).get(device.uuid)
     desired = None if envelope is None else read_envelope(envelope)
-    return answer(DeviceTwin(device=device.name, desired=desired, reported=device.reported, seen_at=device.seen_at))
+    return answer_seen(DeviceTwin(device=device.name, desired=desired, reported=device.reported, seen_at=device.seen_at))
 
 
-@needs("reader")
-def list_deployments() -> Response:
-    limit, after = page_arguments()
-    with context().database.read() as connection:
-        found, following = edge_deployments.page(connection, limit, after)
-    return answer(Page(items=found, next=following))
+def _expected(connection: Connection, name: str) -> Device:
+    """The device, nobody else changes it meanwhile, as the request's If-Match expects it."""
+    device = fleet.get(connection, check_name(name, "device"), context().clock.now(), lock=True)
+    check_revision("device", name, _revision(device))
+    return device
 
 
-@needs("contributor")
-def put_deployment(name: str) -> Response:
-    """Create or replace. With ``?dry_run=true`` only an EdgePlan: which devices, and what would change on them."""
-    here = context()
-    wanted = read_body(EdgeDeployment)
-    if wanted.name != check_name(name, "edge deployment"):
-        raise InvalidDocument(document="EdgeDeployment", problem=f"its name is {wanted.name!r}, the address says {name!r}")
-    now = here.clock.now()
-    if _dry_run():
-        with here.database.read() as connection:
-            deployments = {one.name: one for one in edge_deployments.every(connection)}
-            # Among equals the newest wins, so a replaced one keeps its age here as it does when it is stored.
-            created_at = deployments[name].created_at if name in deployments else now
-            deployments[name] = msgspec.structs.replace(check_manifest(connection, wanted), created_at=created_at)
-            return answer(preview(connection, deployments.values(), name))
-    with here.database.write() as connection:
-        stored = edge_deployments.put(connection, check_manifest(connection, wanted), now)
-    here.wakeups.wake("hub")
-    return answer(stored)
+def _revision(device: Device) -> str:
+    """Changes with what people say of a device; what it says of itself does not count."""
+    return short_digest([device.uuid, device.tags, device.revoked_at])
 
 
-@needs("reader")
-def show_deployment(name: str) -> Response:
-    with context().database.read() as connection:
-        return answer(edge_deployments.get(connection, check_name(name, "edge deployment")))
-
-
-@needs("contributor")
-def delete_deployment(name: str) -> Response:
-    """Its devices get the next deployment that matches, or an empty desired state. ``?dry_run=true`` answers an EdgePlan."""
-    here = context()
-    check_name(name, "edge deployment")
-    if _dry_run():
-        with here.database.read() as connection:
-            edge_deployments.get(connection, name)
-            others = [one for one in edge_deployments.every(connection) if one.name != name]
-            return answer(preview(connection, others, name))
-    with here.database.write() as connection:
-        edge_deployments.remove(connection, name)
-    here.wakeups.wake("hub")
-    return no_content()
-
-
-@needs("reader")
-def list_events() -> Response:
-    """Newest first; ``?device=NAME`` for one device."""
+@operation(
+    "List what happened to devices",
+    "reader",
+    scope="devices",
+    result=Page[FleetEvent],
+    query=(*PAGE, QueryField("device", "of this device only")),
+    errors=(RecordNotFound,),
+)
+def list_fleet_events() -> Response:
+    """Newest first."""
     here = context()
     limit, after = page_arguments()
     if after is not None and not (after.isascii() and after.isdigit() and len(after) <= 10 and int(after) <= _MAX_NUMBER):
         raise InvalidArgument(name="after", value=after[:80], hint="Use the `next` of the page before.")
     with here.database.read() as connection:
-        name = request.args.get("device")
+        name = arguments.text("device")
         uuid = None if name is None else fleet.get(connection, check_name(name, "device"), here.clock.now()).uuid
         found = fleet.events_before(connection, limit + 1, int(after) if after else None, uuid)
     return answer(Page(items=found[:limit], next=str(found[limit - 1].number) if len(found) > limit else None))
-
-
-def _dry_run() -> bool:
-    text = request.args.get("dry_run", "false")
-    if text not in ("true", "false"):
-        raise InvalidArgument(name="dry_run", value=text[:80], hint="Use true or false.")
-    return text == "true"

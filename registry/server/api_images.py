@@ -1,16 +1,57 @@
-"""``/api/v1/images``: ask for a build, find and delete what builds have made."""
+"""``/api/v1/images``: ask for a build, find, tag and delete what builds have made."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import BuildImage, Page
-from hedgerow.contracts.names import Reference
-from registry.errors import BuildRefused
-from registry.server.http import MAX_LIST_BODY_BYTES, answer, context, needs, no_content, page_arguments, read_body
+from hedgerow.contracts.api import BuildImage, ChangeImage, Page
+from hedgerow.contracts.image import ImageKind, ImageRecord
+from hedgerow.contracts.names import Reference, is_digest
+from hedgerow.contracts.work import Activity
+from registry.errors import (
+    BlobMissing,
+    BlobSizeWrong,
+    BuildRefused,
+    FilesCollide,
+    InUse,
+    PreconditionFailed,
+    RecordDeleted,
+    RecordNotFound,
+    RoleForbids,
+)
+from registry.server import arguments
+from registry.server.errors import DocumentTooLarge, InvalidArgument
+from registry.server.http import (
+    MAX_LIST_BODY_BYTES,
+    actor,
+    answer,
+    answer_tagged,
+    caller,
+    check_match,
+    check_scope,
+    context,
+    no_content,
+    page_arguments,
+    read_body,
+    tell,
+    write_once,
+)
+from registry.server.operation import PAGE, QueryField, operation
 from registry.store import activities, blobs, environments, images, models
+
+_FILTERS = (
+    *PAGE,
+    QueryField("name", "only versions of this image; with a star at the end, of images whose names begin so"),
+    QueryField("kind", "only of this kind", choices=("onnx", "docker", "fpga")),
+    QueryField("model", "only made of this model: NAME (any version), NAME:VERSION, NAME@ALIAS or NAME@sha256:…"),
+    QueryField("digest", "only with this content"),
+    QueryField("tag", "KEY=VALUE: only with this tag", repeated=True),
+)
+_FORCE = QueryField("force", "also while something uses it; needs the role owner", "boolean")
 
 
 def routes() -> Blueprint:
@@ -19,49 +60,158 @@ def routes() -> Blueprint:
     blueprint.post("")(build_image)
     blueprint.get("")(list_images)
     blueprint.get("/<reference>")(show_image)
+    blueprint.patch("/<reference>")(change_image)
     blueprint.delete("/<reference>")(delete_image)
     return blueprint
 
 
-@needs("contributor")
+@operation(
+    "Build an image",
+    "contributor",
+    scope="images",
+    body=BuildImage,
+    result=Activity,
+    status=202,
+    errors=(RecordNotFound, RecordDeleted, BlobMissing, BlobSizeWrong, FilesCollide, BuildRefused, DocumentTooLarge),
+)
 def build_image() -> Response:
-    """202 with the Activity of the build, which the controller works off."""
+    """References are pinned to the versions that they mean now. The Activity's result names the image."""
     here = context()
     wanted = read_body(BuildImage, limit_bytes=MAX_LIST_BODY_BYTES)
-    now = here.clock.now()
-    with here.database.write() as connection:
+    check_scope("images", wanted.name)
+    for model in wanted.models:
+        check_scope("models", model)
+    if wanted.environment is not None:
+        check_scope("environments", wanted.environment)
+
+    def queue(connection: Connection) -> Response:
+        now = here.clock.now()
         pinned = _resolved(connection, wanted)
         activity_id = activities.create(connection, kind="image.build", subject=wanted.name, request=pinned, now=now)
-        activity = activities.get(connection, activity_id)
+        blobs.hold_for_activity(connection, activity_id, [entry.digest for entry in pinned.source])
+        made_of = ", ".join(pinned.models)
+        tell(connection, "image.build-requested", f"image/{wanted.name}", activity=activity_id, models=made_of)
+        return answer(activities.get(connection, activity_id), 202)
+
+    answered = write_once(queue)
     here.wakeups.wake("controller")
-    return answer(activity, 202)
+    return answered
 
 
-@needs("reader")
+@operation("List image versions, newest first", "reader", scope="images", result=Page[ImageRecord], query=_FILTERS)
 def list_images() -> Response:
     limit, after = page_arguments()
     with context().database.read() as connection:
-        found, following = images.newest(connection, limit, after, name=request.args.get("name"))
+        found, following = images.newest(connection, limit, after, wanted=_wanted(connection))
     return answer(Page(items=found, next=following))
 
 
-@needs("reader")
+def _wanted(connection: Connection) -> images.Wanted:
+    model = arguments.text("model")
+    digest = arguments.text("digest")
+    if digest is not None and not is_digest(digest):
+        raise InvalidArgument(name="digest", value=digest[:80], hint="Use sha256: and 64 hexadecimal digits.")
+    return images.Wanted(
+        name=arguments.text("name"),
+        kind=cast("ImageKind | None", arguments.text("kind")),
+        digest=digest,
+        model=None if model is None else _model(connection, Reference.parse(model)),
+        tags=_tags(),
+    )
+
+
+def _model(connection: Connection, reference: Reference) -> Reference:
+    if reference.alias is None and reference.digest is None:
+        return reference
+    found = models.get(connection, reference)
+    return Reference(found.name, found.version)
+
+
+def _tags() -> dict[str, str]:
+    pairs = {}
+    for text in arguments.texts("tag"):
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise InvalidArgument(name="tag", value=text[:80], hint="Write tag=KEY=VALUE.")
+        pairs[key] = value
+    return pairs
+
+
+@operation("Show an image version", "reader", scope="images", result=ImageRecord, errors=(RecordDeleted,))
 def show_image(reference: str) -> Response:
     with context().database.read() as connection:
-        return answer(images.get(connection, Reference.parse(reference)))
+        record = images.get(connection, Reference.parse(reference))
+    return answer_tagged(record, str(record.revision))
 
 
-@needs("contributor")
+@operation(
+    "Change an image's tags",
+    "contributor",
+    scope="images",
+    body=ChangeImage,
+    result=ImageRecord,
+    errors=(RecordDeleted, PreconditionFailed),
+)
+def change_image(reference: str) -> Response:
+    """Tags are set, or taken away with null."""
+    named, wanted = Reference.parse(reference), read_body(ChangeImage)
+
+    def change(connection: Connection) -> Response:
+        held = images.lock(connection, named)
+        check_match("Image", f"{held.name}:{held.version}", str(held.revision))
+        changed = images.change_tags(connection, held, wanted.tags)
+        if changed.revision != held.revision:
+            _tell(connection, "image.changed", changed, changed="tags", revision=str(changed.revision))
+        return answer_tagged(changed, str(changed.revision))
+
+    return write_once(change)
+
+
+@operation(
+    "Delete an image version",
+    "contributor",
+    scope="images",
+    query=(_FORCE,),
+    errors=(RecordDeleted, InUse, PreconditionFailed),
+)
 def delete_image(reference: str) -> Response:
-    with context().database.write() as connection:
-        images.delete_version(connection, Reference.parse(reference))
-    return no_content()
+    """Refused while a deployment, a device or an edge deployment uses it; its number is never used again.
+
+    ``force`` leaves a record that it was there, for lineage and for what uses it, and frees its content.
+    """
+    named, forced = Reference.parse(reference), arguments.flag("force")
+    if forced and caller().role != "owner":
+        raise RoleForbids(role=caller().role, action="force a deletion", needed="owner")
+
+    def remove(connection: Connection) -> Response:
+        standing = images.lock(connection, named)
+        check_match("Image", f"{standing.name}:{standing.version}", str(standing.revision))
+        exact = Reference(standing.name, standing.version)
+        users: list[str] = []
+        if forced:
+            users = images.force_delete(connection, exact, actor(), context().clock.now()).users
+        else:
+            images.delete_version(connection, exact)
+        if users:
+            _tell(connection, "image.force-deleted", standing, digest=standing.digest, users=", ".join(users))
+        else:
+            _tell(connection, "image.deleted", standing, digest=standing.digest)
+        return no_content()
+
+    answered = write_once(remove)
+    # What ran it is to be looked at: a manifest that names it can no longer be composed.
+    context().wakeups.wake("hub")
+    return answered
+
+
+def _tell(connection: Connection, kind: str, record: ImageRecord, **details: str) -> None:
+    tell(connection, kind, f"image/{record.name}:{record.version}", **details)
 
 
 def _resolved(connection: Connection, wanted: BuildImage) -> BuildImage:
     """The request with every reference pinned to the version that it means now; mistakes are refused at once.
 
-    Raises RecordNotFound, InvalidReference, BlobMissing, FilesCollide, BuildRefused.
+    Raises RecordNotFound, RecordDeleted, InvalidReference, BlobMissing, FilesCollide, BuildRefused.
     """
     found = [models.get(connection, Reference.parse(text)) for text in wanted.models]
     names = [manifest.name for manifest in found]
@@ -74,6 +224,13 @@ def _resolved(connection: Connection, wanted: BuildImage) -> BuildImage:
     environment = wanted.environment
     if environment is not None:
         resolved = environments.get(connection, Reference.parse(environment))
+        if resolved.conda_packages:
+            # Left out in silence they would be missed when the script imports them.
+            asked = ", ".join(resolved.conda_packages[:10])
+            problem = (
+                f"environment {resolved.name}:{resolved.version} asks for conda packages ({asked}); list them as pip packages"
+            )
+            raise BuildRefused(name=wanted.name, problem=problem)
         environment = f"{resolved.name}:{resolved.version}"
     pinned = [f"{manifest.name}:{manifest.version}" for manifest in found]
     return msgspec.structs.replace(wanted, models=pinned, environment=environment)

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, request
+from typing import get_args
+
+from flask import Blueprint, Response
+from sqlalchemy import Connection
 
 from hedgerow.clock import unix_ms
 from hedgerow.contracts.api import LogToRun, Page, SubmitRun
-from registry.errors import RecordNotFound, RoleForbids
+from hedgerow.contracts.names import SECRET_PREFIX, check_name
+from hedgerow.contracts.work import MetricPoint, Run, RunState
+from registry.errors import (
+    BlobDamaged,
+    BlobMissing,
+    BlobSizeWrong,
+    FilesCollide,
+    InvalidPage,
+    RecordNotFound,
+    RoleForbids,
+    RunEnded,
+    RunRefused,
+)
+from registry.server import arguments
 from registry.server.content import send_blob
-from registry.server.http import MAX_LIST_BODY_BYTES, answer, caller, context, needs, page_arguments, read_body
-from registry.store import runs
+from registry.server.errors import RangeRefused, TooManyTransfers
+from registry.server.http import (
+    MAX_LIST_BODY_BYTES,
+    MAX_PAGE,
+    answer,
+    caller,
+    check_scope,
+    context,
+    page_arguments,
+    read_body,
+    tell,
+    write_once,
+)
+from registry.server.operation import PAGE, QueryField, operation
+from registry.server.revisions import answer_seen
+from registry.store import runs, secrets
 
 # Charts want all points at once; a point takes about 80 bytes.
 _MOST_POINTS = 50_000
+_FILTERS = (
+    QueryField("experiment", "an experiment's name, or how names begin with a star behind it (`churn-*`)"),
+    QueryField("state", "runs in this state", choices=get_args(RunState)),
+)
+_POINTS = (
+    QueryField("limit", f"how many at most, 1 to {MAX_PAGE}; {_MOST_POINTS} if absent", "integer", least=1, most=MAX_PAGE),
+    QueryField("after", "the `next` of the page before"),
+)
 
 
 def routes() -> Blueprint:
@@ -27,61 +65,97 @@ def routes() -> Blueprint:
     return blueprint
 
 
-@needs("contributor")
+@operation(
+    "Submit a run",
+    "contributor",
+    scope="runs",
+    body=SubmitRun,
+    result=Run,
+    status=202,
+    errors=(BlobMissing, BlobSizeWrong, FilesCollide, RunRefused),
+)
 def submit_run() -> Response:
-    """202 with the Run; its activity tells the story, and is what is cancelled."""
+    """Queues a script. The run's activity tells its story, and is what is followed and cancelled."""
     here = context()
     wanted = read_body(SubmitRun, limit_bytes=MAX_LIST_BODY_BYTES)
-    with here.database.write() as connection:
+    check_scope("runs", wanted.experiment)
+    named = [value.removeprefix(SECRET_PREFIX) for value in wanted.variables.values() if value.startswith(SECRET_PREFIX)]
+    for name in named:
+        check_scope("secrets", check_name(name, "secret"))
+
+    def submit(connection: Connection) -> Response:
+        for name in named:
+            secrets.get(connection, name)  # a missing one is told now, not when the run starts
         run = runs.submit(connection, wanted, here.clock.now())
+        tell(connection, "run.submitted", f"run/{run.id}", experiment=run.experiment, script=run.script)
+        return answer(run, 202)
+
+    answered = write_once(submit)
     here.wakeups.wake("controller")
-    return answer(run, 202)
+    return answered
 
 
-@needs("reader")
+@operation("List runs", "reader", scope="runs", result=Page[Run], query=(*PAGE, *_FILTERS))
 def list_runs() -> Response:
+    """Newest first."""
     limit, after = page_arguments()
+    wanted = {"experiment": arguments.text("experiment"), "state": arguments.text("state")}
     with context().database.read() as connection:
-        found, following = runs.newest(connection, limit, after, experiment=request.args.get("experiment"))
+        found, following = runs.newest(connection, limit, after, **wanted)
     return answer(Page(items=found, next=following))
 
 
-@needs("reader", "run")
+@operation("Show a run", "reader", "run", scope="runs", result=Run)
 def show_run(run_id: str) -> Response:
-    """A run's own token shows that run only."""
+    """With the last value of each metric. A run's own token shows that run only."""
     _check_own(run_id, "read")
     with context().database.read() as connection:
-        return answer(runs.get(connection, run_id))
+        return answer_seen(runs.get(connection, run_id))
 
 
-@needs("reader")
+@operation("List a run's metric values", "reader", scope="runs", result=Page[MetricPoint], query=_POINTS, errors=(InvalidPage,))
 def list_points(run_id: str) -> Response:
-    """Every logged value, oldest first: up to ``limit`` (50 000 unless given) after ``after``."""
+    """Every logged value, oldest first."""
     here = context()
-    limit, after = page_arguments()
+    limit = arguments.integer("limit") or _MOST_POINTS
     with here.database.read() as connection:
         runs.get(connection, run_id)
     with here.database.read_series() as connection:
-        found, following = runs.points(connection, run_id, limit if "limit" in request.args else _MOST_POINTS, after)
+        found, following = runs.points(connection, run_id, limit, arguments.text("after"))
     return answer(Page(items=found, next=following))
 
 
-@needs("contributor", "run")
+@operation("Log to a run", "contributor", "run", scope="runs", body=LogToRun, result=Run, errors=(RunEnded, RunRefused))
 def log_to_run(run_id: str) -> Response:
-    """200 with the Run. A run's own token logs to that run only."""
+    """Metric values and parameters of a run that has not ended. A run's own token logs to that run only."""
     here = context()
     _check_own(run_id, "log to")
     entry = read_body(LogToRun)
-    # The record says first whether the run still takes anything; a lost connection in between costs a point, never adds one.
-    with here.database.write() as connection:
+    first_time = []
+
+    def log(connection: Connection) -> Response:
+        # No event: a script may log a thousand times a minute, and nobody's decision is behind it.
         run = runs.log(connection, run_id, entry)
-    with here.database.write_series() as connection:
-        runs.add_points(connection, run_id, entry, unix_ms(here.clock.now()))
-    return answer(run)
+        first_time.append(True)
+        return answer(run)
+
+    # The record says first whether the run still takes anything; a lost connection in between costs a point, never adds one.
+    answered = write_once(log)
+    if first_time:
+        with here.database.write_series() as connection:
+            runs.add_points(connection, run_id, entry, unix_ms(here.clock.now()))
+    return answered
 
 
-@needs("reader")
+@operation(
+    "Download an output of a run",
+    "reader",
+    scope="runs",
+    result="application/octet-stream",
+    errors=(RecordNotFound, RangeRefused, BlobDamaged, TooManyTransfers),
+)
 def get_output(run_id: str, path: str) -> Response:
+    """One file that the script left in its output folder; `Range` asks for a part of it."""
     here = context()
     with here.database.read() as connection:
         run = runs.get(connection, run_id)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from sqlalchemy import Row
 
 from hedgerow.contracts.api import Page, RecordedGap, StoredTelemetry
 from hedgerow.contracts.names import check_name
+from registry.errors import RecordNotFound
+from registry.server import arguments
 from registry.server.errors import InvalidArgument
-from registry.server.http import answer, context, needs, page_arguments
+from registry.server.http import answer, context, page_arguments
+from registry.server.operation import PAGE, QueryField, operation
 from registry.store import fleet, telemetry
 from registry.store.telemetry import GapCursor
 
 _MAX_ID = 2**63 - 1
+_DEVICE = QueryField("device", "of this device only")
 
 
 def add_routes(blueprint: Blueprint) -> None:
@@ -23,16 +27,23 @@ def add_routes(blueprint: Blueprint) -> None:
     blueprint.get("/telemetry/gaps")(list_gaps)
 
 
-@needs("reader")
+@operation(
+    "List telemetry",
+    "reader",
+    scope="telemetry",
+    result=Page[StoredTelemetry],
+    query=(*PAGE, _DEVICE, QueryField("module", "of this module only")),
+    errors=(RecordNotFound,),
+)
 def list_telemetry() -> Response:
-    """``?device=&module=&limit=&after=``, in order of arrival.
+    """In order of arrival.
 
-    Without ``after`` the newest ``limit`` messages; ``after=0`` begins with the oldest. ``next`` is always where to go
-    on, now or when more has come.
+    Without `after` the newest `limit` messages; `after=0` begins with the oldest. `next` is always where to go on, now
+    or when more has come.
     """
     limit, after = page_arguments()
     names, device_uuid = _device()
-    module = request.args.get("module")
+    module = arguments.text("module")
     if module is not None:
         check_name(module, "module")
     with context().database.read_series() as connection:
@@ -43,9 +54,16 @@ def list_telemetry() -> Response:
     return answer(Page(items=[_message(row, names) for row in rows], next=str(rows[-1].id) if rows else after))
 
 
-@needs("reader")
+@operation(
+    "List gaps in telemetry",
+    "reader",
+    scope="telemetry",
+    result=Page[RecordedGap],
+    query=(*PAGE, _DEVICE),
+    errors=(RecordNotFound,),
+)
 def list_gaps() -> Response:
-    """``?device=&limit=&after=``, newest first."""
+    """Messages that will never arrive, with the reason; newest first."""
     limit, after = page_arguments()
     names, device_uuid = _device()
     with context().database.read_series() as connection:
@@ -58,7 +76,7 @@ def _device() -> tuple[dict[str, str], str | None]:
     """Names of all devices by uuid, and the uuid that ``?device=`` means. Raises RecordNotFound."""
     here = context()
     with here.database.read() as connection:
-        name = request.args.get("device")
+        name = arguments.text("device")
         wanted = None if name is None else fleet.get(connection, check_name(name, "device"), here.clock.now()).uuid
         return fleet.names_by_uuid(connection), wanted
 

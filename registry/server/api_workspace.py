@@ -9,7 +9,8 @@ from flask import Blueprint, Response
 import hedgerow
 from hedgerow.contracts.api import RoleStatus, WorkspaceInfo
 from hedgerow.process.lock import lock_holder
-from registry.server.http import answer, context, needs
+from registry.server.http import answer, context
+from registry.server.operation import operation
 from registry.store import facts
 from registry.workspace import ROLES
 
@@ -22,8 +23,9 @@ def routes() -> Blueprint:
     return blueprint
 
 
-@needs("reader")
+@operation("Show the workspace", "reader", scope="workspace", result=WorkspaceInfo)
 def show_workspace() -> Response:
+    """Its identity, its addresses, and which of its processes run."""
     here = context()
     with here.database.read() as connection:
         incarnation = facts.incarnation(connection)

@@ -1,25 +1,28 @@
-"""Sends a blob: streamed, verified, in parts when asked (``Range``)."""
+"""Sends a blob: streamed, in parts when asked (``Range``), and every byte checked before it leaves."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from flask import Response, request
 
-from registry.blobs import CHUNK_BYTES, BlobStore
+from registry.blobs import CHUNK_BYTES, READ_BYTES, BlobStore, ChunkHashes
+from registry.blobs.ranges import hash_chunks, read_verified
 from registry.errors import BlobDamaged
 from registry.server.errors import RangeRefused
+from registry.server.http import context
 from registry.server.threads import budget
+from registry.store import blobs
 
 _LOG = logging.getLogger(__name__)
 
 
 def send_blob(store: BlobStore, digest: str, media_type: str = "application/octet-stream", *, name: str = "") -> Response:
-    """The answer with a blob's content; 206 for one range, 416 outside. Raises BlobUnknown, RangeRefused.
+    """The answer with a blob's content; 206 for one range, 416 outside. Raises BlobUnknown, BlobDamaged, RangeRefused.
 
-    A damaged blob breaks the connection before its end, so that no client takes it for whole.
+    Damage at the beginning is an answer (503); damage further on breaks the connection there. Wrong bytes never leave.
     """
     size = store.size(digest)
     part = _asked_range(size, digest)
@@ -36,12 +39,31 @@ def send_blob(store: BlobStore, digest: str, media_type: str = "application/octe
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     if request.method != "HEAD":
         # The thread's share is given back when the connection is done, even if the stream was never begun.
-        response.call_on_close(budget().take_transfer(end - start))
-        stream = store.open(digest) if (start, end) == (0, size) else store.open_unverified(digest)
-        response.call_on_close(stream.close)
-        response.response = _chunks(stream, start, end, digest)
+        done = budget().take_transfer(end - start)
+        response.call_on_close(done)
+        try:
+            response.response = _begun(_logged(_content(store, digest, size, start, end)))
+        except BaseException:
+            done()
+            raise
     response.headers["Content-Length"] = str(end - start)
     return response
+
+
+def chunks_for(store: BlobStore, digest: str, size: int) -> ChunkHashes | None:
+    """What proves parts of a blob. One that was stored before chunks were hashed is read once, and they are kept.
+
+    Raises BlobDamaged, BlobUnknown.
+    """
+    if size <= CHUNK_BYTES:
+        return None
+    with context().database.read() as connection:
+        chunks = blobs.chunks_of(connection, digest)
+    if chunks is None and (chunks := hash_chunks(store, digest)) is not None:
+        with context().database.write() as connection:
+            if blobs.is_known(connection, digest):
+                blobs.keep_chunks(connection, digest, chunks)
+    return chunks
 
 
 def _asked_range(size: int, digest: str) -> tuple[int, int] | None:
@@ -57,17 +79,22 @@ def _asked_range(size: int, digest: str) -> tuple[int, int] | None:
     return found
 
 
-def _chunks(stream: BinaryIO, start: int, end: int, digest: str) -> Iterator[bytes]:
-    if start:
-        stream.seek(start)
-    left = end - start
+def _content(store: BlobStore, digest: str, size: int, start: int, end: int) -> Iterator[bytes]:
+    for piece in read_verified(store, digest, size, chunks_for(store, digest, size), start, end):
+        rest = memoryview(piece)
+        # A slow reader is served from one chunk of memory, in pieces that let the server see that it is still there.
+        for at in range(0, len(rest), READ_BYTES):
+            yield bytes(rest[at : at + READ_BYTES])
+
+
+def _begun(stream: Iterator[bytes]) -> Iterator[bytes]:
+    """``stream`` with its first piece read: what is wrong at once can still be said with a status."""
+    return itertools.chain([next(stream, b"")], stream)
+
+
+def _logged(stream: Iterator[bytes]) -> Iterator[bytes]:
     try:
-        while left > 0 and (chunk := stream.read(min(CHUNK_BYTES, left))):
-            left -= len(chunk)
-            yield chunk
+        yield from stream
     except BlobDamaged as problem:
         _LOG.error("%s", problem.sentence())
         raise
-    if left > 0:
-        _LOG.error("Blob %s ended %d bytes early", digest, left)
-        raise BlobDamaged(digest=digest, found="a shorter file")

@@ -27,9 +27,13 @@ class ServerContext:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent the request. ``subject`` is the device's uuid or the run's id that the token is bound to, else ``""``."""
+    """Who sent the request. ``subject`` is the device's uuid or the run's id that the token is bound to, else ``""``.
+
+    ``scopes`` empty: everything that the role may.
+    """
 
     token_id: str
     name: str
     role: Role
     subject: str
+    scopes: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hedgerow.errors import NotFoundError, UnavailableError, UserError
+from hedgerow.errors import ConflictError, NotFoundError, UnavailableError, UserError
 
 
 class NoSuchPath(UserError):
@@ -43,6 +43,22 @@ class InvalidArgument(UserError):
     key = "invalid_argument"
     message = "The argument {name} cannot be {value!r}"
     remedy = "{hint}"
+
+
+class UnknownArgument(UserError):
+    """An argument in the query string that the operation does not know."""
+
+    key = "unknown_argument"
+    message = "There is no argument {name!r} here"
+    remedy = "{hint}"
+
+
+class RepeatedArgument(UserError):
+    """An argument in the query string that is taken once was given several times."""
+
+    key = "repeated_argument"
+    message = "The argument {name} was given more than once"
+    remedy = "Give it once."
 
 
 class RangeRefused(UserError):
@@ -91,3 +107,43 @@ class ManifestUnknown(NotFoundError):
     key = "manifest_unknown"
     message = "There is no image {name} with the tag or digest {reference}"
     remedy = "See the versions with: hedgerow image list; a device may fetch only what its edge deployment names."
+
+
+class UnknownApiVersion(NoSuchPath):
+    """The address belongs to an API version that this server does not speak."""
+
+    key = "unknown_api_version"
+    message = "This server speaks version v1 of the API, not {version}"
+    remedy = "Use a client of about the same age as the server, or upgrade the older one."
+
+
+class IdempotencyKeyRefused(UserError):
+    """An Idempotency-Key where none is honoured."""
+
+    key = "idempotency_key_refused"
+    message = "{method} {path} takes no Idempotency-Key"
+    remedy = "Leave the header out: the request can be repeated as it is, or is never done only once."
+
+
+class IdempotencyKeyReused(ConflictError):
+    """One key for two different requests."""
+
+    key = "idempotency_key_reused"
+    message = "The Idempotency-Key {key} was used for another request"
+    remedy = "Use a new key for a new request; repeat a request with its own key and without any change."
+
+
+class AlreadyDone(ConflictError):
+    """A repeated request whose answer held a secret, which is shown once."""
+
+    key = "already_done"
+    message = "This request was done already: it made {made}, whose secret is shown once"
+    remedy = "Use the secret of the first answer; if that was lost, delete or revoke {made} and ask for a new one with a new key."
+
+
+class ModelManifestUnknown(NotFoundError):
+    """No model artifact under this tag or digest."""
+
+    key = "model_manifest_unknown"
+    message = "There is no model {name} with the tag or digest {reference}"
+    remedy = "See the versions with: hedgerow model list; a digest is known once its version was pulled by tag."

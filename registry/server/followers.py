@@ -12,6 +12,8 @@ from registry.wakeups import WakeupReceiver
 EXTENSION = "hedgerow.followers"
 # Wake-ups may be lost (the database is the truth): everybody looks again after this long at the latest.
 FALLBACK_S = 5.0
+# A flood of changes wakes everybody a few times a second, not once for each.
+_GATHER_S = 0.05
 
 
 class Followers:
@@ -21,6 +23,7 @@ class Followers:
         self._condition = threading.Condition()
         self._turn = 0
         self._closed = False
+        self._end = threading.Event()
 
     def listen(self, receiver: WakeupReceiver) -> None:
         """Start the listener thread; called once in the process that serves."""
@@ -44,6 +47,7 @@ class Followers:
         """The server stops: every stream ends now."""
         with self._condition:
             self._closed = True
+            self._end.set()
             self._condition.notify_all()
 
     def _run(self, receiver: WakeupReceiver) -> None:
@@ -52,6 +56,7 @@ class Followers:
             with self._condition:
                 self._turn += 1
                 self._condition.notify_all()
+            self._end.wait(_GATHER_S)
 
 
 def followers() -> Followers:

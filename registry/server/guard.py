@@ -7,17 +7,21 @@ browser form can send; a silent peer loses its thread.
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, request
 
 from registry.errors import OriginRefused
-from registry.server.errors import ContentTypeRefused, MalformedRequest
+from registry.server.errors import ContentTypeRefused, MalformedRequest, UnknownApiVersion
 from registry.server.http import SILENCE_S
 from registry.settings import ServerSettings
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _BODIES = frozenset({"application/json", "application/octet-stream"})
+_VERSION = re.compile(r"/api/(v[0-9]+[^/]*)(?:/|$)")
+_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAGS = re.compile(rf"\*|{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -39,6 +43,10 @@ def install(app: Flask, settings: ServerSettings) -> None:
         if "\0" in request.path or b"%00" in request.query_string:
             raise MalformedRequest(problem="its address holds a NUL character")
         check_origin(request.host, request.headers.get("Origin"), request.scheme, hosts, settings.public_url)
+        _check_version(request.path)
+        if request.routing_exception is not None:
+            return  # what is not there is said before what is wrong with the request for it
+        _check_tags(request)
         if request.method in _WRITES and _has_body(request) and request.mimetype not in _BODIES:
             raise ContentTypeRefused(found=request.mimetype, expected="application/json")
 
@@ -48,6 +56,22 @@ def install(app: Flask, settings: ServerSettings) -> None:
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
+
+
+def _check_version(path: str) -> None:
+    """Raises UnknownApiVersion, so that an old or a new client learns more than that there is nothing here."""
+    found = _VERSION.match(path)
+    if found and found[1] != "v1":
+        raise UnknownApiVersion(version=found[1][:20])
+
+
+def _check_tags(asked: Request) -> None:
+    """A condition that cannot be read must not pass for one that holds. Raises MalformedRequest."""
+    names = ("If-Match", "If-None-Match") if asked.method in _WRITES else ("If-Match",)
+    for name in names:
+        value = asked.headers.get(name)
+        if value is not None and not _TAGS.fullmatch(value):
+            raise MalformedRequest(problem=f'{name} is neither * nor a list of tags in quotes: "TAG", "TAG"')
 
 
 def is_loopback(host: str) -> bool:

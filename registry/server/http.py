@@ -8,14 +8,18 @@ from typing import ParamSpec, TypeVar, cast
 
 import msgspec
 from flask import Response, current_app, g, request
+from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Role
-from hedgerow.contracts.document import decode, encode
+from hedgerow.contracts.document import decode, digest_of, encode
+from hedgerow.contracts.events import Actor
 from hedgerow.errors import InvalidDocument
-from registry.errors import RoleForbids
-from registry.server import access
+from registry.errors import PreconditionFailed, RoleForbids
+from registry.server import access, once, scopes
 from registry.server.context import Caller, ServerContext
 from registry.server.errors import ConnectionStalled, ContentTypeRefused, DocumentTooLarge, InvalidArgument, MalformedRequest
+from registry.store import events
+from registry.wakeups import FEED
 
 D = TypeVar("D", bound=msgspec.Struct)
 P = ParamSpec("P")
@@ -46,10 +50,13 @@ def caller() -> Caller:
     return cast(Caller, g.caller)
 
 
-def needs(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def needs(*roles: Role, scope: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let only these roles in (owner ⊃ contributor ⊃ reader; the others only where named).
 
-    Raises TokenMissing or TokenRefused (401), RoleForbids (403).
+    ``scope`` is the noun that a token's scopes must name (see ``scopes.py``); a token with scopes is refused where there
+    is none. A handler that makes a record calls :func:`check_scope` with its name.
+
+    Raises TokenMissing or TokenRefused (401), RoleForbids or ScopeForbids (403).
     """
     allowed = frozenset().union(*(_ALSO.get(role, frozenset({role})) for role in roles))
 
@@ -60,11 +67,25 @@ def needs(*roles: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
             if found.role not in allowed:
                 raise RoleForbids(role=found.role, action=f"{request.method} {request.path}", needed=" or ".join(roles))
             g.caller = found
-            return handler(*args, **kwargs)
+            scopes.check_route(context(), found, request, scope)
+            once.check_taken(request, handler)
+            response = handler(*args, **kwargs)
+            _spread_news()
+            scopes.check_was_asked(found)
+            return response
 
         return guarded
 
     return decorate
+
+
+def check_scope(noun: str, name: str) -> None:
+    """Every handler that makes a record calls this before its change, also for each record that it builds upon.
+
+    ``noun`` is that of the scopes (``models``, ``images``, ``runs`` with the experiment's name, …); ``name`` a name or a
+    reference. Raises ScopeForbids for a token whose scopes do not cover it.
+    """
+    scopes.check(caller(), noun, name)
 
 
 def read_body(kind: type[D], *, limit_bytes: int = MAX_BODY_BYTES) -> D:
@@ -79,6 +100,8 @@ def read_body(kind: type[D], *, limit_bytes: int = MAX_BODY_BYTES) -> D:
     # PostgreSQL's text cannot hold NUL, and nothing that people write does.
     if rb"\u0000" in data and _holds_nul(msgspec.to_builtins(document)):
         raise InvalidDocument(document=kind.__name__, problem="it holds a NUL character")
+    if once.key_of(request) is not None:
+        g.body_digest = digest_of(encode(document))
     return document
 
 
@@ -109,7 +132,73 @@ def _bounded_body(limit_bytes: int) -> bytes:
 
 def answer(document: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """``document`` as canonical JSON."""
+    g.holds_secret = once.holds_secret(document)
     return Response(encode(document), status, headers, mimetype="application/json")
+
+
+def actor() -> Actor:
+    """Who asks, as it is written into events."""
+    who = caller()
+    return Actor(id=who.token_id, name=who.name, role=who.role)
+
+
+def tell(connection: Connection, kind: str, subject: str, **details: str) -> int:
+    """Record an event in the transaction of the change: ``kind`` NOUN.VERB, ``subject`` NOUN/NAME. Returns its number."""
+    g.told = subject
+    return events.record(connection, kind=kind, subject=subject, actor=actor(), now=context().clock.now(), details=details)
+
+
+def _spread_news() -> None:
+    """After the commit: whoever follows events, here and in the controller's webhooks, looks again."""
+    if "told" in g:
+        for reader in (FEED, "server"):
+            context().wakeups.wake(reader)
+
+
+def write_once(action: Callable[[Connection], Response]) -> Response:
+    """Run ``action`` in a writing transaction and answer with what it returns, after the commit.
+
+    A request with an ``Idempotency-Key`` is done at most once for its token: its answer is kept in the same transaction,
+    and given again without ``action`` (so nothing after this call may need what ``action`` found). The body must have been
+    read by then. Raises IdempotencyKeyReused, AlreadyDone, ScopeForbids.
+    """
+    here, who, key = context(), caller(), once.key_of(request)
+    with here.database.write() as connection:
+        if key is None:
+            response = action(connection)
+        else:
+            asked = once.request_digest(request, g.get("body_digest", ""))
+            response = once.run(here, connection, who, key, asked, action, _secret_of)
+        scopes.check_was_asked(who)
+        return response
+
+
+def _secret_of() -> str | None:
+    """The record whose secret the answer holds, for which there is no second answer."""
+    return g.get("told", "it") if g.get("holds_secret") else None
+
+
+def check_match(kind: str, name: object, etag: str | None) -> None:
+    """Raises PreconditionFailed when the request's If-Match does not name ``etag`` (without quotes), or its If-None-Match does.
+
+    ``etag`` None: there is no such record yet. A weak tag never matches in If-Match (RFC 9110, 13.1.1).
+    """
+    wanted, unwanted = request.headers.get("If-Match"), request.headers.get("If-None-Match")
+    found = "none" if etag is None else f'"{etag}"'
+    if wanted is not None and (etag is None or not request.if_match.contains(etag)):
+        raise PreconditionFailed(kind=kind, name=name, found=found, expected=wanted[:80])
+    if unwanted is not None and etag is not None and request.if_none_match.contains_weak(etag):
+        raise PreconditionFailed(kind=kind, name=name, found=found, expected=f"anything but {unwanted[:80]}")
+
+
+def answer_tagged(document: msgspec.Struct, etag: str, status: int = 200) -> Response:
+    """``document`` with its ETag; 304 without a body when the request's If-None-Match names it."""
+    response = answer(document, status)
+    response.set_etag(etag)
+    if request.method in ("GET", "HEAD"):
+        response.headers["Cache-Control"] = "private, no-cache"
+        response.make_conditional(request)
+    return response
 
 
 def no_content() -> Response:

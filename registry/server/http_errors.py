@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from hedgerow.contracts.document import encode
@@ -24,7 +24,7 @@ from hedgerow.errors import (
     UnavailableError,
     UserError,
 )
-from registry.errors import DigestMismatch, InvalidPage
+from registry.errors import DigestMismatch, InvalidPage, PreconditionFailed
 from registry.server import oci_errors
 from registry.server.access import OCI_PREFIX
 from registry.server.errors import (
@@ -48,6 +48,7 @@ _STATUS: tuple[tuple[type[HedgerowError], int], ...] = (
     (DocumentTooLarge, 413),
     (ContentTypeRefused, 415),
     (RangeRefused, 416),
+    (PreconditionFailed, 412),
     (DigestMismatch, 400),
     (InvalidPage, 400),
     (ForbiddenError, 403),
@@ -72,12 +73,19 @@ def install(app: Flask) -> None:
 
 def status_of(error: HedgerowError) -> int:
     """The HTTP status of an error."""
-    return next(status for family, status in _STATUS if isinstance(error, family))
+    return status_of_kind(type(error))
+
+
+def status_of_kind(kind: type[HedgerowError]) -> int:
+    """The HTTP status of every error of this class."""
+    return next(status for family, status in _STATUS if issubclass(kind, family))
 
 
 def answer_error(error: HedgerowError) -> Response:
     """The answer to the current request that failed with ``error``."""
     status = status_of(error)
+    if isinstance(error, AccessError):
+        g.refused_as = error.key
     if status >= 500:
         _LOG.log(logging.ERROR if isinstance(error, Bug) else logging.WARNING, "%s %s: %s", request.method, request.path, error)
     problem = Problem(

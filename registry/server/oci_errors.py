@@ -20,6 +20,7 @@ _BY_STATUS = {
 }
 _BY_CODE = {
     "manifest_unknown": "MANIFEST_UNKNOWN",
+    "model_manifest_unknown": "MANIFEST_UNKNOWN",
     "blob_unknown": "BLOB_UNKNOWN",
     "invalid_name": "NAME_INVALID",
     "invalid_reference": "MANIFEST_UNKNOWN",

@@ -20,9 +20,10 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, Row, func, select, update
 
+from hedgerow.contracts.names import BLOBS_COLLECT
 from hedgerow.contracts.work import Activity, ActivityEvent, ActivityState, Problem
 from registry.errors import RecordNotFound
-from registry.store import leases
+from registry.store import blobs, events, leases
 from registry.store.leases import Lease
 from registry.store.tables import activities, activity_events
 from registry.store.time_text import from_text, maybe_from_text, to_text
@@ -30,7 +31,12 @@ from registry.store.time_text import from_text, maybe_from_text, to_text
 MAX_ATTEMPTS = 3
 # What to do with a running activity whose worker is gone. Builds and deployments only converge towards a stated goal and
 # begin again; a training run has side effects of its own and is not repeated unasked.
-AFTER_CRASH: dict[str, Literal["again", "fail"]] = {"image.build": "again", "service.deploy": "again", "run": "fail"}
+AFTER_CRASH: dict[str, Literal["again", "fail"]] = {
+    "image.build": "again",
+    "service.deploy": "again",
+    "run": "fail",
+    BLOBS_COLLECT: "again",
+}
 
 INTERRUPTED = Problem(
     code="interrupted",
@@ -109,10 +115,10 @@ def finish(
 
 
 def cancel(connection: Connection, activity_id: str, now: datetime) -> Activity:
-    """Queued work is cancelled at once; running work is asked to stop; ended work stays as it is."""
+    """Queued work is cancelled at once; running work is asked to stop; ended work stays as it is. The caller tells of it."""
     row = _row(connection, activity_id, lock=True)
     if row.state == "queued":
-        _end(connection, activity_id, "cancelled", {}, None, now)
+        _end(connection, activity_id, "cancelled", {}, None, now, told=False)
     elif row.state == "running":
         connection.execute(update(activities).where(activities.c.id == activity_id).values(cancel_requested=1))
     return get(connection, activity_id)
@@ -148,14 +154,35 @@ def give_back(connection: Connection, lease: Lease, now: datetime) -> None:
         _settle(connection, row, now)
 
 
+def interrupt_all(connection: Connection, problem: Problem, now: datetime) -> list[str]:
+    """End everything that waits or runs as failed, before any worker looks (a restored workspace); returns the ids."""
+    query = select(activities.c.id).where(activities.c.state.in_(["queued", "running"]))
+    found = [row.id for row in connection.execute(query)]
+    for activity_id in found:
+        _end(connection, activity_id, "failed", {}, problem, now)
+    return found
+
+
 def get(connection: Connection, activity_id: str) -> Activity:
     """Raises RecordNotFound."""
     return _activity(_row(connection, activity_id))
 
 
-def newest(connection: Connection, limit: int, after: str | None = None) -> list[Activity]:
+def newest(
+    connection: Connection,
+    limit: int,
+    after: str | None = None,
+    *,
+    kind: str | None = None,
+    state: str | None = None,
+    subject: str | None = None,
+) -> list[Activity]:
     """Newest first; ``after`` is the id of the last one seen (ids sort by creation)."""
     query = select(activities).order_by(activities.c.id.desc()).limit(limit)
+    wanted = ((activities.c.kind, kind), (activities.c.state, state), (activities.c.subject, subject))
+    for column, value in wanted:
+        if value is not None:
+            query = query.where(column == value)
     if after:
         query = query.where(activities.c.id < after)
     return [_activity(row) for row in connection.execute(query)]
@@ -191,10 +218,21 @@ def _end(
     result: dict[str, str],
     problem: Problem | None,
     now: datetime,
+    *,
+    told: bool = True,
 ) -> None:
     row = _row(connection, activity_id, lock=True)
     if row.ended_at is not None:
         return
+    if told:
+        events.record(
+            connection,
+            kind=f"activity.{state}",
+            subject=f"activity/{activity_id}",
+            actor=events.system("controller"),
+            now=now,
+            details={"work": row.kind, "of": row.subject} | ({"problem": problem.message[:1000]} if problem else {}),
+        )
     progress = 1.0 if state == "succeeded" else row.progress
     connection.execute(
         update(activities)
@@ -207,6 +245,7 @@ def _end(
             ended_at=to_text(now),
         )
     )
+    blobs.release_activity(connection, activity_id)
     _record(connection, activity_id, now, state, progress, state, problem.message if problem else "")
 
 

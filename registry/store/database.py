@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -128,7 +129,9 @@ def _begun(connection: Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[N
     try:
         yield
     except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
+        # SQLite ends a transaction itself when the disk is full; a second end would hide why.
+        if cast(sqlite3.Connection, connection.connection.dbapi_connection).in_transaction:
+            connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
 

@@ -13,30 +13,54 @@ from sqlalchemy import Connection, delete, select, update
 
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.edge import EdgeDeployment
+from hedgerow.contracts.names import Reference
 from registry.errors import RecordNotFound
-from registry.store.tables import edge_deployments, twins
+from registry.store import images
+from registry.store.matching import name_matches
+from registry.store.tables import edge_deployments, edge_images, twins
 from registry.store.time_text import to_text
+from registry.store.upsert import insert
 
 
 def put(connection: Connection, manifest: EdgeDeployment, now: datetime) -> EdgeDeployment:
-    """Store ``manifest`` under its name: the next revision, unless nothing changed. ``created_at`` stays the first one's."""
-    row = connection.execute(
-        select(edge_deployments.c.document).where(edge_deployments.c.name == manifest.name).with_for_update()
-    ).one_or_none()
-    if row is None:
-        stored = msgspec.structs.replace(manifest, revision=1, created_at=now)
-        connection.execute(
-            edge_deployments.insert().values(
-                name=stored.name,
-                revision=1,
-                target=stored.target,
-                priority=stored.priority,
-                document=encode(stored).decode(),
-                created_at=to_text(now),
-            )
+    """Store ``manifest`` under its name: the next revision, unless nothing changed. ``created_at`` stays the first one's.
+
+    Images that it names by version or digest are held from now on: they cannot be deleted. Raises RecordNotFound (an image).
+    """
+    stored = _write(connection, manifest, now)
+    # Also when nothing changed: a manifest that an older Hedgerow stored has no rows yet.
+    connection.execute(delete(edge_images).where(edge_images.c.edge_deployment == stored.name))
+    rows = []
+    for module, spec in sorted(stored.modules.items()):
+        reference = None if spec.image is None else Reference.parse(spec.image)
+        if reference is not None and (reference.version or reference.digest):
+            image = images.hold(connection, reference)
+            pinned = {"image_name": image.name, "image_version": image.version}
+            rows.append({"edge_deployment": stored.name, "module": module, **pinned})
+    if rows:
+        connection.execute(edge_images.insert(), rows)
+    return stored
+
+
+def _write(connection: Connection, manifest: EdgeDeployment, now: datetime) -> EdgeDeployment:
+    first = msgspec.structs.replace(manifest, revision=1, created_at=now)
+    # One statement, so that of two first ones at once the second finds what the first one made.
+    added = connection.execute(
+        insert(connection, edge_deployments)
+        .values(
+            name=first.name,
+            revision=1,
+            target=first.target,
+            priority=first.priority,
+            document=encode(first).decode(),
+            created_at=to_text(now),
         )
-        return stored
-    before = decode(row.document, EdgeDeployment)
+        .on_conflict_do_nothing(index_elements=[edge_deployments.c.name])
+        .returning(edge_deployments.c.name)
+    )
+    if added.one_or_none() is not None:
+        return first
+    before = get(connection, manifest.name, lock=True)
     same = msgspec.structs.replace(manifest, revision=before.revision, created_at=before.created_at)
     if same == before:
         return before
@@ -49,23 +73,35 @@ def put(connection: Connection, manifest: EdgeDeployment, now: datetime) -> Edge
     return stored
 
 
-def get(connection: Connection, name: str) -> EdgeDeployment:
-    """Raises RecordNotFound."""
-    row = connection.execute(select(edge_deployments.c.document).where(edge_deployments.c.name == name)).one_or_none()
-    if row is None:
+def get(connection: Connection, name: str, *, lock: bool = False) -> EdgeDeployment:
+    """``lock`` for whoever decides by what it reads. Raises RecordNotFound."""
+    found = find(connection, name, lock=lock)
+    if found is None:
         raise RecordNotFound(kind="edge deployment", name=name, command="edge")
-    return decode(row.document, EdgeDeployment)
+    return found
 
 
-def every(connection: Connection) -> list[EdgeDeployment]:
-    """All of them; composition needs them all."""
-    rows = connection.execute(select(edge_deployments.c.document).order_by(edge_deployments.c.name))
+def find(connection: Connection, name: str, *, lock: bool = True) -> EdgeDeployment | None:
+    """None when there is none of this name. Nobody else changes it before this transaction ends, if ``lock``."""
+    query = select(edge_deployments.c.document).where(edge_deployments.c.name == name)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return None if row is None else decode(row.document, EdgeDeployment)
+
+
+def every(connection: Connection, *, hold: bool = False) -> list[EdgeDeployment]:
+    """All of them; composition needs them all. ``hold``: nobody changes or deletes one before this transaction ends."""
+    query = select(edge_deployments.c.document).order_by(edge_deployments.c.name)
+    rows = connection.execute(query.with_for_update(read=True) if hold else query)
     return [decode(row.document, EdgeDeployment) for row in rows]
 
 
-def page(connection: Connection, limit: int, after: str | None) -> tuple[list[EdgeDeployment], str | None]:
+def page(
+    connection: Connection, limit: int, after: str | None, *, name: str | None = None
+) -> tuple[list[EdgeDeployment], str | None]:
     """By name, with the ``after`` of the following page (None at the end)."""
     query = select(edge_deployments.c.document).order_by(edge_deployments.c.name).limit(limit + 1)
+    if name is not None:
+        query = query.where(name_matches(edge_deployments.c.name, name, "edge deployment"))
     if after is not None:
         query = query.where(edge_deployments.c.name > after)
     found = [decode(row.document, EdgeDeployment) for row in connection.execute(query)]
@@ -77,7 +113,7 @@ def remove(connection: Connection, name: str) -> EdgeDeployment:
 
     Raises RecordNotFound.
     """
-    found = get(connection, name)
+    found = get(connection, name, lock=True)
     # The hub sees that these twins' content has no source any more and composes them again.
     connection.execute(update(twins).where(twins.c.edge_deployment == name).values(edge_deployment=None, edge_revision=None))
     connection.execute(delete(edge_deployments).where(edge_deployments.c.name == name))

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, delete, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, select, update
 
 from hedgerow.contracts.api import Device, EnrollDevice, FleetEvent
 from hedgerow.contracts.document import decode
+from hedgerow.contracts.names import check_name
 from hedgerow.contracts.status import StatusReport
 from registry.errors import NameTaken, RecordNotFound
+from registry.store.matching import name_matches, tag_matches
 from registry.store.tables import device_sessions, devices, fleet_events, twins
 from registry.store.time_text import from_text, maybe_from_text, to_text
 from registry.store.upsert import insert
 
 FIRST_KEY_GENERATION = 1
+Presence = Literal["online", "offline", "revoked"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class NewEvent:
     device_uuid: str
     kind: str
     reason: str
+    device: str = ""
 
 
 def enroll(connection: Connection, request: EnrollDevice, now: datetime) -> Device:
@@ -53,17 +57,30 @@ def enroll(connection: Connection, request: EnrollDevice, now: datetime) -> Devi
     return get(connection, request.name, now)
 
 
-def get(connection: Connection, name: str, now: datetime) -> Device:
-    """Raises RecordNotFound."""
-    row = connection.execute(_devices().where(devices.c.name == name)).one_or_none()
+def get(connection: Connection, name: str, now: datetime, *, lock: bool = False) -> Device:
+    """``lock`` for whoever decides by what it reads. Raises RecordNotFound."""
+    query = _devices().where(devices.c.name == name)
+    row = connection.execute(query.with_for_update(of=devices) if lock else query).one_or_none()
     if row is None:
         raise RecordNotFound(kind="device", name=name, command="device")
     return _device(row, now)
 
 
-def page(connection: Connection, limit: int, after: str | None, now: datetime) -> tuple[list[Device], str | None]:
-    """Devices by name, and the ``after`` of the following page (None at the end)."""
-    query = _devices().order_by(devices.c.name).limit(limit + 1)
+@dataclass(frozen=True)
+class Wanted:
+    """Which devices to list; ``tags`` are KEY=VALUE or KEY, and all of them must be there."""
+
+    name: str | None = None
+    state: Presence | None = None
+    tags: Sequence[str] = ()
+    edge_deployment: str | None = None
+
+
+def page(
+    connection: Connection, limit: int, after: str | None, now: datetime, wanted: Wanted | None = None
+) -> tuple[list[Device], str | None]:
+    """Devices by name, and the ``after`` of the following page (None at the end). Raises InvalidName, InvalidFilter."""
+    query = _filtered(_devices(), wanted or Wanted(), now).order_by(devices.c.name).limit(limit + 1)
     if after is not None:
         query = query.where(devices.c.name > after)
     found = [_device(row, now) for row in connection.execute(query)]
@@ -90,6 +107,16 @@ def forget(connection: Connection, name: str, now: datetime) -> Device:
     connection.execute(delete(devices).where(devices.c.uuid == device.uuid))
     record_events(connection, [NewEvent(device.uuid, "deleted", f"{name} was deleted by an operator")], now)
     return device
+
+
+def change_tags(connection: Connection, device: Device, tags: Mapping[str, str | None], now: datetime) -> Device:
+    """Set these tags; None takes one away. Wake the hub after the commit: conditions may match otherwise now."""
+    merged = {key: value for key, value in {**device.tags, **tags}.items() if value is not None}
+    text = msgspec.json.encode(merged, order="sorted").decode()
+    connection.execute(update(devices).where(devices.c.uuid == device.uuid).values(tags=text))
+    if merged != device.tags:
+        record_events(connection, [NewEvent(device.uuid, "tagged", _tag_words(merged))], now)
+    return get(connection, device.name, now)
 
 
 def names_by_uuid(connection: Connection) -> dict[str, str]:
@@ -131,6 +158,24 @@ def events_before(
         )
         for row in connection.execute(query)
     ]
+
+
+def _tag_words(tags: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in sorted(tags.items())) or "no tags"
+
+
+def _filtered(query: Select[Any], wanted: Wanted, now: datetime) -> Select[Any]:
+    if wanted.name is not None:
+        query = query.where(name_matches(devices.c.name, wanted.name, "device"))
+    if wanted.edge_deployment is not None:
+        query = query.where(twins.c.edge_deployment == check_name(wanted.edge_deployment, "edge deployment"))
+    # As in _device: online as long as it may keep its session without a word.
+    present = func.coalesce(device_sessions.c.expires_at, "") > to_text(now)
+    if wanted.state == "revoked":
+        query = query.where(devices.c.revoked_at.is_not(None))
+    elif wanted.state is not None:
+        query = query.where(devices.c.revoked_at.is_(None), present if wanted.state == "online" else ~present)
+    return query.where(*(tag_matches(devices.c.tags, tag) for tag in wanted.tags))
 
 
 def _devices() -> Select[Any]:

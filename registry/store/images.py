@@ -1,29 +1,45 @@
-"""Image versions: what a build made, the blobs it consists of and the models inside it."""
+"""Image versions: what a build made, the blobs it consists of, the models and the environment inside it.
+
+An image that something uses cannot be deleted. An owner may force it: then the row stays as a tombstone, so that lineage
+and whatever points at it still hold, while its blobs are freed and no device gets it any more. Nothing here but
+:mod:`registry.store.lineage` shows tombstones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, select
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, cast, delete, exists, func, select, tuple_, update
 
 from hedgerow.contracts.document import decode, encode
-from hedgerow.contracts.image import ImageRecord
-from hedgerow.contracts.names import Reference, check_name
-from registry.errors import InUse, RecordNotFound
+from hedgerow.contracts.events import Actor
+from hedgerow.contracts.image import ImageKind, ImageRecord, ModelRef
+from hedgerow.contracts.names import Reference
+from registry.errors import BuildRefused, InUse, RecordDeleted, RecordNotFound
 from registry.store import versions
 from registry.store.keyset import page_of, split_page
+from registry.store.matching import name_matches
 from registry.store.tables import (
     blobs,
     deployments,
     desired_images,
     devices,
+    edge_images,
+    environment_versions,
     image_blobs,
+    image_environments,
     image_models,
     image_names,
     image_versions,
+    model_versions,
 )
-from registry.store.time_text import to_text
+from registry.store.time_text import from_text, to_text
+
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,25 @@ class ImageBlob:
     size_bytes: int
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a list is narrowed to. ``name`` may end with a star; ``model`` without a version means any of that name."""
+
+    name: str | None = None
+    kind: ImageKind | None = None
+    digest: str | None = None
+    model: Reference | None = None
+    tags: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What was deleted; ``users`` are those that used it all the same (a forced deletion), in words."""
+
+    record: ImageRecord
+    users: list[str]
+
+
 def next_version(connection: Connection, name: str) -> int:
     """Reserve the next version number of ``name``; a build that fails leaves its number unused."""
     return versions.next_version(connection, image_names, name)
@@ -44,9 +79,10 @@ def insert(connection: Connection, record: ImageRecord, parts: Iterable[tuple[st
     """Record a finished image under a number from :func:`next_version`.
 
     ``parts`` are (digest, media type) of everything the image consists of, its manifest included; each must be known
-    (``registry.store.blobs.record``).
+    (``registry.store.blobs.record``). Raises BuildRefused when a model or the environment was deleted meanwhile.
     """
     key = {"image_name": record.name, "image_version": record.version}
+    _hold_models(connection, record)
     connection.execute(
         image_versions.insert().values(
             name=record.name,
@@ -55,11 +91,15 @@ def insert(connection: Connection, record: ImageRecord, parts: Iterable[tuple[st
             kind=record.kind,
             record=encode(record).decode(),
             created_at=to_text(record.created_at),
+            revision=record.revision,
         )
     )
     if record.models:
         models = [{**key, "model_name": model.name, "model_version": model.version} for model in record.models]
         connection.execute(image_models.insert(), models)
+    if record.environment is not None:
+        made_in = _hold_environment(connection, record, Reference.parse(record.environment))
+        connection.execute(image_environments.insert().values(**key, **made_in))
     # Equal layers of two platforms are one blob.
     stored = [{**key, "digest": digest, "media_type": media_type} for digest, media_type in dict(parts).items()]
     if stored:
@@ -67,23 +107,45 @@ def insert(connection: Connection, record: ImageRecord, parts: Iterable[tuple[st
 
 
 def get(connection: Connection, reference: Reference) -> ImageRecord:
-    """The version that ``reference`` names, the newest one if it names none. Raises RecordNotFound."""
-    query = select(image_versions.c.record).where(image_versions.c.name == reference.name)
-    if reference.version is not None:
-        query = query.where(image_versions.c.version == reference.version)
-    if reference.digest is not None:
-        query = query.where(image_versions.c.digest == reference.digest)
-    row = connection.execute(query.order_by(image_versions.c.version.desc()).limit(1)).one_or_none()
+    """The version that ``reference`` names, the newest one if it names none. Raises RecordNotFound, RecordDeleted."""
+    row = None
+    if reference.alias is None:
+        query = select(image_versions).where(image_versions.c.name == reference.name)
+        if reference.version is not None:
+            query = query.where(image_versions.c.version == reference.version)
+        else:
+            query = query.where(_there())
+        if reference.digest is not None:
+            query = query.where(image_versions.c.digest == reference.digest)
+        row = connection.execute(query.order_by(image_versions.c.version.desc()).limit(1)).one_or_none()
     if row is None:
         raise RecordNotFound(kind="image", name=reference, command="image")
+    if row.deleted_at is not None:
+        when, by = from_text(row.deleted_at).isoformat(timespec="seconds"), Actor.parse(row.deleted_by).name
+        raise RecordDeleted(kind="image", name=f"{row.name}:{row.version}", when=when, by=by, command="image")
     return decode(row.record, ImageRecord)
+
+
+def hold(connection: Connection, reference: Reference) -> ImageRecord:
+    """Like :func:`get`; until the end of a writing transaction nobody deletes it. Raises RecordNotFound.
+
+    Whoever is about to write a row that points at an image holds it first: of a deletion and a deployment at once, the
+    one that comes second sees what the first one did.
+    """
+    while True:
+        record = get(connection, reference)
+        held = select(image_versions.c.record).where(_is(record.name, record.version), _there()).with_for_update(read=True)
+        row = connection.execute(held).one_or_none()
+        if row is not None:
+            return decode(row.record, ImageRecord)
+        # Deleted between the two looks: "the newest" may be another one now, a version is gone.
 
 
 def by_digest(connection: Connection, digest: str) -> ImageRecord | None:
     """The newest image with this digest, under whatever name."""
     row = connection.execute(
         select(image_versions.c.record)
-        .where(image_versions.c.digest == digest)
+        .where(image_versions.c.digest == digest, _there())
         .order_by(image_versions.c.created_at.desc())
         .limit(1)
     ).one_or_none()
@@ -91,49 +153,85 @@ def by_digest(connection: Connection, digest: str) -> ImageRecord | None:
 
 
 def newest(
-    connection: Connection, limit: int, after: str | None = None, *, name: str | None = None
+    connection: Connection, limit: int, after: str | None = None, *, wanted: Wanted | None = None
 ) -> tuple[list[ImageRecord], str | None]:
-    """Newest first, with the ``after`` of the following page (None at the end)."""
-    query = select(image_versions)
-    if name is not None:
-        query = query.where(image_versions.c.name == check_name(name, "image"))
+    """Newest first, with the ``after`` of the following page (None at the end). Raises InvalidName, RecordNotFound."""
+    query = select(image_versions).where(_there())
+    if wanted is not None:
+        query = _narrowed(connection, query, wanted)
     rows = connection.execute(page_of(query, image_versions, limit, after)).all()
     page, following = split_page(list(rows), limit)
     return [decode(row.record, ImageRecord) for row in page], following
 
 
-def delete_version(connection: Connection, reference: Reference) -> ImageRecord:
-    """Take one version away for ever; its number is never used again. Raises RecordNotFound, InUse."""
-    record = get(connection, reference)
-    users = users_of(connection, record.name, record.version)
-    if users:
-        raise InUse(kind="Image", name=f"{record.name}:{record.version}", users=", ".join(users))
-    connection.execute(
-        delete(image_versions).where(image_versions.c.name == record.name, image_versions.c.version == record.version)
-    )
+def change_tags(connection: Connection, held: ImageRecord, tags: Mapping[str, str | None]) -> ImageRecord:
+    """Set tags, take away those with the value None; ``held`` was read with :func:`lock`. Equal tags change nothing."""
+    changed = {key: value for key, value in (dict(held.tags) | dict(tags)).items() if value is not None}
+    if changed == held.tags:
+        return held
+    record = msgspec.structs.replace(held, tags=changed, revision=held.revision + 1)
+    values = {"record": encode(record).decode(), "revision": record.revision}
+    connection.execute(update(image_versions).where(_is(record.name, record.version)).values(**values))
     return record
 
 
+def lock(connection: Connection, reference: Reference) -> ImageRecord:
+    """Like :func:`get`, for whoever changes or deletes it: others wait until this transaction ends. Raises RecordNotFound."""
+    found = get(connection, reference)
+    query = select(image_versions.c.record).where(_is(found.name, found.version), _there()).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise RecordNotFound(kind="image", name=reference, command="image")
+    return decode(row.record, ImageRecord)
+
+
+def delete_version(connection: Connection, reference: Reference) -> ImageRecord:
+    """Take one version away for ever; its number is never used again. Raises RecordNotFound, InUse."""
+    record = lock(connection, reference)
+    _refuse_if_used(connection, record)
+    _drop(connection, record)
+    return record
+
+
+def force_delete(connection: Connection, reference: Reference, actor: Actor, now: datetime) -> Deleted:
+    """Delete a version even though it is used; without users this is a plain deletion. Raises RecordNotFound.
+
+    Its blobs are free for the next garbage collection. Replicas and modules that run it go on until they are started
+    anew somewhere; its users keep pointing at the tombstone.
+    """
+    record = lock(connection, reference)
+    users = users_of(connection, record.name, record.version)
+    if not users:
+        _drop(connection, record)
+        return Deleted(record, [])
+    here = _is(record.name, record.version)
+    connection.execute(update(image_versions).where(here).values(deleted_at=to_text(now), deleted_by=actor.text()))
+    gone = (image_blobs.c.image_name == record.name) & (image_blobs.c.image_version == record.version)
+    connection.execute(delete(image_blobs).where(gone))
+    return Deleted(record, users)
+
+
 def users_of(connection: Connection, name: str, version: int) -> list[str]:
-    """In words: the deployments that run this image and the device modules that should."""
-    serving = connection.execute(
-        select(deployments.c.endpoint, deployments.c.name)
-        .where(deployments.c.image_name == name, deployments.c.image_version == version)
-        .order_by(deployments.c.endpoint, deployments.c.name)
-    )
-    at_the_edge = connection.execute(
-        select(devices.c.name, desired_images.c.module)
-        .join(devices, devices.c.uuid == desired_images.c.device_uuid)
-        .where(desired_images.c.image_name == name, desired_images.c.image_version == version)
-        .order_by(devices.c.name, desired_images.c.module)
-    )
-    return [f"deployment {row.endpoint}/{row.name}" for row in serving] + [
-        f"module {row.module} of device {row.name}" for row in at_the_edge
-    ]
+    """In words: the deployments that run this image, the device modules that should, the manifests that name it.
+
+    At most MOST_NAMED of them, and then "and N more".
+    """
+    found: list[str] = []
+    count = 0
+    for table, query, words in _questions():
+        here = (table.c.image_name == name) & (table.c.image_version == version)
+        rows = connection.execute(query.where(here).limit(MOST_NAMED + 1)).all()
+        found += [words.format(*row) for row in rows]
+        # Counting walks over every user; only who has many needs it.
+        more = select(func.count()).select_from(table).where(here)
+        count += len(rows) if len(rows) <= MOST_NAMED else int(connection.execute(more).scalar_one())
+    shown = found[:MOST_NAMED]
+    return [*shown, f"and {count - len(shown)} more"] if count > len(shown) else shown
 
 
 def find_blob(connection: Connection, name: str, digest: str, *, device_uuid: str | None = None) -> ImageBlob | None:
     """A blob of any version of image ``name``; with ``device_uuid`` only of versions that this device should run."""
+    # A tombstone has no rows in image_blobs.
     query = (
         select(image_blobs.c.digest, image_blobs.c.media_type, blobs.c.size_bytes)
         .join(blobs, blobs.c.digest == image_blobs.c.digest)
@@ -160,7 +258,7 @@ def digest_of(connection: Connection, name: str, version: int) -> str:
 
 def versions_of(connection: Connection, name: str, *, device_uuid: str | None = None) -> list[int]:
     """Version numbers of ``name``, oldest first; with ``device_uuid`` only those that this device should run."""
-    query = select(image_versions.c.version).where(image_versions.c.name == name).order_by(image_versions.c.version)
+    query = select(image_versions.c.version).where(image_versions.c.name == name, _there()).order_by(image_versions.c.version)
     if device_uuid is not None:
         query = query.where(
             exists(1).where(
@@ -170,3 +268,92 @@ def versions_of(connection: Connection, name: str, *, device_uuid: str | None = 
             )
         )
     return [row.version for row in connection.execute(query)]
+
+
+# --- below -------------------------------------------------------------------------------------------------------------
+
+
+def _is(name: str, version: int) -> ColumnElement[bool]:
+    return and_(image_versions.c.name == name, image_versions.c.version == version)
+
+
+def _there() -> ColumnElement[bool]:
+    return image_versions.c.deleted_at.is_(None)
+
+
+def _hold_models(connection: Connection, record: ImageRecord) -> None:
+    """In one order everywhere, so that two builds never wait for each other."""
+    for model in sorted(record.models, key=lambda one: (one.name, one.version)):
+        if not _held(connection, model):
+            raise BuildRefused(name=record.name, problem=f"model {model.name}:{model.version} was deleted while it was built")
+
+
+def _held(connection: Connection, model: ModelRef) -> bool:
+    query = select(model_versions.c.name).where(
+        model_versions.c.name == model.name,
+        model_versions.c.version == model.version,
+        model_versions.c.deleted_at.is_(None),
+    )
+    return connection.execute(query.with_for_update(read=True)).one_or_none() is not None
+
+
+def _hold_environment(connection: Connection, record: ImageRecord, reference: Reference) -> dict[str, Any]:
+    here = (environment_versions.c.name == reference.name) & (environment_versions.c.version == reference.version)
+    query = select(environment_versions.c.name).where(here, environment_versions.c.deleted_at.is_(None))
+    if connection.execute(query.with_for_update(read=True)).one_or_none() is None:
+        raise BuildRefused(name=record.name, problem=f"environment {reference} was deleted while it was built")
+    return {"environment_name": reference.name, "environment_version": reference.version}
+
+
+def _narrowed(connection: Connection, query: Select[Any], wanted: Wanted) -> Select[Any]:
+    if wanted.name is not None:
+        query = query.where(name_matches(image_versions.c.name, wanted.name, "image"))
+    if wanted.kind is not None:
+        query = query.where(image_versions.c.kind == wanted.kind)
+    if wanted.digest is not None:
+        query = query.where(image_versions.c.digest == wanted.digest)
+    if wanted.model is not None:
+        query = query.where(_made_of(wanted.model))
+    for key, value in (wanted.tags or {}).items():
+        query = query.where(_has_tag(connection, key, value))
+    return query
+
+
+def _made_of(model: Reference) -> ColumnElement[bool]:
+    """Not a correlated question: the few images of a model are looked up once, by its index."""
+    query = select(image_models.c.image_name, image_models.c.image_version).where(image_models.c.model_name == model.name)
+    if model.version is not None:
+        query = query.where(image_models.c.model_version == model.version)
+    return tuple_(image_versions.c.name, image_versions.c.version).in_(query)
+
+
+def _has_tag(connection: Connection, key: str, value: str) -> ColumnElement[bool]:
+    """Tags lie in the record's JSON text; both databases can open it."""
+    if connection.dialect.name == "sqlite":
+        pairs = func.json_each(image_versions.c.record, "$.tags").table_valued("key", "value")
+    else:
+        from sqlalchemy.dialects.postgresql import JSONB
+
+        pairs = func.jsonb_each_text(cast(image_versions.c.record, JSONB)["tags"]).table_valued("key", "value")
+    return exists(select(1).select_from(pairs).where(pairs.c.key == key, pairs.c.value == value))
+
+
+def _questions() -> tuple[tuple[Table, Select[Any], str], ...]:
+    modules = select(desired_images.c.module, devices.c.name).join(devices, devices.c.uuid == desired_images.c.device_uuid)
+    serving = select(deployments.c.endpoint, deployments.c.name)
+    manifests = select(edge_images.c.edge_deployment, edge_images.c.module)
+    return (
+        (deployments, serving.order_by(deployments.c.endpoint, deployments.c.name), "deployment {0}/{1}"),
+        (desired_images, modules.order_by(devices.c.name, desired_images.c.module), "module {0} of device {1}"),
+        (edge_images, manifests.order_by(*edge_images.primary_key), "module {1} of edge deployment {0}"),
+    )
+
+
+def _refuse_if_used(connection: Connection, record: ImageRecord) -> None:
+    users = users_of(connection, record.name, record.version)
+    if users:
+        raise InUse(kind="Image", name=f"{record.name}:{record.version}", users=", ".join(users))
+
+
+def _drop(connection: Connection, record: ImageRecord) -> None:
+    connection.execute(delete(image_versions).where(_is(record.name, record.version)))

@@ -1,45 +1,86 @@
-"""Model versions: registered whole or not at all, found by reference, deleted only when nothing uses them."""
+"""Model versions: registered whole or not at all, found by reference, changed in what may change.
+
+Beside this story: :mod:`registry.store.model_search` finds many, :mod:`registry.store.model_aliases` moves names for single
+versions, :mod:`registry.store.model_deletion` takes versions away.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, cast, delete, exists, func, select
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Select, and_, select, update
 
-from hedgerow.contracts.api import RegisterModel
+from hedgerow.contracts.api import ChangeModel, RegisterModel
 from hedgerow.contracts.document import decode, encode
-from hedgerow.contracts.model import FileEntry, ModelManifest, digest_of_files
-from hedgerow.contracts.names import Reference, check_name
-from registry.errors import FilesCollide, InUse, RecordNotFound
-from registry.store import blobs
-from registry.store.keyset import page_of, split_page
-from registry.store.tables import image_models, model_files, model_names, model_versions, runs
-from registry.store.time_text import to_text
+from hedgerow.contracts.events import Actor
+from hedgerow.contracts.model import AskedEnvironment, FileEntry, MlflowFacts, ModelManifest, digest_of_files
+from hedgerow.contracts.names import Reference
+from registry.errors import FilesCollide, PropertyFixed, RecordDeleted, RecordNotFound, RegistrationRefused, TooManyLabels
+from registry.store import blobs, model_aliases, model_search, model_words
+from registry.store.model_search import Label, ModelQuery
+from registry.store.tables import image_models, model_data, model_files, model_names, model_samples, model_versions, runs
+from registry.store.time_text import from_text, to_text
 from registry.store.versions import next_version
 
+MOST_LABELS = 500
+# Made once: putting a statement together takes longer than running it.
+_INSERT_VERSION, _INSERT_FILES = model_versions.insert(), model_files.insert()
+# What the request and the manifest call by the same name.
+_TAKEN_OVER = (
+    "framework",
+    "framework_version",
+    "description",
+    "tags",
+    "properties",
+    "inputs",
+    "outputs",
+    "sample_input",
+    "run_id",
+    "source",
+    "data",
+)
 
-def register(connection: Connection, request: RegisterModel, now: datetime) -> ModelManifest:
+
+def register(
+    connection: Connection,
+    request: RegisterModel,
+    now: datetime,
+    *,
+    actor: Actor | None = None,
+    mlflow: MlflowFacts | None = None,
+    environment: AskedEnvironment | None = None,
+) -> ModelManifest:
     """Make the next version of ``request.name``. Visible with the commit of the transaction, never before.
 
-    Raises BlobMissing, BlobSizeWrong, FilesCollide, RecordNotFound (the run).
+    ``actor`` is who asks (None: the control plane, which may move protected aliases). Raises BlobMissing, BlobSizeWrong,
+    FilesCollide, RegistrationRefused, TooManyLabels, RecordNotFound (the run), AliasReserved, AliasProtected.
     """
-    check_paths(request.files)
-    blobs.require(connection, request.files)
+    _check(request)
+    sample = [request.sample_input] if request.sample_input else []
+    blobs.require(connection, [*request.files, *sample])
     if request.run_id is not None and connection.execute(select(runs.c.id).where(runs.c.id == request.run_id)).first() is None:
-        raise RecordNotFound(kind="run", name=request.run_id, command="run")
+        raise RecordNotFound(kind="run", name=request.run_id[:200], command="run")
     files = sorted(request.files, key=lambda entry: entry.path)
-    facts = {field: getattr(request, field) for field in request.__struct_fields__ if field not in ("name", "files")}
+    facts = {field: getattr(request, field) for field in _TAKEN_OVER}
     manifest = ModelManifest(
         name=request.name,
         version=next_version(connection, model_names, request.name),
         digest=digest_of_files(files),
         files=files,
+        mlflow=mlflow,
+        environment=environment,
         created_at=now,
         **facts,
     )
     _insert(connection, manifest)
-    return manifest
+    aliases = sorted(set(request.aliases))
+    for alias in aliases:
+        model_aliases.point(connection, manifest.name, alias, manifest.version, now, actor=actor, unseen=True)
+    return msgspec.structs.replace(manifest, aliases=aliases)
 
 
 def check_paths(files: Iterable[FileEntry]) -> None:
@@ -58,16 +99,59 @@ def check_paths(files: Iterable[FileEntry]) -> None:
 
 
 def get(connection: Connection, reference: Reference) -> ModelManifest:
-    """The version that ``reference`` names, the newest one if it names none. Raises RecordNotFound."""
-    query = select(model_versions.c.manifest).where(model_versions.c.name == reference.name)
-    if reference.version is not None:
-        query = query.where(model_versions.c.version == reference.version)
-    if reference.digest is not None:
-        query = query.where(model_versions.c.digest == reference.digest)
-    row = connection.execute(query.order_by(model_versions.c.version.desc()).limit(1)).one_or_none()
-    if row is None:
-        raise RecordNotFound(kind="model", name=reference, command="model")
-    return decode(row.manifest, ModelManifest)
+    """The version that ``reference`` names, the newest one if it names none. Raises RecordNotFound, RecordDeleted."""
+    return _manifest(_find(connection, reference))
+
+
+def lock(connection: Connection, reference: Reference) -> ModelManifest:
+    """Like :func:`get`, for whoever changes or deletes it: others wait until this transaction ends.
+
+    The name is locked before the version, as everywhere. Raises RecordNotFound, RecordDeleted.
+    """
+    lock_name(connection, reference.name)
+    return get(connection, reference)
+
+
+def lock_name(connection: Connection, name: str) -> None:
+    """Until the end of the transaction nobody registers, changes or deletes a version of ``name``, or moves its aliases."""
+    connection.execute(select(model_names.c.name).where(model_names.c.name == name).with_for_update())
+
+
+def change(connection: Connection, held: ModelManifest, wanted: ChangeModel) -> ModelManifest:
+    """Set and take away tags, add properties, replace the description; ``held`` was read with :func:`lock`.
+
+    What is as asked already changes nothing, not even the revision. Raises PropertyFixed, TooManyLabels.
+    """
+    name = f"{held.name}:{held.version}"
+    for key, value in wanted.properties.items():
+        if held.properties.get(key, value) != value:
+            raise PropertyFixed(property=key, name=name, found=held.properties[key][:200])
+    tags = {key: value for key, value in (held.tags | wanted.tags).items() if value is not None}
+    properties = held.properties | wanted.properties
+    description = held.description if wanted.description is None else wanted.description
+    if (tags, properties, description) == (held.tags, held.properties, held.description):
+        return held
+    _check_labels(name, tags, properties)
+    revision = held.revision + 1
+    changed = msgspec.structs.replace(
+        held, tags=tags, properties=properties, description=description, revision=revision, aliases=[]
+    )
+    values = {"manifest": encode(changed).decode(), "revision": revision}
+    connection.execute(update(model_versions).where(is_version(held.name, held.version)).values(**values))
+    model_words.delete(connection, held.name, held.version)
+    model_words.insert(connection, changed)
+    return msgspec.structs.replace(changed, aliases=held.aliases)
+
+
+def find(
+    connection: Connection, query: ModelQuery, limit: int, after: str | None = None
+) -> tuple[list[ModelManifest], str | None]:
+    """Versions that fit, newest first, with the ``after`` of the following page (None at the end).
+
+    Raises InvalidName, InvalidPage.
+    """
+    rows, following = model_search.search(connection, query, limit, after)
+    return [_manifest(row) for row in rows], following
 
 
 def newest(
@@ -78,32 +162,9 @@ def newest(
     name: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> tuple[list[ModelManifest], str | None]:
-    """Newest first, with the ``after`` of the following page (None at the end). All of ``tags`` must match."""
-    query = select(model_versions)
-    if name is not None:
-        query = query.where(model_versions.c.name == check_name(name, "model"))
-    for key, value in (tags or {}).items():
-        query = query.where(_has_tag(connection, key, value))
-    rows = connection.execute(page_of(query, model_versions, limit, after)).all()
-    page, following = split_page(list(rows), limit)
-    return [decode(row.manifest, ModelManifest) for row in page], following
-
-
-def delete_version(connection: Connection, reference: Reference) -> ModelManifest:
-    """Take one version away for ever; its number is never used again. Raises RecordNotFound, InUse."""
-    manifest = get(connection, reference)
-    users = connection.execute(
-        select(image_models.c.image_name, image_models.c.image_version)
-        .where(image_models.c.model_name == manifest.name, image_models.c.model_version == manifest.version)
-        .order_by(image_models.c.image_name, image_models.c.image_version)
-    ).all()
-    if users:
-        named = ", ".join(f"image {user.image_name}:{user.image_version}" for user in users)
-        raise InUse(kind="Model", name=f"{manifest.name}:{manifest.version}", users=named)
-    connection.execute(
-        delete(model_versions).where(model_versions.c.name == manifest.name, model_versions.c.version == manifest.version)
-    )
-    return manifest
+    """:func:`find` by name and tags alone."""
+    labels = tuple(Label(key, value) for key, value in (tags or {}).items())
+    return find(connection, ModelQuery(name=name, tags=labels), limit, after)
 
 
 def images_of(connection: Connection, name: str, version: int) -> list[tuple[str, int]]:
@@ -116,27 +177,84 @@ def images_of(connection: Connection, name: str, version: int) -> list[tuple[str
     return [(row.image_name, row.image_version) for row in rows]
 
 
+def is_version(name: str, version: int) -> ColumnElement[bool]:
+    """The condition that picks one row of ``model_versions``."""
+    return and_(model_versions.c.name == name, model_versions.c.version == version)
+
+
+def _check(request: RegisterModel) -> None:
+    check_paths(request.files)
+    _check_labels(request.name, request.tags, request.properties)
+    names = [data.name for data in request.data]
+    if len(set(names)) < len(names):
+        raise RegistrationRefused(name=request.name, problem="one data set is given twice")
+
+
+def _check_labels(name: str, tags: Mapping[str, str], properties: Mapping[str, str]) -> None:
+    for kind, labels in (("tags", tags), ("properties", properties)):
+        if len(labels) > MOST_LABELS:
+            raise TooManyLabels(name=name, count=len(labels), kind=kind, most=MOST_LABELS)
+
+
 def _insert(connection: Connection, manifest: ModelManifest) -> None:
     key = {"name": manifest.name, "version": manifest.version}
-    connection.execute(
-        model_versions.insert().values(
-            **key,
-            digest=manifest.digest,
-            framework=manifest.framework,
-            run_id=manifest.run_id,
-            manifest=encode(manifest).decode(),
-            created_at=to_text(manifest.created_at),
+    row = {
+        **key,
+        "digest": manifest.digest,
+        "framework": manifest.framework,
+        "run_id": manifest.run_id,
+        "source_commit": manifest.source.commit if manifest.source else None,
+        "manifest": encode(manifest).decode(),
+        "created_at": to_text(manifest.created_at),
+    }
+    connection.execute(_INSERT_VERSION, row)
+    connection.execute(_INSERT_FILES, [{**key, "path": entry.path, "digest": entry.digest} for entry in manifest.files])
+    model_words.insert(connection, manifest)
+    if manifest.sample_input:
+        connection.execute(model_samples.insert(), {**key, "digest": manifest.sample_input.digest})
+    if manifest.data:
+        connection.execute(
+            model_data.insert(), [{**key, "data_name": data.name, "digest": data.digest} for data in manifest.data]
         )
-    )
-    connection.execute(model_files.insert(), [{**key, "path": entry.path, "digest": entry.digest} for entry in manifest.files])
 
 
-def _has_tag(connection: Connection, key: str, value: str) -> ColumnElement[bool]:
-    """Tags lie in the manifest's JSON text; both databases can open it."""
-    if connection.dialect.name == "sqlite":
-        pairs = func.json_each(model_versions.c.manifest, "$.tags").table_valued("key", "value")
+def _find(connection: Connection, reference: Reference) -> Any:  # noqa: ANN401 - a row of these columns
+    version = reference.version
+    if reference.alias is not None and reference.alias != model_aliases.NEWEST:
+        version = model_aliases.version_of(connection, reference.name, reference.alias)
+        if version is None:
+            raise _missing(reference)
+    query = _any_version().where(model_versions.c.name == reference.name)
+    if version is not None:
+        query = query.where(model_versions.c.version == version)
     else:
-        from sqlalchemy.dialects.postgresql import JSONB
+        query = query.where(model_versions.c.deleted_at.is_(None)).order_by(model_versions.c.version.desc()).limit(1)
+    if reference.digest is not None:
+        query = query.where(model_versions.c.digest == reference.digest)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise _missing(reference)
+    if row.deleted_at is not None:
+        when = from_text(row.deleted_at).isoformat(timespec="seconds")
+        by = Actor.parse(row.deleted_by).name
+        raise RecordDeleted(kind="model", name=f"{row.name}:{row.version}", when=when, by=by, command="model")
+    return row
 
-        pairs = func.jsonb_each_text(cast(model_versions.c.manifest, JSONB)["tags"]).table_valued("key", "value")
-    return exists(select(1).select_from(pairs).where(pairs.c.key == key, pairs.c.value == value))
+
+@functools.cache
+def _any_version() -> Select[Any]:
+    """Made once: building it costs more than the database takes to answer it."""
+    columns = ("name", "version", "manifest", "revision", "deleted_at", "deleted_by")
+    return select(*(model_versions.c[column] for column in columns), model_aliases.listed().label("aliases"))
+
+
+def _missing(reference: Reference) -> RecordNotFound:
+    return RecordNotFound(kind="model", name=reference, command="model")
+
+
+def _manifest(row: Any) -> ModelManifest:  # noqa: ANN401 - a row of _find or of model_search
+    found = decode(row.manifest, ModelManifest)
+    # An alias that moves counts the revision up without rewriting the document.
+    if row.aliases is None and found.revision == row.revision:
+        return found
+    return msgspec.structs.replace(found, aliases=model_aliases.parse_listed(row.aliases), revision=row.revision)

@@ -21,11 +21,12 @@ from hedgerow.contracts.names import check_name
 from hedgerow.contracts.work import ENDED, MetricPoint, Problem, Run, RunState
 from registry.errors import InvalidPage, RecordNotFound, RunEnded, RunRefused
 from registry.store import activities as activity_store
-from registry.store import blobs, tokens
+from registry.store import blobs, events, tokens
 from registry.store.leases import Lease
 from registry.store.leases import check as check_lease
+from registry.store.matching import name_matches
 from registry.store.models import check_paths
-from registry.store.tables import activities, metric_points, run_blobs, runs
+from registry.store.tables import activities, metric_points, run_blobs, run_data, runs
 from registry.store.time_text import to_text
 
 RUN = "run"
@@ -48,6 +49,9 @@ def submit(connection: Connection, wanted: SubmitRun, now: datetime) -> Run:
     for name in wanted.variables:
         if not name or "=" in name:
             raise RunRefused(problem=f"{name!r} cannot name an environment variable")
+    names = [entry.name for entry in wanted.data]
+    if len(set(names)) < len(names):
+        raise RunRefused(problem="one of its data sets is given twice; give each a name of its own")
     blobs.require(connection, wanted.snapshot)
     run_id = activity_store.new_id(now)
     task = RunTask(run=run_id, variables=wanted.variables)
@@ -60,11 +64,17 @@ def submit(connection: Connection, wanted: SubmitRun, now: datetime) -> Run:
         arguments=wanted.arguments,
         snapshot=sorted(wanted.snapshot, key=lambda entry: entry.path),
         snapshot_digest=digest_of_files(wanted.snapshot),
+        source=wanted.source,
+        data=wanted.data,
         activity_id=activity_id,
         created_at=now,
     )
     row = {"id": run.id, "experiment": run.experiment, "state": run.state, "activity_id": activity_id, "created_at": to_text(now)}
-    connection.execute(runs.insert().values(document=encode(run).decode(), **row))
+    commit = None if wanted.source is None else wanted.source.commit
+    connection.execute(runs.insert().values(document=encode(run).decode(), source_commit=commit, **row))
+    data = [{"run_id": run_id, "data_name": entry.name, "digest": entry.digest} for entry in wanted.data]
+    if data:
+        connection.execute(run_data.insert(), data)
     _insert_blobs(connection, run_id, SNAPSHOT, run.snapshot)
     return run
 
@@ -75,12 +85,19 @@ def get(connection: Connection, run_id: str) -> Run:
 
 
 def newest(
-    connection: Connection, limit: int, after: str | None = None, *, experiment: str | None = None
+    connection: Connection,
+    limit: int,
+    after: str | None = None,
+    *,
+    experiment: str | None = None,
+    state: str | None = None,
 ) -> tuple[list[Run], str | None]:
     """Newest first, with the ``after`` of the following page (None at the end). Ids sort by creation."""
     query = select(runs.c.document).order_by(runs.c.id.desc()).limit(limit + 1)
     if experiment is not None:
-        query = query.where(runs.c.experiment == check_name(experiment, "experiment"))
+        query = query.where(name_matches(runs.c.experiment, experiment, "experiment"))
+    if state is not None:
+        query = query.where(runs.c.state == state)
     if after is not None:
         query = query.where(runs.c.id < check_name(after, "run"))
     found = [decode(row.document, Run) for row in connection.execute(query)]
@@ -197,6 +214,9 @@ def _end(
     _write(connection, ended)
     _insert_blobs(connection, run.id, OUTPUTS, ended.outputs)
     tokens.revoke_for(connection, "run", run.id, now)
+    details = {"experiment": run.experiment} | ({} if problem is None else {"problem": problem.message[:1000]})
+    actor = events.system("controller")
+    events.record(connection, kind=f"run.{state}", subject=f"run/{run.id}", actor=actor, now=now, details=details)
 
 
 def _write(connection: Connection, run: Run) -> None:

@@ -43,7 +43,7 @@ class Part:
         return MIGRATIONS / "versions" / self.name
 
 
-RECORDS_PART = Part("records", RECORDS, head="records_0001")
+RECORDS_PART = Part("records", RECORDS, head="records_0002")
 SERIES_PART = Part("series", SERIES, head="series_0001")
 
 
@@ -93,6 +93,26 @@ def migrate(connection: Connection, part: Part, folder: Path, revision: str = "h
     except CommandError:
         raise WorkspaceTooNew(folder=folder, found=stored, supported=part.head) from None
     command.upgrade(config, revision)
+
+
+def lay_out(connection: Connection, part: Part, revision: str, folder: Path) -> None:
+    """Make the tables of ``part`` as they were at ``revision``, in a database that has none. Raises DatabaseOccupied."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+    if revision == part.head:
+        _create(connection, part)
+    else:
+        migrate(connection, part, folder, revision)
+
+
+def knows(part: Part, revision: str) -> bool:
+    """Whether ``revision`` is one of ours, newest or older."""
+    if revision == part.head:
+        return True
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(MIGRATIONS), version_locations=[str(part.versions)])
+    return revision in {known.revision for known in script.walk_revisions()}
 
 
 def _is_current(database: Database) -> bool:

@@ -24,8 +24,10 @@ from registry.errors import DeploymentRefused, RecordNotFound, RevisionConflict,
 from registry.store import activities, images
 from registry.store.leases import Lease
 from registry.store.leases import check as check_lease
+from registry.store.matching import name_matches
 from registry.store.tables import deployments, endpoints, image_versions
 from registry.store.time_text import from_text, to_text
+from registry.store.upsert import insert
 
 DEPLOY = "service.deploy"
 _ALL_PERCENT = 100
@@ -55,7 +57,7 @@ def deploy(connection: Connection, endpoint: str, name: str, wanted: DeployImage
     """
     check_name(endpoint, "endpoint")
     check_name(name, "deployment")
-    image = images.get(connection, Reference.parse(wanted.image))
+    image = images.hold(connection, Reference.parse(wanted.image))
     _check_can_run(endpoint, name, image, wanted.settings)
     _put_endpoint(connection, endpoint, name, now)
     revision = _put_deployment(connection, endpoint, name, image, wanted.settings, now)
@@ -73,16 +75,35 @@ def get(connection: Connection, name: str) -> Endpoint:
     return found
 
 
-def newest(connection: Connection, limit: int, after: str | None = None) -> tuple[list[Endpoint], str | None]:
-    """By name, with the ``after`` of the following page (None at the end)."""
-    query = select(endpoints).order_by(endpoints.c.name).limit(limit + 1)
+def find_deployment(connection: Connection, endpoint: str, name: str) -> Deployment | None:
+    """None when it is not there, or going. Raises InvalidName."""
+    check_name(endpoint, "endpoint")
+    check_name(name, "deployment")
+    here = (deployments.c.endpoint == endpoint) & (deployments.c.name == name) & (deployments.c.state != "deleting")
+    row = connection.execute(_deployment_query().where(here)).one_or_none()
+    return None if row is None else _deployment(row)
+
+
+def lock(connection: Connection, name: str) -> None:
+    """Nobody else changes this endpoint, or what is below it, before this transaction ends. Raises InvalidName."""
+    _lock_endpoint(connection, name)
+
+
+def newest(
+    connection: Connection, limit: int, after: str | None = None, *, name: str | None = None, state: str | None = None
+) -> tuple[list[Endpoint], str | None]:
+    """By name, with the ``after`` of the following page (None at the end). ``state`` is that of any deployment."""
+    staying = deployments.c.state == state if state is not None else deployments.c.state != "deleting"
+    there = select(deployments.c.name).where(deployments.c.endpoint == endpoints.c.name, staying)
+    query = select(endpoints).where(there.exists()).order_by(endpoints.c.name).limit(limit + 1)
+    if name is not None:
+        query = query.where(name_matches(endpoints.c.name, name, "endpoint"))
     if after is not None:
         query = query.where(endpoints.c.name > check_name(after, "endpoint"))
     rows = list(connection.execute(query))
     page = rows[:limit]
     below = _deployments_of(connection, [row.name for row in page])
-    found = [_endpoint(row, below) for row in page]
-    return [endpoint for endpoint in found if not _going(endpoint)], page[-1].name if len(rows) > limit else None
+    return [_endpoint(row, below) for row in page], page[-1].name if len(rows) > limit else None
 
 
 def set_traffic(connection: Connection, name: str, wanted: SetTraffic) -> Endpoint:
@@ -146,15 +167,16 @@ def everything(connection: Connection) -> list[Endpoint]:
     return [_endpoint(row, below) for row in rows]
 
 
-def report(connection: Connection, lease: Lease, seen: Deployment, progress: Progress) -> None:
-    """Write what the controller sees, unless somebody changed the deployment meanwhile. Raises LeaseLost."""
+def report(connection: Connection, lease: Lease, seen: Deployment, progress: Progress) -> bool:
+    """Write what the controller sees, unless somebody changed the deployment meanwhile (False). Raises LeaseLost."""
     check_lease(connection, lease)
     here = (deployments.c.endpoint == seen.endpoint) & (deployments.c.name == seen.name)
-    connection.execute(
+    done = connection.execute(
         update(deployments)
         .where(here, deployments.c.revision == seen.revision)
         .values(state=progress.state, reason=progress.reason, replicas=msgspec.json.encode(progress.replicas).decode())
     )
+    return done.rowcount > 0
 
 
 def report_url(connection: Connection, lease: Lease, endpoint: str, scoring_url: str | None) -> None:
@@ -163,15 +185,19 @@ def report_url(connection: Connection, lease: Lease, endpoint: str, scoring_url:
     connection.execute(update(endpoints).where(endpoints.c.name == endpoint).values(scoring_url=scoring_url))
 
 
-def remove(connection: Connection, lease: Lease, seen: Deployment) -> None:
-    """Forget a deployment whose last replica is gone, and an endpoint with its last deployment. Raises LeaseLost."""
+def remove(connection: Connection, lease: Lease, seen: Deployment) -> bool:
+    """Forget a deployment whose last replica is gone, and an endpoint with its last deployment. Raises LeaseLost.
+
+    False when somebody wants it again.
+    """
     check_lease(connection, lease)
     _lock_endpoint(connection, seen.endpoint)
     here = (deployments.c.endpoint == seen.endpoint) & (deployments.c.name == seen.name)
-    connection.execute(delete(deployments).where(here, deployments.c.revision == seen.revision))
+    gone = connection.execute(delete(deployments).where(here, deployments.c.revision == seen.revision)).rowcount
     left = connection.execute(select(deployments.c.name).where(deployments.c.endpoint == seen.endpoint).limit(1)).first()
     if left is None:
         connection.execute(delete(endpoints).where(endpoints.c.name == seen.endpoint))
+    return gone > 0
 
 
 # --- below -------------------------------------------------------------------------------------------------------------
@@ -191,10 +217,14 @@ def _check_can_run(endpoint: str, name: str, image: ImageRecord, settings: Deplo
 
 def _put_endpoint(connection: Connection, endpoint: str, deployment: str, now: datetime) -> None:
     row = _lock_endpoint(connection, endpoint)
-    if row is None:
+    while row is None:
         traffic = msgspec.json.encode({deployment: _ALL_PERCENT}).decode()
-        connection.execute(endpoints.insert().values(name=endpoint, revision=1, traffic=traffic, created_at=to_text(now)))
-        return
+        first = insert(connection, endpoints).values(name=endpoint, revision=1, traffic=traffic, created_at=to_text(now))
+        added = first.on_conflict_do_nothing(index_elements=[endpoints.c.name]).returning(endpoints.c.name)
+        if connection.execute(added).one_or_none() is not None:
+            return
+        # Somebody else made it just now; it may be gone again before it is held here.
+        row = _lock_endpoint(connection, endpoint)
     traffic_now = msgspec.json.decode(row.traffic, type=dict[str, int])
     _write_traffic(connection, endpoint, traffic_now or {deployment: _ALL_PERCENT}, row.revision + 1)
 

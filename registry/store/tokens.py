@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, or_, select, update
+import msgspec
+from sqlalchemy import Connection, Row, bindparam, delete, or_, select, update
 
 from hedgerow.contracts.api import Role, TokenInfo
-from registry.errors import DatabaseUnavailable, RecordNotFound, TokenRefused
+from registry.errors import DatabaseUnavailable, InvalidPage, RecordNotFound, TokenRefused
 from registry.store.database import Database
 from registry.store.tables import tokens
 from registry.store.time_text import from_text, maybe_from_text, to_text
@@ -26,6 +28,8 @@ PREFIX = "hrw"
 _USE_RESOLUTION = timedelta(minutes=1)
 # Subject of a page session: this and the id of the token that it was made from, with which it ends.
 _PAGE = "page:"
+# Asked at every request: made once, because putting a statement together takes longer than running it.
+_BY_ID = select(tokens).where(tokens.c.id == bindparam("token_id"))
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class VerifiedToken:
     subject: str
     expires_at: datetime | None
     last_used_at: datetime | None
+    scopes: tuple[str, ...] = ()
 
     @property
     def is_page_session(self) -> bool:
@@ -52,11 +57,14 @@ def create(
     role: Role,
     now: datetime,
     subject: str = "",
+    scopes: Sequence[str] = (),
+    created_by: str = "",
     expires_at: datetime | None = None,
 ) -> TokenInfo:
     """Make a token; ``secret`` of the answer is the whole token text and exists nowhere else.
 
-    ``subject`` binds a "device" token to its device's uuid and a "run" token to its run's id.
+    ``subject`` binds a "device" token to its device's uuid and a "run" token to its run's id; no ``scopes`` means
+    everything that the role may.
     """
     token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     connection.execute(
@@ -66,19 +74,13 @@ def create(
             role=role,
             subject=subject,
             secret_hash=_hash(secret),
+            scopes=msgspec.json.encode(list(scopes)).decode(),
+            created_by=created_by,
             created_at=to_text(now),
             expires_at=None if expires_at is None else to_text(expires_at),
         )
     )
-    info = find(connection, token_id)
-    return TokenInfo(
-        id=info.id,
-        name=info.name,
-        role=info.role,
-        created_at=info.created_at,
-        expires_at=info.expires_at,
-        secret=f"{PREFIX}_{token_id}_{secret}",
-    )
+    return msgspec.structs.replace(find(connection, token_id), secret=f"{PREFIX}_{token_id}_{secret}")
 
 
 def verify(connection: Connection, text: str, now: datetime) -> VerifiedToken:
@@ -87,7 +89,7 @@ def verify(connection: Connection, text: str, now: datetime) -> VerifiedToken:
     token_id, _, secret = rest.partition("_")
     row = None
     if prefix == PREFIX and token_id and secret:
-        row = connection.execute(select(tokens).where(tokens.c.id == token_id)).one_or_none()
+        row = connection.execute(_BY_ID, {"token_id": token_id}).one_or_none()
     if row is None or not hmac.compare_digest(row.secret_hash, _hash(secret)):
         raise TokenRefused(problem="it is not one of this workspace's")
     if row.revoked_at is not None:
@@ -95,14 +97,21 @@ def verify(connection: Connection, text: str, now: datetime) -> VerifiedToken:
     if row.expires_at is not None and from_text(row.expires_at) <= now:
         raise TokenRefused(problem=f"it expired at {row.expires_at}")
     return VerifiedToken(
-        row.id, row.name, row.role, row.subject, maybe_from_text(row.expires_at), maybe_from_text(row.last_used_at)
+        id=row.id,
+        name=row.name,
+        role=row.role,
+        subject=row.subject,
+        expires_at=maybe_from_text(row.expires_at),
+        last_used_at=maybe_from_text(row.last_used_at),
+        scopes=tuple(_scopes(row)),
     )
 
 
 def create_page_session(connection: Connection, parent: VerifiedToken, name: str, now: datetime, lasts: timedelta) -> TokenInfo:
-    """A reader token for a browser's cookie; it never outlives ``parent``, and is revoked with it."""
+    """A reader token for a browser's cookie; it reaches no more than ``parent``, never outlives it, and is revoked with it."""
     expires_at = now + lasts if parent.expires_at is None else min(now + lasts, parent.expires_at)
-    return create(connection, name=name, role="reader", subject=f"{_PAGE}{parent.id}", expires_at=expires_at, now=now)
+    subject = f"{_PAGE}{parent.id}"
+    return create(connection, name=name, role="reader", subject=subject, scopes=parent.scopes, expires_at=expires_at, now=now)
 
 
 def note_use(database: Database, token: VerifiedToken, now: datetime) -> None:
@@ -125,11 +134,12 @@ def find(connection: Connection, token_id: str) -> TokenInfo:
 
 
 def newest(connection: Connection, limit: int, after: str | None = None) -> list[TokenInfo]:
-    """Newest first; ``after`` is the id of the last one seen."""
+    """Newest first; ``after`` is the id of the last one seen. Raises InvalidPage."""
     query = select(tokens).order_by(tokens.c.created_at.desc(), tokens.c.id.desc()).limit(limit)
     if after:
-        seen = find(connection, after)
-        at = to_text(seen.created_at)
+        at = connection.execute(select(tokens.c.created_at).where(tokens.c.id == after)).scalar()
+        if at is None:
+            raise InvalidPage(value=after[:80])
         query = query.where(or_(tokens.c.created_at < at, (tokens.c.created_at == at) & (tokens.c.id < after)))
     return [_info(row) for row in connection.execute(query)]
 
@@ -160,11 +170,17 @@ def _hash(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
+def _scopes(row: Row[Any]) -> list[str]:
+    return msgspec.json.decode(row.scopes, type=list[str])
+
+
 def _info(row: Row[Any]) -> TokenInfo:
     return TokenInfo(
         id=row.id,
         name=row.name,
         role=row.role,
+        scopes=_scopes(row),
+        created_by=row.created_by,
         created_at=from_text(row.created_at),
         expires_at=maybe_from_text(row.expires_at),
         revoked_at=maybe_from_text(row.revoked_at),

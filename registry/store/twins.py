@@ -91,6 +91,7 @@ def put_session(connection: Connection, device_uuid: str, session: Session) -> N
         "instance": session.instance,
         "starts": session.starts,
         "expires_at": to_text(session.expires_at),
+        "told_offline": 0,
     }
     connection.execute(
         insert(connection, device_sessions)
@@ -99,13 +100,38 @@ def put_session(connection: Connection, device_uuid: str, session: Session) -> N
     )
 
 
-def renew_sessions(connection: Connection, device_uuids: Iterable[str], expires_at: datetime, now: datetime) -> None:
-    """These devices were heard: their leases run until ``expires_at``."""
+def renew_sessions(connection: Connection, device_uuids: Iterable[str], expires_at: datetime, now: datetime) -> list[str]:
+    """These devices were heard: their leases run until ``expires_at``. Returns those that had been told to be offline."""
     uuids = list(device_uuids)
-    connection.execute(
-        update(device_sessions).where(device_sessions.c.device_uuid.in_(uuids)).values(expires_at=to_text(expires_at))
-    )
+    mine = device_sessions.c.device_uuid.in_(uuids)
+    silent = select(device_sessions.c.device_uuid).where(mine, device_sessions.c.told_offline == 1).with_for_update()
+    back = [row.device_uuid for row in connection.execute(silent)]
+    connection.execute(update(device_sessions).where(mine).values(expires_at=to_text(expires_at), told_offline=0))
     connection.execute(update(twins).where(twins.c.device_uuid.in_(uuids)).values(seen_at=to_text(now)))
+    return back
+
+
+def fell_silent(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """Names of devices whose lease ran out and nobody told of it yet; from now on somebody has."""
+    query = (
+        select(devices.c.uuid, devices.c.name)
+        .join(device_sessions, device_sessions.c.device_uuid == devices.c.uuid)
+        .where(device_sessions.c.expires_at <= to_text(now), device_sessions.c.told_offline == 0)
+        .order_by(devices.c.name)
+        .limit(limit)
+    )
+    found = connection.execute(query.with_for_update(of=device_sessions)).all()
+    uuids = [row.uuid for row in found]
+    connection.execute(update(device_sessions).where(device_sessions.c.device_uuid.in_(uuids)).values(told_offline=1))
+    return [row.name for row in found]
+
+
+def anybody_silent(connection: Connection, now: datetime) -> bool:
+    """Whether :func:`fell_silent` would find one."""
+    query = select(device_sessions.c.device_uuid).where(
+        device_sessions.c.expires_at <= to_text(now), device_sessions.c.told_offline == 0
+    )
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def put_report(connection: Connection, report: StatusReport, now: datetime) -> bool:
@@ -123,11 +149,16 @@ def put_report(connection: Connection, report: StatusReport, now: datetime) -> b
     return True
 
 
-def stored_twins(connection: Connection, uuids: Iterable[str] | None = None) -> list[StoredTwin]:
-    """Every device that was not revoked (or those of ``uuids``), in order of name."""
+def stored_twins(connection: Connection, uuids: Iterable[str] | None = None, *, hold: bool = False) -> list[StoredTwin]:
+    """Every device that was not revoked (or those of ``uuids``), in order of name.
+
+    ``hold``: nobody deletes one of these devices before this transaction ends.
+    """
     query = _twins().where(devices.c.revoked_at.is_(None)).order_by(devices.c.name)
     if uuids is not None:
         query = query.where(devices.c.uuid.in_(list(uuids)))
+    if hold:
+        query = query.with_for_update(of=devices, read=True)
     return [
         StoredTwin(
             uuid=row.uuid,

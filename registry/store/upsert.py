@@ -10,10 +10,14 @@ if TYPE_CHECKING:
     from sqlalchemy.dialects.sqlite import Insert
 
 
-def insert(connection: Connection, table: Table) -> Insert:
-    """An INSERT with ``on_conflict_do_nothing`` and ``on_conflict_do_update``, which both dialects spell alike."""
+def insert(at: Connection | str, table: Table) -> Insert:
+    """An INSERT with ``on_conflict_do_nothing`` and ``on_conflict_do_update``, which both dialects spell alike.
+
+    ``at`` is the connection or its dialect's name.
+    """
+    dialect = at if isinstance(at, str) else at.dialect.name
     # Loaded when needed: the PostgreSQL dialect costs megabytes that a workspace on SQLite need not pay.
-    if connection.dialect.name == "sqlite":
+    if dialect == "sqlite":
         from sqlalchemy.dialects import sqlite
 
         return sqlite.insert(table)

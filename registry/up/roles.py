@@ -19,9 +19,14 @@ class UpSettings:
     broker_port: int = setting(1883, "port of the embedded MQTT broker (loopback only); 0 picks a free one")
     balancer_port: int = setting(8090, "port of the load balancer in front of services; 0 picks a free one")
     database: str | None = setting(None, "postgresql://… instead of the SQLite files in the workspace", secret=True)
+    blobs: str | None = setting(None, "s3://bucket/prefix (extra s3) or file:///folder for contents instead of the workspace")
+    blobs_endpoint: str | None = setting(None, "address of an S3 server that is not Amazon's")
     broker: str | None = setting(None, "mqtt://… or mqtts://… of a broker of your own instead of the embedded one", secret=True)
     behind_proxy: bool = setting(False, "a TLS-terminating proxy stands in front")
     public_url: str | None = setting(None, "https://… by which devices and people reach it from elsewhere, with --behind-proxy")
+    egress_allow: str = setting("", "networks and hosts (comma separated) that may be called although they are not public https")
+    egress_ca_file: Path | None = setting(None, "certificates (PEM) that receivers of webhooks may have besides the machine's")
+    events_keep_days: int = setting(365, "how long events are kept; 0 keeps them for ever")
     log_format: str = setting("text", "text or json")
     log_level: str = setting("warning", "debug, info, warning or error")
     watch_parent: bool = setting(False, "stop when standard input ends (used by programs that start this one)")
@@ -57,7 +62,12 @@ def role_environment(settings: UpSettings) -> dict[str, str]:
         "HEDGEROW_LOG_LEVEL": settings.log_level,
         "HEDGEROW_BROKER_URL": settings.broker or f"mqtt://127.0.0.1:{settings.broker_port}",
         "HEDGEROW_DATABASE": settings.database,
+        "HEDGEROW_BLOBS": settings.blobs,
+        "HEDGEROW_BLOBS_ENDPOINT": settings.blobs_endpoint,
         "HEDGEROW_PUBLIC_URL": settings.public_url,
+        "HEDGEROW_EGRESS_ALLOW": settings.egress_allow,
+        "HEDGEROW_EGRESS_CA_FILE": str(settings.egress_ca_file or ""),
+        "HEDGEROW_EVENTS_KEEP_DAYS": str(settings.events_keep_days),
     }
     return {name: value for name, value in given.items() if value}
 

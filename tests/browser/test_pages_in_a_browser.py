@@ -10,7 +10,7 @@ from playwright.sync_api import BrowserContext, Page
 from hedgerow.sdk.client import Client
 from tests.fixtures.control_plane import ControlPlane
 
-PAGES = ["models", "images", "services", "devices", "runs", "activities"]
+PAGES = ["models", "images", "services", "devices", "runs", "activities", "events"]
 NASTY = "<img src=x onerror=document.title='owned'>"
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from hedgerow.sdk.blobs import upload_missing
 from hedgerow.sdk.client import Client
-from hedgerow.sdk.errors import ApiError
+from hedgerow.sdk.errors import FileChanged
+from hedgerow.sdk.files import collect
 from hedgerow.sdk.transport import Transport
 from tests.registry_server import RunningServer
 
@@ -115,8 +117,11 @@ def test_a_terminal_without_check_marks_gets_all_the_words(tmp_path: Path, encod
 
 def test_a_file_that_shrinks_while_it_is_sent_is_not_called_a_missing_server(server: RunningServer, tmp_path: Path) -> None:
     path = tmp_path / "log"
+    path.write_bytes(b"1234567890")
+    found = collect([path])
     path.write_bytes(b"12345")
-    with Client(Transport(server.url, server.owner_token)) as client, path.open("rb") as file:
-        digest = "sha256:" + "0" * 64
-        with pytest.raises(ApiError, match="became shorter"):
-            client.transport.upload(f"/api/v1/blobs/{digest}", file, 10)
+    with (
+        Client(Transport(server.url, server.owner_token)) as client,
+        pytest.raises(FileChanged, match="changed while it was read"),
+    ):
+        upload_missing(client.transport, found)

@@ -17,7 +17,7 @@ import pytest
 
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.names import MEDIA_MODEL_MANIFEST, MEDIA_OCI_MANIFEST
-from registry.blobs import BlobStore
+from registry.blobs import FolderStore
 from registry.controller.file_work.tasks import Collect, LaidFile, LayOut, TakeIn, Task, Unpack
 from tests.process_folders import need_root
 from tests.registry_stores import digest_of_text
@@ -35,21 +35,21 @@ def work(folder: Path, task: Task | bytes) -> dict[str, Any]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> BlobStore:
-    return BlobStore(tmp_path / "blobs")
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "blobs")
 
 
-def put(store: BlobStore, content: bytes) -> str:
+def put(store: FolderStore, content: bytes) -> str:
     return store.put(io.BytesIO(content))[0]
 
 
-def damage(store: BlobStore, digest: str) -> None:
+def damage(store: FolderStore, digest: str) -> None:
     path = store.path(digest)
     path.chmod(0o644)
     path.write_bytes(b"?" + path.read_bytes()[1:])
 
 
-def test_files_are_laid_out_linked_for_readers_copied_for_others(tmp_path: Path, store: BlobStore) -> None:
+def test_files_are_laid_out_linked_for_readers_copied_for_others(tmp_path: Path, store: FolderStore) -> None:
     digest = put(store, b"weights")
     files = [LaidFile(path="m/model.onnx", digest=digest, link=True), LaidFile(path="s/own.bin", digest=digest)]
     root = tmp_path / "root"
@@ -63,7 +63,7 @@ def test_files_are_laid_out_linked_for_readers_copied_for_others(tmp_path: Path,
     assert root.stat().st_mode & 0o777 == 0o755
 
 
-def test_what_is_laid_out_for_a_user_belongs_to_that_user(tmp_path: Path, store: BlobStore) -> None:
+def test_what_is_laid_out_for_a_user_belongs_to_that_user(tmp_path: Path, store: FolderStore) -> None:
     need_root()
     digest = put(store, b"script")
     task = LayOut(
@@ -79,7 +79,7 @@ def test_what_is_laid_out_for_a_user_belongs_to_that_user(tmp_path: Path, store:
     assert store.path(digest).stat().st_uid == 0, "the blob itself stays ours"
 
 
-def test_content_that_is_damaged_or_missing_is_not_laid_out(tmp_path: Path, store: BlobStore) -> None:
+def test_content_that_is_damaged_or_missing_is_not_laid_out(tmp_path: Path, store: FolderStore) -> None:
     digest = put(store, b"script")
     damage(store, digest)
     for wanted, link, code in ((digest, False, "blob_damaged"), (digest_of_text("never"), True, "blob_unknown")):
@@ -128,7 +128,7 @@ def tar(**files: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_layout_is_taken_in_and_unpacked_again(tmp_path: Path, store: BlobStore) -> None:
+def test_a_layout_is_taken_in_and_unpacked_again(tmp_path: Path, store: FolderStore) -> None:
     top, digests = layout(tmp_path / "layout", tar(models__m=b"weights"), gzip.compress(tar(config=b"{}")))
     blobs = str(tmp_path / "blobs")
     parts = work(tmp_path, TakeIn(blobs=blobs, layout=str(tmp_path / "layout"), digest=top, media_type=MEDIA_OCI_MANIFEST))[
@@ -143,7 +143,7 @@ def test_a_layout_is_taken_in_and_unpacked_again(tmp_path: Path, store: BlobStor
     assert (target / "models").stat().st_mode & 0o777 == 0o755
 
 
-def test_a_layout_that_lies_is_refused(tmp_path: Path, store: BlobStore) -> None:
+def test_a_layout_that_lies_is_refused(tmp_path: Path, store: FolderStore) -> None:
     top, digests = layout(tmp_path / "layout", tar(a=b"1"))
     task = TakeIn(blobs=str(tmp_path / "blobs"), layout=str(tmp_path / "layout"), digest=top, media_type=MEDIA_OCI_MANIFEST)
     victim = next(digest for digest in digests if digest != top)
@@ -155,7 +155,7 @@ def test_a_layout_that_lies_is_refused(tmp_path: Path, store: BlobStore) -> None
 
 
 @pytest.mark.parametrize("how", ["damaged", "no artifact", "hostile"])
-def test_an_image_that_cannot_be_unpacked_leaves_nothing(tmp_path: Path, store: BlobStore, how: str) -> None:
+def test_an_image_that_cannot_be_unpacked_leaves_nothing(tmp_path: Path, store: FolderStore, how: str) -> None:
     layer = put(store, tar(**{"../up": b"x"}) if how == "hostile" else tar(a=b"x" * 5000))
     artifact = "" if how == "no artifact" else MEDIA_MODEL_MANIFEST
     manifest = {"artifactType": artifact, "layers": [{"digest": layer}]}
@@ -170,7 +170,7 @@ def test_an_image_that_cannot_be_unpacked_leaves_nothing(tmp_path: Path, store: 
     assert not (tmp_path / "up").exists()
 
 
-def test_outputs_are_collected_without_following_anything(tmp_path: Path, store: BlobStore) -> None:
+def test_outputs_are_collected_without_following_anything(tmp_path: Path, store: FolderStore) -> None:
     outputs = tmp_path / "outputs"
     (outputs / "deep" / "er").mkdir(parents=True)
     (outputs / "deep" / "er" / "model.onnx").write_bytes(b"weights")
@@ -184,4 +184,4 @@ def test_outputs_are_collected_without_following_anything(tmp_path: Path, store:
     assert len(found["left_out"]) == 4
     assert store.open(found["files"][1]["digest"]).read() == b"weights"
     nothing = work(tmp_path, Collect(blobs=str(tmp_path / "blobs"), folder=str(tmp_path / "absent")))["result"]
-    assert nothing == {"files": [], "left_out": []}
+    assert (nothing["files"], nothing["left_out"]) == ([], [])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hedgerow.contracts.work import Activity, Run
 from hedgerow.sdk.client import Client
+from hedgerow.sdk.errors import ApiError
 from tests.controller_process import Plane, ended, plane, said, source
 from tests.waiting import wait_for
 
@@ -53,6 +56,37 @@ open("outputs/also.txt", "w").write("by the old way")
     assert found.started_at is not None
     assert not list((made.folder / "work" / "runs").iterdir()), "its folder is gone"
     assert not made.supervised("job-")
+
+
+def test_a_secret_reaches_the_script_and_nothing_else(made: Plane, client: Client, tmp_path: Path) -> None:
+    value = "v4lue-of-the-secret"
+    client.secrets.set("mail", value)
+    script = "import hashlib, os; print('digest', hashlib.sha256(os.environ['MAIL'].encode()).hexdigest(), os.environ['PLAIN'])"
+    found, activity = run(client, source(tmp_path / "src", script), MAIL="secret:mail", PLAIN="secret")
+    log = said(client, activity.id)
+    assert found.state == "succeeded", log
+    assert f"digest {sha256(value.encode()).hexdigest()} secret" in log
+    assert value not in log
+    assert value not in str(found) + str(activity)
+    held = [path for path in made.folder.rglob("*") if path.is_file() and value.encode() in path.read_bytes()]
+    assert not held, "it lies nowhere on the disk"
+    with pytest.raises(ApiError, match="no secret nosuch"):
+        run(client, source(tmp_path / "other", script), MAIL="secret:nosuch")
+
+
+def test_a_secret_that_is_gone_when_the_run_starts_ends_it_with_a_sentence(made: Plane, client: Client, tmp_path: Path) -> None:
+    client.secrets.set("brief", "x")
+    controller = psutil.Process(made.controller.pid)
+    controller.suspend()
+    try:
+        submitted = client.runs.submit("churn", source(tmp_path / "src", "print(1)"), "train.py", [], {"A": "secret:brief"})
+        client.secrets.delete("brief")
+    finally:
+        controller.resume()
+    activity = ended(client, submitted.activity_id)
+    assert activity.problem is not None
+    assert "no secret brief" in activity.problem.message
+    assert client.runs.get(submitted.id).state == "failed"
 
 
 def test_the_script_gets_nothing_of_the_control_planes_environment(client: Client, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, update
@@ -13,6 +14,7 @@ from hedgerow.contracts.api import Device, EnrollDevice
 from hedgerow.contracts.edge import DesiredModule, DesiredState, ModuleSpec
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.service import ImagePin
+from hedgerow.errors import UserError
 from registry.errors import InUse, LeaseLost, NameTaken, RecordNotFound
 from registry.store import edge_deployments, fleet, images, leases, telemetry, twins
 from registry.store.database import Database
@@ -62,6 +64,42 @@ def test_devices_are_listed_by_name_in_pages(records: Connection) -> None:
     rest, end = fleet.page(records, 2, following, NOW)
     assert ([device.name for device in first], following) == (["a", "b"], "b")
     assert ([device.name for device in rest], end) == (["c"], None)
+
+
+def test_devices_are_filtered_by_name_tags_and_presence(records: Connection) -> None:
+    for name, tags in {
+        "a": {"site": "x"},
+        "b_1": {"site": 'x"y'},
+        "b-1": {'k,"site': "x"},
+        "b.1": {"Site": "x", "z": ""},
+    }.items():
+        enroll(records, name, **tags)
+    twins.put_session(records, fleet.get(records, "a", NOW).uuid, twins.Session("s", "a", 1, after(60)))
+    fleet.revoke(records, "b.1", NOW)
+
+    def found(**wanted: Any) -> list[str]:
+        return [device.name for device in fleet.page(records, 10, None, NOW, fleet.Wanted(**wanted))[0]]
+
+    assert found(tags=["site=x"]) == ["a"]
+    assert found(tags=["site"]) == ["a", "b_1"]
+    assert found(tags=['site=x"y']) == ["b_1"]
+    assert found(tags=["Site=x", "z="]) == ["b.1"]
+    assert found(name="b_*") == ["b_1"]
+    assert set(found(name="b*")) == {"b_1", "b-1", "b.1"}
+    assert len(found(name="*")) == 4
+    assert (found(state="online"), found(state="revoked")) == (["a"], ["b.1"])
+    assert set(found(state="offline")) == {"b_1", "b-1"}
+    for wrong in ({"name": "B*"}, {"name": "b%"}, {"name": "*b"}, {"tags": ["=x"]}, {"edge_deployment": "B"}):
+        with pytest.raises(UserError):
+            found(**wrong)
+
+
+def test_tags_are_changed_one_by_one(records: Connection) -> None:
+    device = enroll(records, "press-1", site="x", line="1")
+    changed = fleet.change_tags(records, device, {"line": None, "stage": "test", "absent": None}, NOW)
+    assert changed.tags == {"site": "x", "stage": "test"}
+    assert fleet.change_tags(records, changed, {}, NOW) == changed
+    assert [event.kind for event in fleet.events_before(records, 10)] == ["tagged", "enrolled"]
 
 
 def test_a_device_is_online_as_long_as_its_lease_runs(records: Connection) -> None:

@@ -27,6 +27,7 @@ from registry.hub.notes import Notes
 from registry.hub.preview import preview
 from registry.store import edge_deployments, facts, fleet, images, leases, twins
 from registry.store.database import Database
+from registry.store.events import system
 from tests.hub_parts import manifest
 from tests.registry_stores import BACKENDS, NOW, add_image, add_model, after, ready_database
 
@@ -135,7 +136,7 @@ def test_a_vanished_image_leaves_the_device_as_it_is_and_is_reported(place: Plac
     wanted = msgspec.structs.replace(manifest("d", priority=1), modules={"m": ModuleSpec(image="shuttle:1")})
     place.deploy(wanted)
     with place.database.write() as connection:
-        images.delete_version(connection, Reference("shuttle", 1))
+        images.force_delete(connection, Reference("shuttle", 1), system("test"), NOW)
     assert place.settle() == {}
     assert [(event.kind, event.device_uuid) for event in place.notes.pending] == [("image-missing", uuid)]
     with place.database.read() as connection:

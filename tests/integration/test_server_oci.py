@@ -92,6 +92,16 @@ def store_image(api: Api, database: Database, name: str, layer: bytes) -> Stored
     return Stored(name, version, manifest, top.digest, layer, content.digest)
 
 
+def test_a_damaged_layer_is_not_handed_out(api: Api, server: RunningServer, database: Database) -> None:
+    image = store_image(api, database, "rotten", b"layer of the rotten image")
+    path = next((server.workspace / "blobs" / "sha256").glob(f"*/{image.layer_digest.removeprefix('sha256:')}"))
+    path.chmod(0o600)
+    path.write_bytes(b"LAYER" + image.layer[5:])
+    for headers in ({}, {"range": "bytes=6-9"}):
+        answered = api.get(f"/v2/rotten/blobs/{image.layer_digest}", headers=headers)
+        assert (answered.status_code, b"damaged" in answered.content) == (503, True)
+
+
 def device_token(database: Database, uuid: str, *wanted: Stored) -> str:
     """The token of a device whose desired state names these images."""
     with database.write() as connection:
@@ -159,13 +169,33 @@ def test_what_is_not_there(api: Api, database: Database) -> None:
         f"/v2/absent/blobs/{image.layer_digest}": (404, "BLOB_UNKNOWN"),
         "/v2/present/blobs/sha256:abc": (404, "BLOB_UNKNOWN"),
         "/v2/UPPER/manifests/1": (400, "NAME_INVALID"),
-        "/v2/_catalog": (404, "NAME_UNKNOWN"),
+        "/v2/_catalog?n=x": (400, "UNSUPPORTED"),
         "/v2/a/b/c/manifests/1": (404, "NAME_UNKNOWN"),
         "/v2/present/tags/list?n=x": (400, "UNSUPPORTED"),
     }
     assert {path: (answered.status_code, oci_code(answered)) for path in expected for answered in [api.get(path)]} == expected
     refused = api.post("/v2/present/blobs/uploads/", headers={"content-type": "application/octet-stream"})
     assert refused.status_code in (404, 405)
+
+
+def test_the_catalog_names_images_and_models(server: RunningServer, api: Api, database: Database) -> None:
+    for name in ("c-zebra", "c.zebra", "models", "zoo", "a"):
+        store_image(api, database, name, b"layer of " + name.encode())
+    for name in ("iris", "a-model"):
+        api.register(name, api.upload(b"weights"))
+    everything = api.get("/v2/_catalog").json()["repositories"]
+    assert everything == sorted(everything)
+    assert {"c-zebra", "c.zebra", "models", "models/a-model", "models/iris", "zoo"} <= set(everything)
+    paged, path = [], "/v2/_catalog?n=2"
+    while path:
+        page = api.get(path)
+        paged += page.json()["repositories"]
+        path = page.headers.get("link", "").partition(">")[0].removeprefix("<")
+    assert paged == everything
+    with server.client(device_token(database, "d-catalog", store_image(api, database, "c-device", b"x"))) as device:
+        assert device.get("/v2/_catalog").status_code == 403
+    with server.client(api.token("puller", scopes=["images:*"])) as scoped:
+        assert scoped.get("/v2/_catalog").status_code == 403
 
 
 def test_a_device_pulls_what_its_desired_state_names(server: RunningServer, api: Api, database: Database) -> None:

@@ -99,7 +99,8 @@ def test_an_empty_workspace_says_what_to_do_next(empty: RunningServer, path: str
 
 
 def test_every_page_can_be_reached_from_the_overview(api: Api) -> None:
-    seen, ahead = set[str](), {"/"}
+    # The description of the API is linked too, and no page.
+    seen, ahead = {"/openapi.json"}, {"/"}
     while ahead:
         path = ahead.pop()
         answered = api.get(path, headers=BROWSER)
@@ -114,7 +115,7 @@ def test_every_page_can_be_reached_from_the_overview(api: Api) -> None:
             assert "style" not in attributes, path
             assert not [name for name in attributes if name.startswith("on")], path
     kinds = {re.sub(r"(?<=/).+/.*|(?<=.)/.*", "", path) for path in seen}
-    assert {f"/{name}" for name in ("models", "images", "services", "devices", "runs", "activities")} <= kinds
+    assert {f"/{name}" for name in ("models", "images", "services", "devices", "runs", "activities", "events")} <= kinds
     assert len(seen) > 18, sorted(seen)
 
 
@@ -129,7 +130,7 @@ def test_details_are_there(api: Api, full: tuple[RunningServer, Everything]) -> 
     everything = full[1]
     expected = {
         "/models/shuttle-anomaly": [everything.model.digest, "Isolation forest", everything.run_id, "shuttle-image:1", "any × 9"],
-        "/images/shuttle-image:1": [everything.image.digest, "200 rows agree", "module scorer of device press-7"],
+        "/images/shuttle-image:1": [everything.image.digest, "200 rows agree", "press-7/scorer", "shuttle/blue"],
         "/services/shuttle": ["http://127.0.0.1:8090/services/shuttle/score", "1 of 3 replicas is ready", "exit code 1"],
         "/devices/press-7": ["online", "presses", "answers its probe", "killed by signal 9", "relay", "3 waiting"],
         f"/runs/{everything.run_id}": ["train.py --trees 200", "auc", "0.9869", "took 2 min"],
@@ -158,3 +159,40 @@ def test_static_files(empty: RunningServer) -> None:
         assert nobody.get("/static/studio.css").headers["content-type"].startswith("text/css")
         assert nobody.get("/static/leaf.svg").headers["content-type"].startswith("image/svg")
         assert nobody.get("/static/none.css").status_code == 404
+
+
+def test_models_are_searched_for_with_words_and_tags(api: Api) -> None:
+    api.register("search-me", api.upload(b"found"), tags={"team": "red & blue"}, description="finds Needles")
+    asked = {"q": "needle*"}
+    page = Page(api.get("/models", params=asked, headers=BROWSER).text)
+    assert "search-me" in page.text
+    assert "shuttle-anomaly" not in page.text
+    shown = Page(api.get("/models/search-me", headers=BROWSER).text)
+    (tag,) = (link for link in shown.links if link.startswith("/models?tag="))
+    assert "search-me" in Page(api.get(tag, headers=BROWSER).text).text
+    for nothing in ({"q": "no-such-word"}, {"q": "!!!"}, {"tag": "team=green"}, {"framework": "none"}):
+        assert "No model like that" in Page(api.get("/models", params=nothing, headers=BROWSER).text).text
+    assert api.get("/models", params={"name": "../x"}, headers=BROWSER).status_code == 400
+
+
+def test_a_search_is_kept_from_page_to_page(api: Api) -> None:
+    entry = api.upload(b"many")
+    for _ in range(52):
+        api.register("many-versions", entry, tags={"lot": "a&b"})
+    page = Page(api.get("/models", params={"tag": "lot=a&b"}, headers=BROWSER).text)
+    (following,) = (link for link in page.links if link.startswith("?after="))
+    rest = Page(api.get(f"/models{following}", headers=BROWSER).text)
+    assert "many-versions" in rest.text
+    assert len([link for link in rest.links if link.startswith("/models/many-versions:")]) == 2
+
+
+def test_events_say_who_did_what(api: Api, full: tuple[RunningServer, Everything]) -> None:
+    api.register("eventful", api.upload(b"eventful"), tags={"note": HOSTILE})
+    page = Page(api.get("/events", headers=BROWSER).text)
+    assert "model.registered" in page.text
+    assert "/models/eventful:1" in page.links
+    assert "owner" in page.text
+    only = Page(api.get("/events", params={"kind": "model.*", "subject": "model/eventful:1"}, headers=BROWSER).text)
+    assert "model/eventful:1" in only.text
+    assert "No event like that" in Page(api.get("/events", params={"actor": "nobody"}, headers=BROWSER).text).text
+    assert api.get("/events", params={"after": "nonsense"}, headers=BROWSER).status_code == 400

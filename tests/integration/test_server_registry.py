@@ -55,7 +55,7 @@ def test_blobs_go_in_and_come_out(api: Api) -> None:
 def test_a_chunked_upload_of_unknown_length(api: Api) -> None:
     digest = digest_of_text("abc" * 1000)
     answered = api.put(f"/api/v1/blobs/{digest}", content=(b"abc" for _ in range(1000)), headers=OCTETS)
-    assert answered.json() == {"digest": digest, "size_bytes": 3000}
+    assert (answered.json()["digest"], answered.json()["size_bytes"]) == (digest, 3000)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_pages_of_a_list(api: Api) -> None:
     for wrong in ("0", "-1", "1001", "x", "١", "9" * 30):
         assert problem_of(api.get("/api/v1/models", params={"limit": wrong}))["code"] == "invalid_argument"
     assert problem_of(api.get("/api/v1/models", params={"after": "zzz"}))["code"] == "invalid_page"
-    assert problem_of(api.get("/api/v1/models", params={"tag": "novalue"}))["code"] == "invalid_argument"
+    assert problem_of(api.get("/api/v1/models", params={"tag": "=nokey"}))["code"] == "invalid_argument"
 
 
 def test_environments(api: Api) -> None:

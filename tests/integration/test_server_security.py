@@ -22,6 +22,7 @@ from tests.registry_stores import digest_of_text
 from tests.waiting import wait_for
 
 SOME_DIGEST = digest_of_text("some")
+FILLED = {"digest": SOME_DIGEST, "number": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +45,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerContext]:
 
 def every_route(here: ServerContext) -> list[tuple[str, str]]:
     """(method, path with placeholders filled) of everything the server answers, but for what is open to all."""
-    open_to_all = {"/healthz", "/login", "/metrics"}
+    open_to_all = {"/healthz", "/login", "/metrics", "/openapi.json", "/api", "/api/<noun>"}
     routes = []
     for rule in create_app(here, Followers()).url_map.iter_rules():
         if rule.rule in open_to_all or rule.endpoint == "static":
             continue
-        path = re.sub(r"<(?:[^:>]+:)?([^>]+)>", lambda found: SOME_DIGEST if found[1] == "digest" else "thing", rule.rule)
+        path = re.sub(r"<(?:[^:>]+:)?([^>]+)>", lambda found: FILLED.get(found[1], "thing"), rule.rule)
         routes += [(method, path) for method in sorted((rule.methods or set()) - {"OPTIONS", "HEAD"})]
     return routes
 
@@ -218,6 +219,23 @@ def test_secrets_stay_out_of_the_log(server: RunningServer, api: Api) -> None:
     log = server.process.log_text()
     assert secret not in log
     assert server.owner_token not in log
+
+
+def test_refusals_are_counted_and_logged_now_and_then(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server, server.client() as api, server.client("hrw_0_" + "x" * 43) as stranger:
+        limited = api.token("contributor", scopes=["models:mine"])
+        for _ in range(30):
+            assert stranger.get("/api/v1/models").status_code == 401
+        with server.client("") as nobody, server.client(limited) as other:
+            nobody.get("/api/v1/models")
+            other.get("/api/v1/models/theirs")
+            other.get("/api/v1/tokens")
+        counted = dict(re.findall(r'hedgerow_refused_requests_total\{reason="(\w+)"\} ([0-9.]+)', api.get("/metrics").text))
+        assert counted == {"token_refused": "30.0", "token_missing": "1.0", "scope_forbids": "1.0", "role_forbids": "1.0"}
+        lines = [line for line in server.process.log_text().splitlines() if "Refused" in line]
+        assert len(lines) == 1, "somebody who guesses must not fill the log"
+        assert "/api/v1/models" in lines[0]
+        assert "x" * 43 not in server.process.log_text()
 
 
 def refused_start(folder: Path, *options: str) -> str:

@@ -207,7 +207,7 @@ def test_a_controller_that_lost_its_lease_writes_nothing(database: Database, ima
     with database.write() as connection:
         assert leases.acquire(connection, "controller", "another", 30, after(31)) is not None
         (seen,) = one(connection).deployments
-    writes: list[Callable[[Connection], None]] = [
+    writes: list[Callable[[Connection], object]] = [
         lambda connection: services.report(connection, lease, seen, Progress("ready", "", ())),
         lambda connection: services.report_url(connection, lease, "churn", None),
         lambda connection: services.remove(connection, lease, seen),

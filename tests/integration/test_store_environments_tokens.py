@@ -1,17 +1,16 @@
-"""Environments (equal content is recognised) and tokens (only their holders know them) in the store."""
+"""Tokens in the store: only their holders know them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
-from hedgerow.contracts.api import CreateEnvironment
-from hedgerow.contracts.names import Reference
 from registry.errors import RecordNotFound, TokenRefused
-from registry.store import environments, tokens
+from registry.store import tokens
 from registry.store.database import Database
 from registry.store.tables import tokens as tokens_table
 from tests.registry_stores import BACKENDS, NOW, after, ready_database
@@ -22,26 +21,6 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
     with ready_database(tmp_path / "workspace", url) as opened:
         yield opened
-
-
-def test_equal_environments_are_one_version(database: Database) -> None:
-    wanted = CreateEnvironment(name="e", requirements=["numpy==1.26"], variables={"A": "1"})
-    other = CreateEnvironment(name="e", requirements=["numpy==1.27"])
-    with database.write() as connection:
-        made = [environments.create(connection, request, after(i)) for i, request in enumerate([wanted, wanted, other, wanted])]
-    assert [environment.version for environment in made] == [1, 1, 2, 3]
-    assert made[0] == made[1]
-    with database.read() as connection:
-        assert environments.get(connection, Reference("e")) == made[3]
-        assert environments.get(connection, Reference("e", 2)) == made[2]
-        # Content found again under an old digest: the newest with that content.
-        assert environments.get(connection, Reference("e", digest=made[0].digest)).version == 3
-        found, following = environments.newest(connection, 2, name="e")
-        assert [environment.version for environment in found] == [3, 2]
-        assert following is not None
-        assert [environment.version for environment in environments.newest(connection, 2, following)[0]] == [1]
-        with pytest.raises(RecordNotFound):
-            environments.get(connection, Reference("f"))
 
 
 def test_a_token_is_good_until_it_expires_or_is_revoked(database: Database) -> None:
@@ -96,6 +75,22 @@ def test_last_use_is_noted_to_the_minute(database: Database) -> None:
 
     assert use(1) == use(50) == str(after(1))
     assert use(70) == str(after(70))
+
+
+def test_scopes_and_the_maker_stay_with_a_token_and_its_page_sessions(database: Database) -> None:
+    scopes = ["models:iris", "images:team-a.*"]
+    with database.write() as connection:
+        made = tokens.create(connection, name="ci", role="reader", scopes=scopes, created_by="owner:ann:1", now=NOW)
+        found = tokens.verify(connection, made.secret or "", NOW)
+        session = tokens.create_page_session(connection, found, "page", NOW, timedelta(hours=1))
+        plain = tokens.create(connection, name="all", role="reader", now=NOW)
+    assert (made.scopes, made.created_by) == (scopes, "owner:ann:1")
+    assert found.scopes == tuple(scopes)
+    with database.read() as connection:
+        assert tokens.find(connection, made.id).scopes == scopes
+        assert tokens.find(connection, made.id).secret is None
+        assert tokens.verify(connection, session.secret or "", NOW).scopes == tuple(scopes), "a page shows no more"
+        assert tokens.verify(connection, plain.secret or "", NOW).scopes == ()
 
 
 def test_lists_and_bound_tokens(database: Database) -> None:

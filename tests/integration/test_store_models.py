@@ -14,7 +14,7 @@ from hedgerow.contracts.model import FileEntry
 from hedgerow.contracts.names import Reference
 from hedgerow.errors import HedgerowError
 from registry.errors import BlobMissing, BlobSizeWrong, FilesCollide, InUse, InvalidPage, RecordNotFound
-from registry.store import images, models
+from registry.store import images, model_deletion, models
 from registry.store.database import Database
 from registry.store.tables import model_versions
 from tests.registry_stores import BACKENDS, add_image, add_model, after, digest_of_text, known_file, ready_database
@@ -96,8 +96,8 @@ def test_a_deleted_number_is_never_used_again(database: Database) -> None:
         add_model(connection)
         add_model(connection)
     with database.write() as connection:
-        models.delete_version(connection, Reference("shuttle", 2))
-        models.delete_version(connection, Reference("shuttle", 1))
+        model_deletion.delete_version(connection, Reference("shuttle", 2))
+        model_deletion.delete_version(connection, Reference("shuttle", 1))
     assert versions(database, "shuttle") == []
     with database.write() as connection:
         assert add_model(connection).version == 3
@@ -109,7 +109,7 @@ def test_a_model_that_an_image_is_made_of_stays(database: Database) -> None:
         add_image(connection, "one", model)
         add_image(connection, "two", model)
     with database.write() as connection, pytest.raises(InUse, match="image one:1, image two:1"):
-        models.delete_version(connection, Reference("shuttle"))
+        model_deletion.delete_version(connection, Reference("shuttle"))
     with database.read() as connection:
         assert models.images_of(connection, "shuttle", 1) == [("one", 1), ("two", 1)]
     # Even code that forgets to ask is stopped, by the database.
@@ -118,7 +118,7 @@ def test_a_model_that_an_image_is_made_of_stays(database: Database) -> None:
     with database.write() as connection:
         images.delete_version(connection, Reference("one"))
         images.delete_version(connection, Reference("two"))
-        models.delete_version(connection, Reference("shuttle"))
+        model_deletion.delete_version(connection, Reference("shuttle"))
     assert versions(database, "shuttle") == []
 
 

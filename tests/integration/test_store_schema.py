@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,15 +52,7 @@ def migrate_all(database: Database, workspace: Workspace) -> None:
 def shape(connection: Connection) -> set[str]:
     """Everything that the database knows about its tables, independent of order."""
     if connection.dialect.name == "sqlite":
-        rows = connection.execute(text("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
-        # One entry per column and constraint: their order within a table says nothing.
-        return {
-            f"{head} {part}"
-            for row in rows
-            for head, _, body in [" ".join(row.sql.split()).partition("(")]
-            for part in body.replace(", CONSTRAINT", "\x1fCONSTRAINT").split("\x1f")
-            for part in [part.strip(" ),")]
-        }
+        return _sqlite_shape(connection)
     questions = (
         "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns"
         " WHERE table_schema = 'public'",
@@ -68,6 +61,22 @@ def shape(connection: Connection) -> set[str]:
         "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
     )
     return {str(tuple(row)) for question in questions for row in connection.execute(text(question))}
+
+
+def _sqlite_shape(connection: Connection) -> set[str]:
+    """Asked of SQLite's pragmas: a column that was added later stands elsewhere in the text of its table."""
+    found: set[str] = set()
+    for name, sql in connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).all():
+        found |= {f"{name} {check}" for check in re.findall(r"CONSTRAINT \w+ CHECK \(.*\)", sql)}
+        for pragma in ("table_xinfo", "foreign_key_list"):
+            # The first column is a position, which says nothing.
+            rows = connection.exec_driver_sql(f'PRAGMA {pragma}("{name}")').all()
+            found |= {f"{name} {pragma} {tuple(row)[1:]}" for row in rows}
+        for _, index, unique, origin, partial in connection.exec_driver_sql(f'PRAGMA index_list("{name}")').all():
+            columns = [row[2] for row in connection.exec_driver_sql(f'PRAGMA index_info("{index}")')]
+            label = index if origin == "c" else origin
+            found.add(f"{name} index {label} {unique} {partial} {columns}")
+    return found
 
 
 def shapes(database: Database) -> set[str]:

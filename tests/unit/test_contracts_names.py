@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hedgerow.contracts.names import NAME_PATTERN, DeviceTopics, Reference, check_name, is_digest
+from hedgerow.contracts.names import MAX_NAME_LENGTH, NAME_PATTERN, DeviceTopics, Reference, check_name, is_digest
 from hedgerow.errors import InvalidName, InvalidReference
 
 DIGEST = "sha256:" + "0a" * 32
-NAMES = st.from_regex(NAME_PATTERN, fullmatch=True).filter(lambda text: "\n" not in text)
+NAMES = st.from_regex(NAME_PATTERN, fullmatch=True).filter(lambda text: "\n" not in text and len(text) <= MAX_NAME_LENGTH)
 REFERENCES = st.builds(Reference, NAMES, version=st.none() | st.integers(1, 2**31 - 1)) | st.builds(
     Reference, NAMES, digest=st.just(DIGEST)
 )
@@ -27,7 +27,27 @@ def test_good_names_come_back(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("", " ", "A", "Ä", "a b", "a/b", "../a", "..", ".", "-a", "a-", ".a", "a.", "_a", "a_"),
+        *(
+            "",
+            " ",
+            "A",
+            "Ä",
+            "a b",
+            "a/b",
+            "../a",
+            "..",
+            ".",
+            "-a",
+            "a-",
+            ".a",
+            "a.",
+            "_a",
+            "a_",
+            "a..b",
+            "a._b",
+            "a___b",
+            "a.-b",
+        ),
         *(
             "a\n",
             "\na",

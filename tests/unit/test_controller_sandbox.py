@@ -95,3 +95,11 @@ def test_our_own_helpers_do_not_get_our_secrets() -> None:
     assert spec.environment == {"HEDGEROW_BASE_IMAGE": "oci:/b", "HOME": "/h"}
     assert spec.exit_with_starter
     assert spec.argv[1:] == ["-P", "-m", "packager", "build", "r.json"]
+
+
+def test_what_opens_the_place_of_contents_reaches_only_helpers_that_need_it() -> None:
+    environment = {"AWS_SECRET_ACCESS_KEY": "x", "HEDGEROW_BLOBS": "s3://b/p", "HEDGEROW_DATABASE": "x"}
+    python = OwnPython(environment)
+    assert python.spec("packager", [], Path("/")).environment == {}
+    found = python.spec("registry.controller.file_work", [], Path("/")).environment
+    assert found == {"AWS_SECRET_ACCESS_KEY": "x", "HEDGEROW_BLOBS": "s3://b/p"}

@@ -49,7 +49,6 @@ def test_families_tell_whose_fault_it_is() -> None:
 
 def test_kernel_errors_name_value_and_remedy() -> None:
     assert InvalidName(kind="model", value="A b").sentence() == (
-        "model name 'A b' is not allowed. "
-        "Use 1 to 128 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit."
+        "model name 'A b' is not allowed. Use 1 to 128 of a-z and 0-9; words may be joined with one '.', one or two '_', or '-'."
     )
     assert "pip install 'hedgerow[server]'" in MissingExtra(what="up", module="flask", extra="server").advice

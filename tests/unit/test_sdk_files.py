@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from hedgerow.contracts.model import FileEntry
 from hedgerow.errors import InvalidDocument
-from hedgerow.sdk.errors import FileChanged, NotARegularFile, NothingToRegister
-from hedgerow.sdk.files import collect, entry_of, save
+from hedgerow.sdk.errors import DownloadDamaged, FileChanged, NotARegularFile, NothingToRegister
+from hedgerow.sdk.files import collect, entry_of, read_again, save
 
 
 def names(*paths: Path) -> list[str]:
@@ -83,7 +84,7 @@ def test_a_download_is_verified_and_whole_or_not_there(tmp_path: Path) -> None:
     source.write_bytes(b"12345")
     entry = entry_of(source, "deep/copy.bin")
     assert save([b"123", b"45"], entry, tmp_path / "out").read_bytes() == b"12345"
-    with pytest.raises(FileChanged):
+    with pytest.raises(DownloadDamaged):
         save([b"123"], entry, tmp_path / "cut")
     assert [path for path in (tmp_path / "cut").rglob("*") if path.is_file()] == []
 
@@ -97,3 +98,54 @@ def test_a_download_cannot_leave_its_folder_through_a_link(tmp_path: Path) -> No
     with pytest.raises(NotARegularFile, match="leaves its folder"):
         save([b""], entry, tmp_path / "out")
     assert list(outside.iterdir()) == []
+
+
+def test_devices_and_sockets_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(NotARegularFile, match="/dev/null cannot be registered: it is a device"):
+        collect([Path("/dev/null")])
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        with pytest.raises(NotARegularFile, match="socket"):
+            collect([tmp_path])
+
+
+@pytest.mark.parametrize("change", ["append", "cut", "rewrite", "replace", "fifo"])
+def test_a_file_that_changed_since_it_was_hashed_is_not_read_to_its_end(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"12345")
+    os.utime(path, (1, 1))
+    (file,) = collect([path])
+    assert b"".join(read_again(file)) == b"12345"
+    if change == "append":
+        with path.open("ab") as more:
+            more.write(b"6")
+    elif change == "cut":
+        os.truncate(path, 2)
+    elif change == "rewrite":
+        path.write_bytes(b"54321")
+    else:
+        path.unlink()
+        if change == "fifo":
+            os.mkfifo(path)
+        else:
+            path.write_bytes(b"12345")
+    expected = NotARegularFile if change == "fifo" else FileChanged
+    with pytest.raises(expected, match="/f "):
+        list(read_again(file))
+
+
+def test_a_file_that_is_written_to_while_it_is_sent_is_never_sent_whole(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(3 << 20))
+    (file,) = collect([path])
+    received: list[int] = []
+
+    def send() -> None:
+        for piece in read_again(file):
+            received.append(len(piece))
+            with path.open("r+b") as other:
+                other.write(b"x")
+
+    with pytest.raises(FileChanged, match="changed while it was read"):
+        send()
+    assert sum(received) < 3 << 20

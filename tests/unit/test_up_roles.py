@@ -33,6 +33,14 @@ def test_no_password_reaches_a_command_line() -> None:
     assert "secret-1" in role_environment(settings)["HEDGEROW_DATABASE"]
 
 
+def test_where_contents_are_reaches_every_role() -> None:
+    settings = UpSettings(workspace=Path("/srv/w"), blobs="s3://plant/hedgerow", blobs_endpoint="https://s3.plant.example")
+    environment = role_environment(settings)
+    assert environment["HEDGEROW_BLOBS"] == "s3://plant/hedgerow"
+    assert environment["HEDGEROW_BLOBS_ENDPOINT"] == "https://s3.plant.example"
+    assert "HEDGEROW_BLOBS" not in role_environment(UpSettings())
+
+
 def test_devices_are_told_the_public_address() -> None:
     settings = UpSettings(workspace=Path("/srv/w"), public_url="https://plant.example")
     assert role_environment(settings)["HEDGEROW_PUBLIC_URL"] == "https://plant.example"

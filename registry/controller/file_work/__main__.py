@@ -17,12 +17,13 @@ import msgspec
 from hedgerow.contracts.build import ProgressLine
 from hedgerow.contracts.document import encode
 from hedgerow.errors import Bug, HedgerowError
-from registry.blobs import BlobStore
+from registry.blobs.choose import open_store
+from registry.blobs.port import BlobStore
 from registry.controller.errors import as_problem
 from registry.controller.file_work.collect import collect
 from registry.controller.file_work.lay_out import lay_out
 from registry.controller.file_work.take_in import take_in
-from registry.controller.file_work.tasks import Answer, Collect, Done, LayOut, TakeIn, Task, Unpack
+from registry.controller.file_work.tasks import ENV_BLOBS, ENV_BLOBS_ENDPOINT, Answer, Collect, Done, LayOut, TakeIn, Task, Unpack
 from registry.controller.file_work.unpack import unpack
 from registry.errors import StorageUnavailable
 
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, msgspec.DecodeError) as problem:
         return _tell(Bug(what=f"task {arguments[0]} cannot be read: {problem}"), 2)
     try:
-        answer = _do(task, _report)
+        answer = _do(task, _store(task), _report)
     except HedgerowError as problem:
         return _tell(problem, 1)
     except OSError as problem:
@@ -51,17 +52,21 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _do(task: Task, report: Callable[[float], None]) -> Answer:
+def _store(task: Task) -> BlobStore:
+    return open_store(Path(task.blobs), os.environ.get(ENV_BLOBS), os.environ.get(ENV_BLOBS_ENDPOINT))
+
+
+def _do(task: Task, store: BlobStore, report: Callable[[float], None]) -> Answer:
     match task:
         case LayOut():
-            lay_out(task, BlobStore(Path(task.blobs)))
+            lay_out(task, store)
             return Done()
         case TakeIn():
-            return take_in(task, BlobStore(Path(task.blobs)), report)
+            return take_in(task, store, report)
         case Collect():
-            return collect(task, BlobStore(Path(task.blobs)))
+            return collect(task, store)
         case Unpack():
-            unpack(task, BlobStore(Path(task.blobs)))
+            unpack(task, store)
             return Done()
         case _:
             assert_never(task)

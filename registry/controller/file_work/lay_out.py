@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from registry.blobs import CHUNK_BYTES, BlobStore
+from registry.blobs import READ_BYTES, BlobStore, FolderStore
 from registry.controller.file_work.tasks import LaidFile, LayOut
 from registry.errors import BlobUnknown
 
@@ -26,7 +26,8 @@ def lay_out(task: LayOut, store: BlobStore) -> None:
 
 
 def _put(file: LaidFile, target: Path, store: BlobStore) -> None:
-    if file.link:
+    # Content that lies elsewhere is copied for the time of the build.
+    if file.link and isinstance(store, FolderStore):
         try:
             os.link(store.path(file.digest), target)
         except FileNotFoundError:
@@ -37,7 +38,7 @@ def _put(file: LaidFile, target: Path, store: BlobStore) -> None:
             return
     # A copy: whoever gets it may write to it, and the blob must never change.
     with store.open(file.digest) as content, target.open("xb") as copy:
-        shutil.copyfileobj(content, copy, CHUNK_BYTES)
+        shutil.copyfileobj(content, copy, READ_BYTES)
 
 
 def _give(root: Path, owner: int) -> None:

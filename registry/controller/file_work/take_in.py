@@ -38,8 +38,10 @@ def take_in(task: TakeIn, store: BlobStore, report: Callable[[float], None]) -> 
     done = 0
     parts: list[Part] = []
     for digest, descriptor in wanted.items():
-        size = store.adopt(_path(blobs, digest), digest)
-        parts.append(Part(digest=digest, media_type=descriptor.media_type, size_bytes=size))
+        with store.adopt(_path(blobs, digest), digest) as staged:
+            size, chunks = staged.size_bytes, staged.chunks
+        hashes = chunks.hashes if chunks is not None else b""
+        parts.append(Part(digest=digest, media_type=descriptor.media_type, size_bytes=size, chunk_hashes=hashes))
         done += size
         report(min(1.0, done / total))
     return Parts(parts=parts)

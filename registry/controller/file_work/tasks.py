@@ -7,6 +7,9 @@ import msgspec
 from hedgerow.contracts.model import FileEntry, RelativePath
 from hedgerow.contracts.names import Digest
 
+# Given by the controller, whose settings these are; absent for a workspace that keeps its contents itself.
+ENV_BLOBS, ENV_BLOBS_ENDPOINT = "HEDGEROW_BLOBS", "HEDGEROW_BLOBS_ENDPOINT"
+
 
 class LaidFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A blob that shall stand at ``path`` below the task's root. ``link``: the reader only reads and checks by itself."""
@@ -54,11 +57,12 @@ Task = LayOut | TakeIn | Collect | Unpack
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored blob of an image."""
+    """A stored blob of an image. ``chunk_hashes``: as in ``registry.blobs.ChunkHashes``, empty for one chunk."""
 
     digest: Digest
     media_type: str
     size_bytes: int
+    chunk_hashes: bytes = b""
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,10 +72,11 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of :class:`Collect`; ``left_out`` says in words what was not taken and why."""
+    """Answer of :class:`Collect`; ``left_out`` says in words what was not taken and why. ``chunk_hashes`` of the large ones."""
 
     files: list[FileEntry]
     left_out: list[str]
+    chunk_hashes: dict[Digest, bytes] = {}
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

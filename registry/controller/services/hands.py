@@ -39,6 +39,7 @@ from registry.controller.services.steps import (
     UnpackImage,
     Wait,
 )
+from registry.controller.services.told import tell
 from registry.errors import LeaseLost
 from registry.store import services
 from registry.store.database import Database
@@ -83,7 +84,7 @@ class Hands:
             case Drain() | Stop() | Kill() | Forget():
                 self._part(step, now)
             case UnpackImage() | DropImage() | RemoveDeployment() | Wait():
-                self._tidy(step)
+                self._tidy(step, now)
             case _:
                 assert_never(step)
 
@@ -116,7 +117,7 @@ class Hands:
             case _:
                 assert_never(step)
 
-    def _tidy(self, step: Tidying) -> None:
+    def _tidy(self, step: Tidying, now: datetime) -> None:
         match step:
             case UnpackImage(digest):
                 self.images.unpack(digest)
@@ -124,7 +125,8 @@ class Hands:
                 self.images.drop(digest)
             case RemoveDeployment(deployment):
                 with self.database.write() as connection:
-                    services.remove(connection, self.lease(), deployment)
+                    if services.remove(connection, self.lease(), deployment):
+                        tell(connection, deployment, "removed", now)
             case Wait():
                 pass
             case _:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from sqlalchemy import Connection
+
 from hedgerow.contracts.service import Deployment, Endpoint
 from registry.controller.balancer.port import Balancer, Routed
 from registry.controller.jobs import JobTools
@@ -22,8 +24,10 @@ from registry.controller.services.plan import plan
 from registry.controller.services.routing import routes
 from registry.controller.services.situation import Situation
 from registry.controller.services.steps import Step, Wait
+from registry.controller.services.told import tell
 from registry.store import services
 from registry.store.services import Progress
+from registry.wakeups import FEED
 
 log = logging.getLogger(__name__)
 # A ready file has no descriptor to wait on: looked for while a replica starts.
@@ -86,7 +90,7 @@ class Services:
             for endpoint in services.everything(connection):
                 for deployment in endpoint.deployments:
                     if deployment.state != "deleting":
-                        services.report(connection, self._tools.lease(), deployment, _STOPPED)
+                        self._write(connection, deployment, _STOPPED)
 
     def _look(self) -> tuple[list[Endpoint], Situation, Routed]:
         """Both sides as they are now, and the balancer told about it."""
@@ -136,12 +140,18 @@ class Services:
             return
         with self._tools.database.write() as connection:
             for key in changed:
-                services.report(connection, self._tools.lease(), deployments[key], progress[key])
+                self._write(connection, deployments[key], progress[key])
             for endpoint in moved:
                 services.report_url(connection, self._tools.lease(), endpoint.name, urls[endpoint.name])
             self.deploys.finish(connection, answers, urls)
         self.deploys.forget(answers)
-        self._tools.wakeups.wake("server")
+        for reader in ("server", FEED):
+            self._tools.wakeups.wake(reader)
+
+    def _write(self, connection: Connection, deployment: Deployment, progress: Progress) -> None:
+        written = services.report(connection, self._tools.lease(), deployment, progress)
+        if written and progress.state != deployment.state:
+            tell(connection, deployment, progress.state, self._tools.clock.now(), reason=progress.reason)
 
 
 def _due(steps: list[Step], situation: Situation, routed: Routed, *, done: bool) -> float | None:

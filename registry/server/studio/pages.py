@@ -9,8 +9,8 @@ from flask import Blueprint, Response, render_template, request
 from hedgerow.contracts.names import Reference, check_name
 from registry.hub.desired import read_envelope
 from registry.server.http import context, needs
-from registry.server.studio import reading, words
-from registry.store import activities, fleet, images, models, runs, services, telemetry, twins
+from registry.server.studio import asking, reading, words
+from registry.store import activities, events, fleet, images, models, runs, services, telemetry, twins
 
 PAGE = 50
 _MESSAGES, _EVENTS, _POINTS = 20, 20, 2000
@@ -32,8 +32,9 @@ def routes() -> Blueprint:
     blueprint.get("/runs/<run_id>")(show_run)
     blueprint.get("/activities")(list_activities)
     blueprint.get("/activities/<activity_id>")(show_activity)
+    blueprint.get("/events")(list_events)
     filters = (words.ago, words.exact, words.lasted, words.short_digest, words.size, words.number, words.tone, words.polyline)
-    for function in (*filters, _from_ms):
+    for function in (*filters, words.page_of, words.page_of_subject, _from_ms):
         blueprint.add_app_template_filter(function, function.__name__.strip("_"))
     return blueprint
 
@@ -45,18 +46,19 @@ def overview() -> Response:
 
 @needs("reader")
 def list_models() -> Response:
+    asked = asking.kept(request.args, asking.MODEL_FIELDS)
     with context().database.read() as connection:
-        found, following = models.newest(connection, PAGE, _after(), name=request.args.get("name") or None)
-    return _page("models.html", found=found, following=following)
+        found, following = models.find(connection, asking.model_query(asked), PAGE, _after())
+    return _page("models.html", found=found, following=following, asked=asked, kept=asking.query_text(asked))
 
 
 @needs("reader")
 def show_model(reference: str) -> Response:
     with context().database.read() as connection:
         model = models.get(connection, Reference.parse(reference))
-        versions, _ = models.newest(connection, PAGE, name=model.name)
-        used_by = models.images_of(connection, model.name, model.version)
-    return _page("model.html", model=model, versions=versions, used_by=used_by)
+        versions, _ = models.newest(connection, reading.SHOWN, name=model.name)
+        made_of, used_by = reading.lineage_of(connection, f"model:{model.name}:{model.version}", context().clock.now())
+    return _page("model.html", model=model, versions=versions, made_of=made_of, used_by=used_by)
 
 
 @needs("reader")
@@ -70,8 +72,9 @@ def list_images() -> Response:
 def show_image(reference: str) -> Response:
     with context().database.read() as connection:
         image = images.get(connection, Reference.parse(reference))
-        users = images.users_of(connection, image.name, image.version)
-    return _page("image.html", image=image, users=users, registry=context().settings.url.partition("://")[2])
+        made_of, used_by = reading.lineage_of(connection, f"image:{image.name}:{image.version}", context().clock.now())
+    registry = context().settings.url.partition("://")[2]
+    return _page("image.html", image=image, made_of=made_of, used_by=used_by, registry=registry)
 
 
 @needs("reader")
@@ -102,14 +105,14 @@ def show_device(name: str) -> Response:
     with here.database.read() as connection:
         device = fleet.get(connection, check_name(name, "device"), here.clock.now())
         envelope = twins.desired_envelopes(connection, [device.uuid]).get(device.uuid)
-        events = fleet.events_before(connection, _EVENTS, device_uuid=device.uuid)
+        happened = fleet.events_before(connection, _EVENTS, device_uuid=device.uuid)
     with here.database.read_series() as connection:
         rows = telemetry.newest(connection, _MESSAGES, device_uuid=device.uuid)
     return _page(
         "device.html",
         device=device,
         desired=None if envelope is None else read_envelope(envelope),
-        events=events,
+        events=happened,
         messages=reading.messages_of(rows, {device.uuid: device.name}),
     )
 
@@ -144,8 +147,23 @@ def list_activities() -> Response:
 def show_activity(activity_id: str) -> Response:
     with context().database.read() as connection:
         activity = activities.get(connection, activity_id)
-        events = activities.events_after(connection, activity_id, 0)
-    return _page("activity.html", activity=activity, events=events)
+        lines = activities.events_after(connection, activity_id, 0)
+    return _page("activity.html", activity=activity, events=lines)
+
+
+@needs("reader")
+def list_events() -> Response:
+    """Who did what, newest first."""
+    asked = asking.kept(request.args, asking.EVENT_FIELDS)
+    after = _after()
+    before = None if after is None else events.Cursor.parse(after)
+    with context().database.read() as connection:
+        if before is not None:
+            events.check_life(connection, before)
+        found = events.newest(connection, before, asking.event_query(asked), PAGE + 1)
+    following = found[PAGE - 1].cursor if len(found) > PAGE else None
+    kept = asking.query_text(asked)
+    return _page("events.html", found=found[:PAGE], following=following, asked=asked, kept=kept)
 
 
 def _page(template: str, **values: object) -> Response:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, select
 
 from hedgerow.contracts.api import Device
 from hedgerow.contracts.image import ImageRecord
+from hedgerow.contracts.lineage import Lineage
 from hedgerow.contracts.model import ModelManifest
 from hedgerow.contracts.service import Endpoint
 from hedgerow.contracts.work import Activity, Run
 from registry.server.context import ServerContext
-from registry.store import activities, fleet, images, models, runs, services, telemetry
+from registry.store import activities, fleet, images, lineage, models, runs, services, telemetry
 from registry.store import tables as stored
+from registry.store.versions import count_there
 
 SHOWN = 6
+# Enough for a page; whoever wants all of it asks the command line.
+_MOST_THINGS = 60
 SHOWN_TELEMETRY = 8
 
 
@@ -65,6 +70,12 @@ def overview(here: ServerContext) -> Overview:
     return seen
 
 
+def lineage_of(connection: Connection, of: str, now: datetime) -> tuple[Lineage, Lineage]:
+    """What it was made from, and what was made from it."""
+    above = lineage.walk(connection, of, direction="up", limit=_MOST_THINGS, now=now)
+    return above, lineage.walk(connection, of, direction="down", limit=_MOST_THINGS, now=now)
+
+
 def messages_of(rows: Sequence[Row[Any]], names: dict[str, str]) -> list[Message]:
     """Rows of the series database with names instead of uuids, newest first."""
     return [
@@ -81,6 +92,11 @@ def _counts(connection: Connection) -> dict[str, int]:
         "services": stored.endpoints,
         "devices": stored.devices,
     }
-    return {
-        name: int(connection.execute(select(func.count()).select_from(table)).scalar_one()) for name, table in counted.items()
-    }
+    return {name: _count(connection, table) for name, table in counted.items()}
+
+
+def _count(connection: Connection, table: Table) -> int:
+    # What an owner deleted by force is there for lineage only.
+    if "deleted_at" in table.c:
+        return count_there(connection, table)
+    return int(connection.execute(select(func.count()).select_from(table)).scalar_one())

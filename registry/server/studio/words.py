@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from urllib.parse import quote
+
+from hedgerow.contracts.lineage import LineageNode
 
 _SHOWN_DIGITS = 12
 _LARGEST = 1e300
@@ -11,10 +14,20 @@ _TONES = {
     "good": {"ready", "running", "succeeded", "passed", "online", "applied"},
     "busy": {"starting", "queued", "draining", "deleting", "pending"},
     "warn": {"degraded", "backoff", "unhealthy", "skipped"},
-    "bad": {"failed", "refused", "revoked"},
+    "bad": {"failed", "refused", "revoked", "deleted"},
 }
 # An activity or a run that is running is at work; a module that is running is well.
 _WORK_TONES = {"running": "busy"}
+_PAGES = {
+    "model": "models",
+    "image": "images",
+    "run": "runs",
+    "deployment": "services",
+    "endpoint": "services",
+    "module": "devices",
+    "device": "devices",
+    "activity": "activities",
+}
 _UNITS = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -76,6 +89,24 @@ def polyline(values: Sequence[float], width: int = 160, height: int = 32) -> str
     return " ".join(
         f"{index * step:.1f},{height - 1 - (value - low) / span * (height - 2):.1f}" for index, value in enumerate(finite)
     )
+
+
+def page_of(node: LineageNode) -> str:
+    """The address of the page that tells of it; ``""`` where there is none."""
+    return _page_of_kind(node.kind, node.id.removeprefix(f"{node.kind}:"))
+
+
+def page_of_subject(subject: str) -> str:
+    """Of an event's subject (``model/iris:3``); ``""`` where there is no page."""
+    noun, _, name = subject.partition("/")
+    return _page_of_kind(noun, name)
+
+
+def _page_of_kind(kind: str, name: str) -> str:
+    if not name or kind not in _PAGES:
+        return ""
+    # Names of things have no character that means something in an address; whoever told an event might have.
+    return f"/{_PAGES[kind]}/{quote(name.partition('/')[0], safe=':@')}"
 
 
 def _roughly(seconds: float) -> str:

@@ -1,0 +1,52 @@
+"""A requirements.txt on this machine's disk: its lines, with those of the files that it names by ``-r`` in their place.
+
+Only files are followed here; what the lines mean is checked where the environment is made.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hedgerow.sdk.errors import RequirementsUnreadable
+
+MAX_BYTES = 1 << 20
+_MOST_FILES = 100
+# `-r FILE`, `-rFILE`, `--requirement FILE`, `--requirement=FILE`, and a comment behind it.
+_NESTED = re.compile(r"\s*(?:-r\s*|--requirement(?:\s*=\s*|\s+))(?P<file>\S.*?)(?:\s+#.*)?\s*")
+
+
+def read_lines(path: Path) -> list[str]:
+    """Every line of ``path`` and of what it names. Raises RequirementsUnreadable, OSError (a missing file)."""
+    lines: list[str] = []
+    _read(path, (), lines, set())
+    return lines
+
+
+def read_text(path: Path) -> str:
+    """The text of a small UTF-8 file. Raises RequirementsUnreadable, OSError."""
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise RequirementsUnreadable(path=path, problem=f"it holds more than {MAX_BYTES >> 20} MiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise RequirementsUnreadable(path=path, problem=f"it is not UTF-8 text (byte {problem.start})") from None
+
+
+def _read(path: Path, above: tuple[Path, ...], lines: list[str], seen: set[Path]) -> None:
+    here = path.resolve()
+    if here in above:
+        raise RequirementsUnreadable(path=path, problem="it names itself, directly or through another file")
+    seen.add(here)
+    if len(seen) > _MOST_FILES or len(above) > _MOST_FILES:
+        raise RequirementsUnreadable(path=path, problem=f"more than {_MOST_FILES} files name each other")
+    for line in read_text(path).splitlines():
+        nested = _NESTED.fullmatch(line)
+        if nested is None:
+            lines.append(line)
+        elif "://" in nested["file"]:
+            raise RequirementsUnreadable(path=path, problem=f"it names {nested['file']}, which is no file on this disk")
+        else:
+            _read(path.parent / nested["file"].strip("'\""), (*above, here), lines, seen)

@@ -1,0 +1,81 @@
+"""What every route says of itself: who may call it, what it takes and gives. The OpenAPI document is made from this."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, cast
+
+import msgspec
+from flask import Flask, Response, request
+
+from hedgerow.contracts.api import Role
+from hedgerow.errors import HedgerowError
+from registry.server import arguments
+from registry.server.arguments import QueryField
+from registry.server.http import MAX_PAGE, needs
+
+__all__ = ["PAGE", "Operation", "QueryField", "operation", "operation_of"]
+
+P = ParamSpec("P")
+_MARK = "hedgerow_operation"
+
+PAGE = (
+    QueryField("limit", "how many at most, 1 to 1000; 100 if absent", "integer", least=1, most=MAX_PAGE),
+    QueryField("after", "the `next` of the page before"),
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One route. ``body`` and ``result`` are Structs, or media types for content that is none.
+
+    ``result`` may be a union of Structs; ``also`` are further successful answers by status (None: without a body).
+    """
+
+    summary: str
+    roles: tuple[Role, ...]
+    scope: str
+    body: type[msgspec.Struct] | str | None
+    result: Any
+    status: int
+    query: tuple[QueryField, ...]
+    errors: tuple[type[HedgerowError], ...]
+    also: tuple[tuple[int, Any], ...] = ()
+
+
+def operation(
+    summary: str,
+    *roles: Role,
+    scope: str,
+    body: type[msgspec.Struct] | str | None = None,
+    result: Any = None,  # noqa: ANN401 - a Struct, Page[Struct] or a media type
+    status: int = 200,
+    query: tuple[QueryField, ...] = (),
+    errors: tuple[type[HedgerowError], ...] = (),
+    also: tuple[tuple[int, Any], ...] = (),
+) -> Callable[[Callable[P, Response]], Callable[P, Response]]:
+    """Describe a handler and let only ``roles`` in (see :func:`registry.server.http.needs`).
+
+    ``scope`` is the noun that a token's scopes name (``models``); ``result`` None means 204. Only the arguments of
+    ``query`` are taken, and the handler reads them through :mod:`registry.server.arguments`.
+    """
+
+    def decorate(handler: Callable[P, Response]) -> Callable[P, Response]:
+        @functools.wraps(handler)
+        def with_arguments(*args: P.args, **kwargs: P.kwargs) -> Response:
+            arguments.take(query, request.args)
+            return handler(*args, **kwargs)
+
+        guarded = needs(*roles, scope=scope)(with_arguments)
+        described = Operation(summary, roles, scope, body, result, 204 if result is None else status, query, errors, also)
+        setattr(guarded, _MARK, described)
+        return guarded
+
+    return decorate
+
+
+def operation_of(app: Flask, endpoint: str) -> Operation | None:
+    """What the handler of ``endpoint`` says of itself; None for pages and files."""
+    return cast("Operation | None", getattr(app.view_functions[endpoint], _MARK, None))

@@ -1,0 +1,86 @@
+"""Devices, their twins and sessions, edge deployments."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary, Table, Text
+
+from registry.store.tables.metadata import RECORDS
+
+devices = Table(
+    "devices",
+    RECORDS,
+    Column("uuid", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("tags", Text, nullable=False),
+    Column("key_generation", Integer, nullable=False),
+    Column("enrolled_at", Text, nullable=False),
+    Column("revoked_at", Text),
+)
+
+edge_deployments = Table(
+    "edge_deployments",
+    RECORDS,
+    Column("name", Text, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+)
+
+edge_images = Table(
+    "edge_images",
+    RECORDS,
+    Column("edge_deployment", Text, ForeignKey("edge_deployments.name", ondelete="CASCADE"), primary_key=True),
+    Column("module", Text, primary_key=True),
+    Column("image_name", Text, nullable=False),
+    Column("image_version", Integer, nullable=False),
+    ForeignKeyConstraint(["image_name", "image_version"], ["image_versions.name", "image_versions.version"]),
+    Index(None, "image_name", "image_version"),
+)
+"""Images that a manifest names by version or digest; what follows the newest is resolved for each device."""
+
+twins = Table(
+    "twins",
+    RECORDS,
+    Column("device_uuid", Text, ForeignKey("devices.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("desired_version", Integer, nullable=False, server_default="0"),
+    Column("edge_deployment", Text, ForeignKey("edge_deployments.name"), index=True),
+    Column("edge_revision", Integer),
+    Column("desired", LargeBinary),  # the signed envelope, byte for byte as the device gets it
+    Column("reported", Text),
+    Column("seen_at", Text),
+)
+
+desired_images = Table(
+    "desired_images",
+    RECORDS,
+    Column("device_uuid", Text, ForeignKey("devices.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("module", Text, primary_key=True),
+    Column("image_name", Text, nullable=False),
+    Column("image_version", Integer, nullable=False),
+    ForeignKeyConstraint(["image_name", "image_version"], ["image_versions.name", "image_versions.version"]),
+    Index(None, "image_name", "image_version"),
+)
+
+device_sessions = Table(
+    "device_sessions",
+    RECORDS,
+    Column("device_uuid", Text, ForeignKey("devices.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("session", Text, nullable=False),
+    Column("instance", Text, nullable=False),
+    Column("starts", Integer, nullable=False),
+    Column("expires_at", Text, nullable=False),
+    # Whether its silence was told of (an event), so that it is told once.
+    Column("told_offline", Integer, nullable=False, server_default="0"),
+)
+
+fleet_events = Table(
+    "fleet_events",
+    RECORDS,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("at", Text, nullable=False),
+    Column("device_uuid", Text, nullable=False, index=True),
+    Column("kind", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
