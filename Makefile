@@ -27,7 +27,7 @@ soak: dev test-parts ## the long fault and load runs
 	@$(PYTEST) tests -q -m soak --timeout=3600 $(ARGS)
 
 bench: dev test-parts ## the figures of docs/benchmarks.md
-	@$(PYTHON) -m loadtests.bench_skeleton $(ARGS)
+	@$(PYTHON) -m loadtests
 
 golden: dev ## write generated documents anew: JSON Schemas, reference pages
 	@$(PYTHON) -m scripts.golden

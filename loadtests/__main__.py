@@ -1,8 +1,9 @@
-"""``make bench``: every benchmark in turn, printed as tables for docs/benchmarks.md."""
+"""``make bench``: every benchmark in turn, printed as tables for docs/benchmarks.md. Each can be run by itself, with options."""
 
 from __future__ import annotations
 
-from loadtests import bench_skeleton
+from loadtests import bench_blobs, bench_registry, bench_skeleton
 
 if __name__ == "__main__":
-    bench_skeleton.main()
+    for part in (bench_skeleton, bench_registry, bench_blobs):
+        part.main()

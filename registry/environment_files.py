@@ -126,6 +126,9 @@ def _requirement(line: str, where: str) -> str:
         raise _refused(where, f"it is longer than {_LONGEST_LINE} characters", "Shorten it.")
     if line.startswith("-"):
         raise _option_refused(line, where)
+    if "${" in line:
+        # Whoever installs would fill it in from the environment of the machine that builds, passwords of indexes included.
+        raise _refused(where, f"{_shown(line)} asks for an environment variable", "Write the value out.")
     words = re.split(r"\s+(?=--)", line)
     for option in words[1:]:
         name, _, value = option.replace("=", " ", 1).partition(" ")

@@ -382,10 +382,10 @@ class TooManyWebhooks(ConflictError):
 
 
 class RecordDeleted(RecordNotFound):
-    """A record that an owner deleted although it was used; only lineage still shows it."""
+    """A record that was deleted although others point at it; only lineage still shows it."""
 
     key = "record_deleted"
-    message = "The {kind} {name} was deleted by {by} at {when}, although it was used"
+    message = "The {kind} {name} was deleted by {by} at {when}"
     remedy = "See what there is with: hedgerow {command} list"
 
 
@@ -417,7 +417,7 @@ class AliasReserved(UserError):
     """An alias whose meaning is fixed."""
 
     key = "alias_reserved"
-    message = "The alias {alias} always means the newest version and cannot be set or removed"
+    message = "The alias {alias} cannot be set or removed: latest always means the newest version, a number that version"
     remedy = "Choose another alias."
 
 

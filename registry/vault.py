@@ -6,6 +6,7 @@ is sealed for the first time. Who seals inside a transaction, and how keys are c
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -84,6 +85,14 @@ class Vault:
             return AESGCM(known[sealed.key_id]).decrypt(nonce, text, _bound_to(sealed.key_id, name))
         except (InvalidTag, ValueError):
             raise VaultValueDamaged(name=name) from None
+
+    def fingerprint(self, value: bytes) -> str:
+        """By which two values may be compared in the database; without the newest key nobody can try values against it.
+
+        Raises VaultRingUnreadable, OSError.
+        """
+        key = self.ring(make=True).keys[-1].key
+        return hmac.digest(key, b"hedgerow vault fingerprint\0" + value, "sha256").hex()
 
     def key_ids(self) -> list[str]:
         """Oldest first; empty while there is no ring. Raises VaultRingUnreadable."""

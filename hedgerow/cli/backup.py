@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hedgerow.cli.options import json_option
-from hedgerow.cli.output import print_json, size
+from hedgerow.cli.output import plain, print_json, size
 
 if TYPE_CHECKING:
     from hedgerow.sdk.backup import Progress, SavedBackup
@@ -50,7 +50,7 @@ def _show(saved: SavedBackup) -> None:
     rows = sum(saved.end.rows.values())
     click.echo(f"{saved.file}: {rows} rows, {saved.end.blobs} blobs, {size(saved.size_bytes)}")
     for lost in saved.end.lost:
-        click.echo(f"Lost: {lost.digest}: {lost.problem}", err=True)
+        click.echo(f"Lost: {lost.digest}: {plain(lost.problem)}", err=True)
     if not saved.header.has_keys:
         click.echo("It holds no keys: keep a copy of the workspace's keys folder elsewhere, once.", err=True)
 

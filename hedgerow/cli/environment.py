@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hedgerow.cli.options import json_option, key_values, limit_option, workspace
-from hedgerow.cli.output import ago, pairs, print_items, print_json, print_record, short
+from hedgerow.cli.output import ago, count, pairs, print_items, print_json, print_record, say_more, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,10 +67,8 @@ def create(
     if as_json:
         print_json(environment)
     else:
-        count = len(environment.requirements) + len(environment.conda_packages)
-        click.echo(
-            f"Created {environment.name}:{environment.version} (Python {environment.python_version}, {count} requirements)"
-        )
+        asked = count(len(environment.requirements) + len(environment.conda_packages), "requirement")
+        click.echo(f"Created {environment.name}:{environment.version} (Python {environment.python_version}, {asked})")
 
 
 @command.command("list")
@@ -85,7 +83,7 @@ def list_environments(
 ) -> None:
     """Newest first."""
     with workspace() as client:
-        items = client.environments.list(limit, name=name, python=python, digest=digest, package=package).items
+        page = client.environments.list(limit, name=name, python=python, digest=digest, package=package)
     columns: dict[str, Callable[[Environment], object]] = {
         "environment": lambda e: f"{e.name}:{e.version}",
         "python": lambda e: e.python_version,
@@ -93,7 +91,10 @@ def list_environments(
         "digest": lambda e: short(e.digest),
         "created": lambda e: ago(e.created_at),
     }
-    print_items(items, columns, empty="No environments yet: hedgerow env create NAME --requirements F", as_json=as_json)
+    asked = name or python or digest or package
+    empty = "No environment fits." if asked else "No environments yet: hedgerow env create NAME --requirements F"
+    print_items(page.items, columns, empty=empty, as_json=as_json)
+    say_more(page.next, limit)
 
 
 @command.command()
@@ -127,8 +128,10 @@ def show(reference: str, as_json: bool) -> None:
 def delete(reference: str, force: bool, as_json: bool) -> None:
     """Refused while an image was built in it."""
     with workspace() as client:
-        client.environments.delete(reference, force=force)
+        environment = client.environments.get(reference)
+        exact = f"{environment.name}:{environment.version}"
+        client.environments.delete(exact, force=force)
     if as_json:
-        print_json({"deleted": reference})
+        print_json({"deleted": exact})
     else:
-        click.echo(f"Deleted {reference}")
+        click.echo(f"Deleted {exact}")

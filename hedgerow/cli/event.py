@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from hedgerow.cli.options import json_option, limit_option, workspace
-from hedgerow.cli.output import ago, pairs, print_items
+from hedgerow.cli.output import ago, pairs, plain, print_items, short
 from hedgerow.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def list_events(
         "kind": lambda e: e.kind,
         "subject": lambda e: e.subject,
         "by": lambda e: e.actor.name,
-        "details": lambda e: pairs(e.details)[:100],
+        "details": lambda e: _details(e)[:100],
     }
     print_items(items, columns, empty="No such event.", as_json=as_json)
 
@@ -95,6 +95,10 @@ def follow(
             click.echo(msgspec.json.encode(event) if as_json else _line(event))
 
 
+def _details(event: Event) -> str:
+    return pairs({key: short(value) if value.startswith("sha256:") else value for key, value in event.details.items()})
+
+
 def _line(event: Event) -> str:
     at = event.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return f"{at}  {event.kind}  {event.subject}  by {event.actor.name}  {pairs(event.details)}".rstrip()
+    return plain(f"{at}  {event.kind}  {event.subject}  by {event.actor.name}  {pairs(event.details)}".rstrip())

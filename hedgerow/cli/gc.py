@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hedgerow.cli.options import json_option, workspace
-from hedgerow.cli.output import follow, print_json, short, size
+from hedgerow.cli.output import count, follow, print_json, short, size
 
 
 @click.command("gc")
@@ -26,9 +26,7 @@ def command(dry_run: bool, as_json: bool) -> None:
     if freed.blobs > len(freed.first):
         click.echo(f"and {freed.blobs - len(freed.first)} more")
     verb = "Would free" if freed.dry_run else "Freed"
-    click.echo(f"{verb} {_count(freed.blobs, 'blob')} ({size(freed.size_bytes)})", nl=False)
-    click.echo(f" and {_count(freed.leftovers, 'unfinished upload')} ({size(freed.leftover_bytes)})" if freed.leftovers else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    click.echo(f"{verb} {count(freed.blobs, 'blob')} ({size(freed.size_bytes)})", nl=False)
+    click.echo(f" and {count(freed.leftovers, 'unfinished upload')} ({size(freed.leftover_bytes)})" if freed.leftovers else "")
+    if not freed.blobs:
+        click.echo("Content stays for a day after it was uploaded (HEDGEROW_BLOB_LEASE_S), needed or not.", err=True)

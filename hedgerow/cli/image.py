@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from hedgerow.cli.options import json_option, limit_option, tag_option, workspace
-from hedgerow.cli.output import ago, follow, pairs, print_items, print_json, print_record, short, size
+from hedgerow.cli.output import ago, follow, pairs, print_items, print_json, print_record, say_more, short, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +96,7 @@ def list_images(
     """Newest first."""
     with workspace() as client:
         wanted = cast("ImageKind | None", kind)
-        items = client.images.list(limit, name=name, kind=wanted, model=model, digest=digest, tags=tags).items
+        page = client.images.list(limit, name=name, kind=wanted, model=model, digest=digest, tags=tags)
     columns: dict[str, Callable[[ImageRecord], object]] = {
         "image": lambda i: f"{i.name}:{i.version}",
         "kind": lambda i: i.kind,
@@ -105,7 +105,10 @@ def list_images(
         "digest": lambda i: short(i.digest),
         "built": lambda i: ago(i.created_at),
     }
-    print_items(items, columns, empty="No images yet: hedgerow image build NAME --model REF", as_json=as_json)
+    asked = name or kind or model or digest or tags
+    empty = "No image fits." if asked else "No images yet: hedgerow image build NAME --model REF"
+    print_items(page.items, columns, empty=empty, as_json=as_json)
+    say_more(page.next, limit)
 
 
 @command.command()
@@ -159,8 +162,10 @@ def tag(reference: str, tags: dict[str, str], removed: tuple[str, ...], as_json:
 def delete(reference: str, force: bool, as_json: bool) -> None:
     """Refused while a deployment, a device or an edge deployment uses it."""
     with workspace() as client:
-        client.images.delete(reference, force=force)
+        record = client.images.get(reference)
+        exact = f"{record.name}:{record.version}"
+        client.images.delete(exact, force=force)
     if as_json:
-        print_json({"deleted": reference})
+        print_json({"deleted": exact})
     else:
-        click.echo(f"Deleted {reference}")
+        click.echo(f"Deleted {exact}")

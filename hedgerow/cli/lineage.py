@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from hedgerow.cli.options import json_option, workspace
-from hedgerow.cli.output import print_json, short
+from hedgerow.cli.output import plain, print_json, short
 
 if TYPE_CHECKING:
     from hedgerow.contracts.lineage import Direction, Lineage, LineageNode, NodeKind
@@ -61,7 +61,7 @@ def show_lineage(
         print_json(found)
         return
     for line in list_lines(found) if only else tree_lines(found, direction):
-        click.echo(line)
+        click.echo(plain(line))
     if found.truncated:
         click.echo(f"There is more: ask with --limit above {limit}, or for one kind with --only.", err=True)
 

@@ -9,7 +9,19 @@ import click
 
 from hedgerow.cli.complete import models as model_names
 from hedgerow.cli.options import json_option, key_values, limit_option, tag_option, workspace
-from hedgerow.cli.output import ago, pairs, print_items, print_json, print_record, print_table, short, size, transfer
+from hedgerow.cli.output import (
+    ago,
+    count,
+    pairs,
+    print_items,
+    print_json,
+    print_record,
+    print_table,
+    say_more,
+    short,
+    size,
+    transfer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,7 +97,10 @@ def register(
     if as_json:
         print_json(manifest)
     else:
-        click.echo(f"Registered {manifest.name}:{manifest.version} ({len(manifest.files)} files, {short(manifest.digest)})")
+        files = count(len(manifest.files), "file")
+        click.echo(f"Registered {manifest.name}:{manifest.version} ({files}, {short(manifest.digest)})")
+    if commit and manifest.source is None:
+        click.echo("No commit was recorded: the first PATH lies in no git repository with a commit, or git is missing.", err=True)
 
 
 def _key_values_or_keys(_context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str | None]:
@@ -148,8 +163,7 @@ def list_models(
     asked = name or any(filters.values())
     empty = "No model fits." if asked else "No models yet: hedgerow model register NAME PATH"
     print_items(page.items, columns, empty=empty, as_json=as_json)
-    if page.next and not as_json:
-        click.echo(f"There are more: --limit N (now {limit}), or narrow the list.", err=True)
+    say_more(page.next, limit)
 
 
 @command.command()
@@ -213,7 +227,8 @@ def _asked_environment(manifest: ModelManifest) -> str:
     if asked is None:
         return ""
     python = f"Python {asked.python_version}, " if asked.python_version else ""
-    return f"{python}{len(asked.requirements)} requirements, {len(asked.conda_packages)} conda packages (not registered)"
+    requirements, packages = count(len(asked.requirements), "requirement"), count(len(asked.conda_packages), "conda package")
+    return f"{python}{requirements}, {packages} (not registered)"
 
 
 @command.command()
@@ -288,11 +303,15 @@ def list_aliases(name: str, as_json: bool) -> None:
 @alias.command("delete")
 @click.argument("name", shell_complete=model_names)
 @click.argument("alias_name", metavar="ALIAS")
-def delete_alias(name: str, alias_name: str) -> None:
+@json_option
+def delete_alias(name: str, alias_name: str, as_json: bool) -> None:
     """Take ALIAS away; the version that it names stays."""
     with workspace() as client:
         client.models.delete_alias(name, alias_name)
-    click.echo(f"Deleted {name}@{alias_name}")
+    if as_json:
+        print_json({"deleted": f"{name}@{alias_name}"})
+    else:
+        click.echo(f"Deleted {name}@{alias_name}")
 
 
 @command.command()
@@ -300,29 +319,36 @@ def delete_alias(name: str, alias_name: str) -> None:
 @click.option(
     "-o", "--output", "folder", default=".", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to."
 )
-def download(reference: str, folder: Path) -> None:
+@json_option
+def download(reference: str, folder: Path, as_json: bool) -> None:
     """Write the model's files, verified."""
-    with workspace() as client:
-        with transfer(reference) as progress:
-            paths = client.models.download(reference, folder, progress=progress)
-        for path in paths:
-            click.echo(path)
+    with workspace() as client, transfer(reference) as progress:
+        paths = client.models.download(reference, folder, progress=progress)
+    if as_json:
+        print_json([str(path) for path in paths])
+        return
+    for path in paths:
+        click.echo(path)
 
 
 @command.command()
 @click.argument("reference", shell_complete=model_names)
 @click.option("--force", is_flag=True, help="Also while something uses it. Needs the role owner; lineage still shows it.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-def delete(reference: str, force: bool, yes: bool) -> None:
+@json_option
+def delete(reference: str, force: bool, yes: bool, as_json: bool) -> None:
     """Refused while an image, an alias or a build uses it. The version's number is never used again."""
     with workspace() as client:
+        manifest = client.models.get(reference)
+        # What is deleted and said is one version, also when the newest or an alias was asked for.
+        exact = f"{manifest.name}:{manifest.version}"
         if force and not yes:
-            manifest = client.models.get(reference)
-            click.confirm(
-                f"Delete {manifest.name}:{manifest.version} whatever uses it, and free its files?", abort=True, err=True
-            )
-        client.models.delete(reference, force=force)
-    click.echo(f"Deleted {reference}")
+            click.confirm(f"Delete {exact} whatever uses it, and free its files?", abort=True, err=True)
+        client.models.delete(exact, force=force)
+    if as_json:
+        print_json({"deleted": exact})
+    else:
+        click.echo(f"Deleted {exact}")
 
 
 @command.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Control characters but tab and line feed, and those that turn the direction of writing.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - anything msgspec can encode
     """One JSON value, indented on a terminal, compact in a pipe."""
@@ -26,9 +30,14 @@ def print_json(document: Any) -> None:  # noqa: ANN401 - anything msgspec can en
     click.echo(msgspec.json.format(data, indent=2) if sys.stdout.isatty() else data)
 
 
+def plain(value: object) -> str:
+    """Text of others for a terminal: what would move its cursor, colour it or turn its text around is shown, not done."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """A table for people, or the sentence ``empty`` when there are no rows."""
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else " ".join(plain(cell).split("\n")) for cell in row] for row in rows]
     if not cells:
         click.echo(empty)
         return
@@ -45,12 +54,18 @@ def print_items(items: Sequence[T], columns: Mapping[str, Callable[[T], object]]
         print_table(list(columns), [[show(item) for show in columns.values()] for item in items], empty)
 
 
+def say_more(following: str | None, limit: int) -> None:
+    """On standard error, so that neither people nor scripts take a part of a list for the whole."""
+    if following is not None:
+        click.echo(f"There are more: --limit N (now {limit}), or narrow the list.", err=True)
+
+
 def print_record(fields: Mapping[str, object]) -> None:
     """Name and value, one a line; empty values are left out."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         if value not in (None, "", {}, []):
-            click.echo(f"{name.ljust(width)}  {value}")
+            click.echo(f"{name.ljust(width)}  {plain(value)}")
 
 
 def short(digest: str | None) -> str:
@@ -70,7 +85,7 @@ def ago(moment: datetime | None) -> str:
 
 
 def pairs(values: Mapping[str, object]) -> str:
-    return " ".join(f"{key}={value}" for key, value in values.items())
+    return plain(" ".join(f"{key}={value}" for key, value in values.items()))
 
 
 def size(size_bytes: int) -> str:
@@ -81,6 +96,11 @@ def size(size_bytes: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @contextmanager
@@ -107,11 +127,16 @@ def follow(client: Client, activity_id: str, title: str, *, quiet: bool = False)
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[step]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[step]}", markup=False),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=1.0, step="")
         return client.activities.wait(
-            activity_id, lambda event: progress.update(task, completed=event.progress, step=event.step[:60])
+            activity_id, lambda event: progress.update(task, completed=event.progress, step=plain(event.step[:60]))
         )
 
 
@@ -122,6 +147,6 @@ def _line_printer(title: str) -> Any:  # noqa: ANN401 - a closure over the last 
         nonlocal last
         if event.step and event.step != last:
             last = event.step
-            click.echo(f"{title}: {event.progress:4.0%} {event.step}", err=True)
+            click.echo(f"{title}: {event.progress:4.0%} {plain(event.step)}", err=True)
 
     return show

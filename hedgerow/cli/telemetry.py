@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hedgerow.cli.options import json_option, limit_option, workspace
-from hedgerow.cli.output import print_items, print_json
+from hedgerow.cli.output import plain, print_items, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ def tail(device: str | None, module: str | None, follow: bool, after: str | None
                     print_json(message)
                 else:
                     moment = datetime.fromtimestamp(message.time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-                    click.echo(f"{moment}  {message.device}/{message.module}  {message.body}")
+                    click.echo(f"{moment}  {message.device}/{message.module}  {plain(message.body)}")
             after = page.next or after
             if not follow:
                 return

@@ -11,7 +11,7 @@ from hedgerow.contracts.document import Document, Instant
 from hedgerow.contracts.edge import DesiredState
 from hedgerow.contracts.image import ImageKind
 from hedgerow.contracts.model import DataRef, FileEntry, RelativePath, SourceCommit, TensorSpec
-from hedgerow.contracts.names import Digest, Name, Version
+from hedgerow.contracts.names import SCOPE_PATTERN, Digest, Name, Version
 from hedgerow.contracts.service import DeploymentSettings, Percent
 from hedgerow.contracts.status import StatusReport
 
@@ -21,7 +21,7 @@ LabelKey = Annotated[str, msgspec.Meta(min_length=1, max_length=250)]
 LabelValue = Annotated[str, msgspec.Meta(max_length=8000)]
 Labels = dict[LabelKey, LabelValue]
 # ``models:iris``, ``models:team-a.*`` or ``models:*``: a noun of the API, and a name or the beginning of names.
-Scope = Annotated[str, msgspec.Meta(pattern=r"^[a-z-]{1,40}:([a-z0-9._-]{1,128}\*?|\*)$(?!\n)")]
+Scope = Annotated[str, msgspec.Meta(pattern=SCOPE_PATTERN)]
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

@@ -141,6 +141,9 @@ def read_header(member: Member, file: str) -> BackupHeader:
         raise BackupTooNew(file=file, version="?", problem=str(problem)) from None
     except InvalidDocument as problem:
         raise BackupDamaged(file=file, problem=str(problem)) from None
+    # They are shown on terminals before anything else is known of the file.
+    if not "".join((header.workspace_id, header.hedgerow_version, *header.revisions.values())).isprintable():
+        raise BackupDamaged(file=file, problem="its beginning holds characters that cannot be seen")
     if header.format > BACKUP_FORMAT:
         problem_text = f"format {header.format}, this one reads up to {BACKUP_FORMAT}"
         raise BackupTooNew(file=file, version=header.hedgerow_version, problem=problem_text)

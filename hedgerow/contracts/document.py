@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from hedgerow.contracts.names import PATTERNS_IN_WORDS
 from hedgerow.errors import DocumentTooNew, InvalidDocument
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True, description="RFC 3339 time with offset; written in UTC")]
@@ -63,7 +64,7 @@ def _refusal(problem: Exception, kind: type[msgspec.Struct], source: object, sup
     version = source.get("schema_version") if isinstance(source, dict) else None
     if isinstance(version, int) and version > supported and issubclass(kind, Document):
         return DocumentTooNew(document=kind.__name__, found=version, supported=supported)
-    words = "it is nested too deeply" if isinstance(problem, RecursionError) else _with_value(str(problem), source)
+    words = "it is nested too deeply" if isinstance(problem, RecursionError) else _with_value(_in_words(str(problem)), source)
     return InvalidDocument(document=kind.__name__, problem=words)
 
 
@@ -73,6 +74,13 @@ def _parsed(data: bytes | str) -> object:
         return msgspec.json.decode(data)
     except _UNREADABLE:
         return None
+
+
+def _in_words(problem: str) -> str:
+    """msgspec shows the regular expression of a name; people are told the rule."""
+    for pattern, words in PATTERNS_IN_WORDS.items():
+        problem = problem.replace(f"`str` matching regex {pattern!r}", words)
+    return problem
 
 
 def _with_value(problem: str, source: object) -> str:

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from hedgerow.contracts.document import Document, Instant
-from hedgerow.contracts.names import Name
+from hedgerow.contracts.names import EVENT_KIND_PATTERN, Name
 
 WebhookState = Literal["active", "paused"]
 # ``model.registered``, or a noun with a star.
-KindPattern = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z-]{0,39}\.([a-z][a-z_-]{0,59}|\*)$(?!\n)")]
+KindPattern = Annotated[str, msgspec.Meta(pattern=EVENT_KIND_PATTERN)]
 WebhookUrl = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 Kinds = Annotated[list[KindPattern], msgspec.Meta(max_length=50)]
 DeliveryState = Literal["waiting", "delivered", "dead"]

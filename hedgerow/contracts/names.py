@@ -18,6 +18,16 @@ from hedgerow.errors import InvalidName, InvalidReference
 NAME_PATTERN = r"^[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*$(?!\n)"
 MAX_NAME_LENGTH = 128
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$(?!\n)"
+SCOPE_PATTERN = r"^[a-z-]{1,40}:([a-z0-9._-]{1,128}\*?|\*)$(?!\n)"
+EVENT_KIND_PATTERN = r"^[a-z][a-z-]{0,39}\.([a-z][a-z_-]{0,59}|\*)$(?!\n)"
+
+# What a person reads instead of the pattern when something that they wrote does not fit it.
+PATTERNS_IN_WORDS = {
+    NAME_PATTERN: "a name (1 to 128 of a-z and 0-9; words may be joined with one '.', one or two '_', or '-')",
+    DIGEST_PATTERN: "a digest (sha256: and 64 of 0-9 and a-f)",
+    SCOPE_PATTERN: "a scope (NOUN:NAME, NOUN:BEGINNING* or NOUN:*, for example models:churn-*)",
+    EVENT_KIND_PATTERN: "a kind of events (NOUN.VERB or NOUN.*, for example model.registered)",
+}
 
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH)]
 Digest = Annotated[str, msgspec.Meta(pattern=DIGEST_PATTERN)]

@@ -36,6 +36,8 @@ class Environments:
         variables: Mapping[str, str] | None = None,
     ) -> Environment:
         """A version of ``name``; ``requirements`` are lines as in requirements.txt, ``python_version`` 3.N (3.11 if None)."""
+        if isinstance(requirements, str):
+            raise TypeError("requirements is a list of lines, not one text; a file is read by create_from_requirements")
         return self._create(
             CreateEnvironment(
                 name=name, requirements=list(requirements), python_version=python_version, variables=dict(variables or {})

@@ -38,6 +38,14 @@ class NothingToRegister(UserError):
     remedy = "Give the path of a model file, or of a folder with one."
 
 
+class FileNamesCollide(UserError):
+    """Two of the paths would become the same file of the model."""
+
+    key = "file_names_collide"
+    message = "{first} and {second} would both be the file {name} of the model"
+    remedy = "Put them into one folder under names of their own, and give that folder."
+
+
 class FileChanged(UserError):
     """A file was written to while it was being read; nothing was registered."""
 

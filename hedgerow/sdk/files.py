@@ -15,7 +15,7 @@ from typing import BinaryIO, NoReturn
 from hedgerow.atomic_write import fsync_folder
 from hedgerow.contracts.document import convert
 from hedgerow.contracts.model import FileEntry
-from hedgerow.sdk.errors import DownloadDamaged, FileChanged, NotARegularFile, NothingToRegister
+from hedgerow.sdk.errors import DownloadDamaged, FileChanged, FileNamesCollide, NotARegularFile, NothingToRegister
 from hedgerow.sdk.transport import CHUNK_BYTES
 
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
@@ -48,25 +48,24 @@ class LocalFile:
 
 
 def collect(paths: Iterable[Path]) -> list[LocalFile]:
-    """Files under ``paths``: a file keeps its name, a folder gives its tree. Sorted; duplicates are an error of the caller's
-    paths and the later one wins. Raises NotARegularFile, NothingToRegister, FileChanged, OSError (missing, unreadable)."""
+    """Files under ``paths``, sorted: a file keeps its name, a folder gives its tree.
+
+    Raises NotARegularFile, NothingToRegister, FileNamesCollide, FileChanged, OSError (missing, unreadable).
+    """
     found: dict[str, Path] = {}
     for path in paths:
-        before = len(found)
-        found |= {name: source for source, name in _walk(path)}
-        if len(found) == before:
+        here = {name: source for source, name in _walk(path)}
+        if not here:
             raise NothingToRegister(path=path)
+        if same := sorted(here.keys() & found.keys()):
+            raise FileNamesCollide(first=found[same[0]], second=here[same[0]], name=same[0])
+        found |= here
     names = sorted(found)
     with ThreadPoolExecutor(_HASHERS, "hedgerow-hash") as pool:
         try:
             return list(pool.map(_hashed, [found[name] for name in names], names))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def entry_of(source: Path, name: str) -> FileEntry:
-    """Hash one file; the name is checked by the contract."""
-    return _hashed(source, name).entry
 
 
 def read_again(file: LocalFile) -> Iterator[bytes]:

@@ -95,8 +95,8 @@ class Models:
         >>> model.name, model.version, [file.path for file in model.files]
         ('churn', 1, ['model.onnx'])
 
-        Raises NothingToRegister, NotARegularFile, FileChanged, OSError (missing, unreadable), and ApiError: ``alias_protected``,
-        ``not_found`` (the run), ``mlmodel_invalid``, ``too_many_labels``.
+        Raises NothingToRegister, FileNamesCollide, NotARegularFile, FileChanged, OSError (missing, unreadable), and ApiError:
+        ``alias_protected``, ``not_found`` (the run), ``mlmodel_invalid``, ``too_many_labels``.
         """
         if not paths:
             raise NothingToRegister(path="An empty list of paths")
@@ -213,7 +213,7 @@ class Models:
         >>> client.models.get("lift").aliases
         ['champion']
 
-        Raises ApiError: ``alias_protected``, ``alias_reserved`` (``latest``), ``not_found``.
+        Raises ApiError: ``alias_protected``, ``alias_reserved`` (``latest``, a number), ``not_found``.
         """
         body = convert({"version": version, "protected": protected}, SetAlias)
         return self._transport.call("PUT", address(_PATH, name, "aliases", alias), ModelAlias, body=body)
@@ -297,6 +297,8 @@ def _request(
 
 
 def _narrowed(filters: ModelFilters) -> dict[str, str | bool | Sequence[str] | None]:
+    if unknown := sorted(filters.keys() - ModelFilters.__annotations__.keys()):
+        raise TypeError(f"There is no filter {unknown[0]!r}; there are name, {', '.join(ModelFilters.__annotations__)}")
     since, until = filters.get("since"), filters.get("until")
     return {
         "tag": _pairs(filters.get("tags", {})),

@@ -23,6 +23,8 @@ CHUNK_BYTES = 1 << 20
 OCTETS = "application/octet-stream"
 # A server that is started again is back within seconds; one that is full stays so longer than a caller wants to wait.
 _RETRY = Backoff(first_s=0.1, cap_s=2.0)
+# How much of an address an error shows.
+_SHOWN_CHARS = 120
 _MOST_LOSSES, _MOST_OVERLOADS = 8, 4
 Query = Mapping[str, str | int | bool | Sequence[str] | None]
 
@@ -248,6 +250,11 @@ def _problem(response: httpx.Response) -> ApiError:
 
 
 def _foreign(response: httpx.Response) -> ApiError:
-    text = f"{response.request.url.path} gave an answer ({response.status_code}) that no Hedgerow of this version would"
+    path = response.request.url.path
+    shown = path if len(path) <= _SHOWN_CHARS else f"{path[: _SHOWN_CHARS - 3]}..."
+    if response.status_code == httpx.codes.REQUEST_URI_TOO_LONG:
+        text, remedy = f"The name or filter in {shown} is longer than any that there is", "Shorten it."
+        return ApiError(Problem(code="address_too_long", message=text, remedy=remedy), response.status_code)
+    text = f"{shown} gave an answer ({response.status_code}) that no Hedgerow of this version would"
     problem = Problem(code="foreign_answer", message=text, remedy="Check the address: another program listens there.")
     return ApiError(problem, response.status_code)

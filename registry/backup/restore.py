@@ -303,6 +303,8 @@ def _refused_rows(file: Path) -> Iterator[None]:
     except DBAPIError as problem:
         words = " ".join(str(problem.orig).split())[:300]
         raise BackupDamaged(file=file, problem=f"its rows do not fit together ({words})") from problem
+    except OverflowError as problem:  # a row counts as far as the database can, and what comes now is one more
+        raise BackupDamaged(file=file, problem=f"its rows leave no room for more ({problem})") from problem
 
 
 @contextmanager

@@ -125,19 +125,16 @@ class Temporary:
     def create(self) -> BinaryIO:
         """A new file, locked, to be written."""
         self._folder_made()
-        return self._locked(self.path.open("xb"))
+        while (file := self._locked(self.path.open("xb"))) is None:
+            pass
+        return file
 
     def take(self, source: Path, digest: str) -> BinaryIO:
         """``source`` by hard link, or a copy where links are not possible; locked, to be read. Raises DigestMismatch."""
         self._folder_made()
-        try:
-            os.link(source, self.path, follow_symlinks=False)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, self.path, follow_symlinks=False)
-        # Builds run foreign code: what it left behind may be a link to somewhere else.
-        if not stat.S_ISREG(self.path.lstat().st_mode):
-            raise DigestMismatch(found="nothing, it is not a plain file", expected=digest)
-        return self._locked(self.path.open("rb"))
+        while (file := self._locked(self._linked(source, digest))) is None:
+            pass
+        return file
 
     def publish(self, target: Path) -> None:
         """Give the content its final name, replacing what has it, and keep the temporary (gone where there are no links)."""
@@ -176,11 +173,26 @@ class Temporary:
     def _folder_made(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def _locked(self, file: BinaryIO) -> BinaryIO:
+    def _linked(self, source: Path, digest: str) -> BinaryIO:
+        try:
+            os.link(source, self.path, follow_symlinks=False)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, self.path, follow_symlinks=False)
+        # Builds run foreign code: what it left behind may be a link to somewhere else.
+        if not stat.S_ISREG(self.path.lstat().st_mode):
+            raise DigestMismatch(found="nothing, it is not a plain file", expected=digest)
+        return self.path.open("rb")
+
+    def _locked(self, file: BinaryIO) -> BinaryIO | None:
+        """None when a sweep (of a process whose clock is ahead) took the file before it was locked."""
         # The lock lasts as long as this second descriptor, not only while the content is written.
         self._file = os.fdopen(os.dup(file.fileno()), "rb")
         fcntl.flock(self._file, fcntl.LOCK_SH)
-        return file
+        if self.path.exists():
+            return file
+        file.close()
+        self._file.close()
+        return None
 
 
 def sweep_temporaries(folder: Path, before: datetime, *, dry_run: bool) -> Swept:

@@ -192,7 +192,7 @@ def _translated(digest: str) -> Iterator[None]:
     except FileNotFoundError:
         raise BlobUnknown(digest=digest) from None
     except OSError as problem:
-        said = str(problem) or os.strerror(problem.errno or 0)
+        said = str(problem) or (os.strerror(problem.errno) if problem.errno else type(problem).__name__)
         raise StorageUnavailable(problem=f"the object store answers: {said[:300]}") from problem
     except Exception as problem:
         if type(problem).__module__.partition(".")[0] not in ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs"):

@@ -99,6 +99,23 @@ def matches(condition: Condition, device: str, tags: Mapping[str, str]) -> bool:
             return matches(left, device, tags) or matches(right, device, tags)
 
 
+def only_names(condition: Condition) -> frozenset[str] | None:
+    """The devices' names outside of which ``condition`` matches nothing; None when any device may come to match."""
+    match condition:
+        case Nothing():
+            return frozenset()
+        case Among(None, values, True):
+            return values
+        case Both(left, right):
+            known = [names for names in (only_names(left), only_names(right)) if names is not None]
+            return frozenset.intersection(*known) if known else None
+        case Either(left, right):
+            one, other = only_names(left), only_names(right)
+            return None if one is None or other is None else one | other
+        case _:
+            return None
+
+
 class _Token(NamedTuple):
     kind: Literal["text", "number", "word", "sign", "end"]
     text: str

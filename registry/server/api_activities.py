@@ -16,11 +16,11 @@ from registry.server import arguments
 from registry.server.context import ServerContext
 from registry.server.errors import InvalidArgument, TooManyStreams
 from registry.server.followers import Followers, followers
-from registry.server.http import answer, context, page_arguments, tell, write_once
+from registry.server.http import answer, caller, context, page_arguments, tell, write_once
 from registry.server.operation import PAGE, QueryField, operation
 from registry.server.revisions import answer_seen
 from registry.server.threads import budget
-from registry.store import activities
+from registry.store import activities, tokens
 
 HEARTBEAT_S = 15.0
 _FILTERS = (
@@ -85,18 +85,21 @@ def follow_activity(activity_id: str) -> Response:
         activities.get(connection, activity_id)  # an unknown id is a 404, not an empty stream
     response = Response(mimetype="text/event-stream")
     response.call_on_close(budget().take_stream())
-    response.response = _stream(here, followers(), activity_id, seen)
+    response.response = _stream(here, followers(), caller().token_id, activity_id, seen)
     # Proxies that buffer would hold the events back.
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
-def _stream(here: ServerContext, news: Followers, activity_id: str, seen: int) -> Iterator[bytes]:
+def _stream(here: ServerContext, news: Followers, token_id: str, activity_id: str, seen: int) -> Iterator[bytes]:
     yield b": following\n\n"
     quiet_since = here.clock.monotonic_s()
     while not news.closed:
         turn = news.turn
         with here.database.read() as connection:
+            # It may last for hours: it ends with the token that asked for it.
+            if not tokens.is_good(connection, token_id, here.clock.now()):
+                return
             # State first: the last events are there when it says "ended".
             state = activities.get(connection, activity_id).state
             events = activities.events_after(connection, activity_id, seen)

@@ -14,6 +14,7 @@ from registry.errors import PreconditionFailed, RecordNotFound
 from registry.hub.errors import ManifestInvalid, TargetInvalid
 from registry.hub.manifest import check_manifest
 from registry.hub.preview import preview
+from registry.hub.target import only_names, parse_target
 from registry.server import arguments
 from registry.server.http import (
     answer,
@@ -73,6 +74,10 @@ def put_edge_deployment(name: str) -> Response:
     for module in wanted.modules.values():
         if module.image is not None:
             check_scope("images", module.image)
+    # Whose tags match may change: only a target of names is narrower than the whole fleet.
+    names = only_names(parse_target(wanted.target))
+    for device in ["*"] if names is None else sorted(names):
+        check_scope("devices", device)
     if arguments.flag("dry_run"):
         return answer(_plan_of_put(wanted))
 

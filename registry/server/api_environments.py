@@ -7,36 +7,34 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.api import CreateEnvironment, Page
 from hedgerow.contracts.environment import Environment
-from hedgerow.contracts.names import Reference, is_digest
-from registry.errors import EnvironmentRefused, InUse, PreconditionFailed, RoleForbids
+from hedgerow.contracts.names import Reference
+from registry.errors import EnvironmentRefused, InUse, PreconditionFailed, RecordDeleted
 from registry.server import arguments
-from registry.server.errors import InvalidArgument
 from registry.server.http import (
     actor,
     answer_tagged,
-    caller,
     check_match,
     check_scope,
     context,
+    is_forced,
     no_content,
     page_arguments,
     read_body,
     tell,
     write_once,
 )
-from registry.server.operation import PAGE, QueryField, operation
+from registry.server.operation import FORCE, PAGE, QueryField, operation
 from registry.server.revisions import short_digest
 from registry.store import environments
 from registry.store.environments import Wanted
 
 _FILTERS = (
     *PAGE,
-    QueryField("name", "only versions of this environment"),
+    QueryField("name", "only versions of this environment; with a star at the end, of environments whose names begin so"),
     QueryField("python", "only with this Python: 3.N or 3.N.P"),
     QueryField("digest", "only with this content"),
     QueryField("package", "only those that ask for this package, from pip or conda"),
 )
-_FORCE = QueryField("force", "also when images were built in it; needs the role owner", "boolean")
 
 
 def routes() -> Blueprint:
@@ -77,17 +75,14 @@ def create_environment() -> Response:
 @operation("List environments, newest first", "reader", scope="environments", result=Page[Environment], query=_FILTERS)
 def list_environments() -> Response:
     limit, after = page_arguments()
-    digest = arguments.text("digest")
-    if digest is not None and not is_digest(digest):
-        raise InvalidArgument(name="digest", value=digest[:80], hint="Use sha256: and 64 hexadecimal digits.")
-    wanted = Wanted(arguments.text("name"), arguments.text("python"), digest, arguments.text("package"))
+    wanted = Wanted(arguments.text("name"), arguments.text("python"), arguments.digest("digest"), arguments.text("package"))
     with context().database.read() as connection:
         found, following = environments.newest(connection, limit, after, wanted=wanted)
     page = Page(items=found, next=following)
     return answer_tagged(page, short_digest(page))
 
 
-@operation("Show an environment version", "reader", scope="environments", result=Environment)
+@operation("Show an environment version", "reader", scope="environments", result=Environment, errors=(RecordDeleted,))
 def show_environment(reference: str) -> Response:
     with context().database.read() as connection:
         environment = environments.get(connection, Reference.parse(reference))
@@ -98,27 +93,28 @@ def show_environment(reference: str) -> Response:
     "Delete an environment version",
     "contributor",
     scope="environments",
-    query=(_FORCE,),
-    errors=(InUse, PreconditionFailed),
+    query=(FORCE,),
+    errors=(RecordDeleted, InUse, PreconditionFailed),
 )
 def delete_environment(reference: str) -> Response:
     """Refused while an image was built in it. ``force`` leaves the record of those images whole and hides the environment."""
     named = Reference.parse(reference)
-    forced = arguments.flag("force")
-    if forced and caller().role != "owner":
-        raise RoleForbids(role=caller().role, action="force a deletion", needed="owner")
+    forced = is_forced()
 
     def remove(connection: Connection) -> Response:
         standing = environments.get(connection, named)
         check_match("Environment", reference, short_digest(standing))
         exact = Reference(standing.name, standing.version)
         subject = f"environment/{exact}"
+        users: list[str] = []
         if forced:
-            deleted = environments.force_delete(connection, exact, actor(), context().clock.now())
-            tell(connection, "environment.deleted", subject, forced="true", users=", ".join(deleted.users))
+            users = environments.force_delete(connection, exact, actor(), context().clock.now()).users
         else:
-            environments.delete_version(connection, exact)
-            tell(connection, "environment.deleted", subject)
+            environments.delete_version(connection, exact, actor(), context().clock.now())
+        if users:
+            tell(connection, "environment.force-deleted", subject, digest=standing.digest, users=", ".join(users))
+        else:
+            tell(connection, "environment.deleted", subject, digest=standing.digest)
         return no_content()
 
     return write_once(remove)

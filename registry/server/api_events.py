@@ -18,10 +18,10 @@ from registry.server import arguments
 from registry.server.context import ServerContext
 from registry.server.errors import TooManyStreams
 from registry.server.followers import Followers, followers
-from registry.server.http import answer, context, page_arguments
+from registry.server.http import answer, caller, context, page_arguments
 from registry.server.operation import PAGE, QueryField, operation
 from registry.server.threads import budget
-from registry.store import events
+from registry.store import events, tokens
 from registry.store.events import Cursor, Wanted
 
 HEARTBEAT_S = 15.0
@@ -98,19 +98,22 @@ def _follow(after: str | None, wanted: Wanted) -> Response:
         begun = seen or (events.end(connection) if wanted.since is None else events.beginning(connection))
     response = Response(mimetype=_STREAM)
     response.call_on_close(budget().take_stream())
-    response.response = _stream(here, followers(), begun, wanted)
+    response.response = _stream(here, followers(), caller().token_id, begun, wanted)
     # Proxies that buffer would hold the events back.
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
-def _stream(here: ServerContext, news: Followers, seen: Cursor, wanted: Wanted) -> Iterator[bytes]:
+def _stream(here: ServerContext, news: Followers, token_id: str, seen: Cursor, wanted: Wanted) -> Iterator[bytes]:
     # The place where it begins, so that a client that is cut off before the first event goes on here.
     yield _place(seen)
     quiet_since = here.clock.monotonic_s()
     while not news.closed:
         turn = news.turn
         with here.database.read() as connection:
+            # A stream may last for days: it ends with the token that asked for it.
+            if not tokens.is_good(connection, token_id, here.clock.now()):
+                return
             restored = events.life(connection) != seen.incarnation
             if restored:
                 seen = events.beginning(connection)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.api import BuildImage, ChangeImage, Page
 from hedgerow.contracts.image import ImageKind, ImageRecord
-from hedgerow.contracts.names import Reference, is_digest
+from hedgerow.contracts.names import Reference
 from hedgerow.contracts.work import Activity
 from registry.errors import (
     BlobMissing,
@@ -18,13 +18,14 @@ from registry.errors import (
     BuildRefused,
     FilesCollide,
     InUse,
+    InvalidFilter,
     PreconditionFailed,
     RecordDeleted,
     RecordNotFound,
     RoleForbids,
 )
 from registry.server import arguments
-from registry.server.errors import DocumentTooLarge, InvalidArgument
+from registry.server.errors import DocumentTooLarge
 from registry.server.http import (
     MAX_LIST_BODY_BYTES,
     actor,
@@ -34,13 +35,14 @@ from registry.server.http import (
     check_match,
     check_scope,
     context,
+    is_forced,
     no_content,
     page_arguments,
     read_body,
     tell,
     write_once,
 )
-from registry.server.operation import PAGE, QueryField, operation
+from registry.server.operation import FORCE, PAGE, QueryField, operation
 from registry.store import activities, blobs, environments, images, models
 
 _FILTERS = (
@@ -49,9 +51,10 @@ _FILTERS = (
     QueryField("kind", "only of this kind", choices=("onnx", "docker", "fpga")),
     QueryField("model", "only made of this model: NAME (any version), NAME:VERSION, NAME@ALIAS or NAME@sha256:…"),
     QueryField("digest", "only with this content"),
-    QueryField("tag", "KEY=VALUE: only with this tag", repeated=True),
+    QueryField("tag", "KEY=VALUE: only with this tag; KEY: only with a tag of this key", repeated=True),
 )
-_FORCE = QueryField("force", "also while something uses it; needs the role owner", "boolean")
+
+_LOCAL_BASES = ("oci:", "docker-archive:")
 
 
 def routes() -> Blueprint:
@@ -83,6 +86,9 @@ def build_image() -> Response:
         check_scope("models", model)
     if wanted.environment is not None:
         check_scope("environments", wanted.environment)
+    if wanted.base is not None and wanted.base.startswith(_LOCAL_BASES) and caller().role != "owner":
+        # Paths of the server's own disk: whoever owns it may name them.
+        raise RoleForbids(role=caller().role, action=f"build on {wanted.base[:80]}, which lies on the server", needed="owner")
 
     def queue(connection: Connection) -> Response:
         now = here.clock.now()
@@ -98,7 +104,14 @@ def build_image() -> Response:
     return answered
 
 
-@operation("List image versions, newest first", "reader", scope="images", result=Page[ImageRecord], query=_FILTERS)
+@operation(
+    "List image versions, newest first",
+    "reader",
+    scope="images",
+    result=Page[ImageRecord],
+    query=_FILTERS,
+    errors=(InvalidFilter,),
+)
 def list_images() -> Response:
     limit, after = page_arguments()
     with context().database.read() as connection:
@@ -108,33 +121,22 @@ def list_images() -> Response:
 
 def _wanted(connection: Connection) -> images.Wanted:
     model = arguments.text("model")
-    digest = arguments.text("digest")
-    if digest is not None and not is_digest(digest):
-        raise InvalidArgument(name="digest", value=digest[:80], hint="Use sha256: and 64 hexadecimal digits.")
     return images.Wanted(
         name=arguments.text("name"),
         kind=cast("ImageKind | None", arguments.text("kind")),
-        digest=digest,
+        digest=arguments.digest("digest"),
         model=None if model is None else _model(connection, Reference.parse(model)),
-        tags=_tags(),
+        tags=tuple(arguments.texts("tag")),
     )
 
 
 def _model(connection: Connection, reference: Reference) -> Reference:
     if reference.alias is None and reference.digest is None:
         return reference
+    # What an alias or a digest means is known to those only who may look at the model.
+    check_scope("models", reference.name)
     found = models.get(connection, reference)
     return Reference(found.name, found.version)
-
-
-def _tags() -> dict[str, str]:
-    pairs = {}
-    for text in arguments.texts("tag"):
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise InvalidArgument(name="tag", value=text[:80], hint="Write tag=KEY=VALUE.")
-        pairs[key] = value
-    return pairs
 
 
 @operation("Show an image version", "reader", scope="images", result=ImageRecord, errors=(RecordDeleted,))
@@ -171,7 +173,7 @@ def change_image(reference: str) -> Response:
     "Delete an image version",
     "contributor",
     scope="images",
-    query=(_FORCE,),
+    query=(FORCE,),
     errors=(RecordDeleted, InUse, PreconditionFailed),
 )
 def delete_image(reference: str) -> Response:
@@ -179,9 +181,7 @@ def delete_image(reference: str) -> Response:
 
     ``force`` leaves a record that it was there, for lineage and for what uses it, and frees its content.
     """
-    named, forced = Reference.parse(reference), arguments.flag("force")
-    if forced and caller().role != "owner":
-        raise RoleForbids(role=caller().role, action="force a deletion", needed="owner")
+    named, forced = Reference.parse(reference), is_forced()
 
     def remove(connection: Connection) -> Response:
         standing = images.lock(connection, named)
@@ -213,17 +213,17 @@ def _resolved(connection: Connection, wanted: BuildImage) -> BuildImage:
 
     Raises RecordNotFound, RecordDeleted, InvalidReference, BlobMissing, FilesCollide, BuildRefused.
     """
-    found = [models.get(connection, Reference.parse(text)) for text in wanted.models]
-    names = [manifest.name for manifest in found]
-    if len(set(names)) < len(names):
+    references = [Reference.parse(text) for text in wanted.models]
+    if len({reference.name for reference in references}) < len(references):
         raise BuildRefused(name=wanted.name, problem="one model is given twice; an image serves one version of a name")
+    found = [models.hold(connection, reference) for reference in references]
     models.check_paths(wanted.source)
     blobs.require(connection, wanted.source)
     if wanted.script is not None and wanted.script not in {entry.path for entry in wanted.source}:
         raise BuildRefused(name=wanted.name, problem=f"its source has no file {wanted.script}")
     environment = wanted.environment
     if environment is not None:
-        resolved = environments.get(connection, Reference.parse(environment))
+        resolved = environments.hold(connection, Reference.parse(environment))
         if resolved.conda_packages:
             # Left out in silence they would be missed when the script imports them.
             asked = ", ".join(resolved.conda_packages[:10])

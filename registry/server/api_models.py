@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.api import ChangeModel, Page, RegisterModel
 from hedgerow.contracts.model import ModelManifest
-from hedgerow.contracts.names import Reference, is_digest
+from hedgerow.contracts.names import Reference
 from registry.blobs import Staged
 from registry.blobs.many import staged_together
 from registry.errors import (
@@ -27,7 +27,6 @@ from registry.errors import (
     RecordDeleted,
     RecordNotFound,
     RegistrationRefused,
-    RoleForbids,
     TooManyLabels,
 )
 from registry.mlmodel import MlmodelReading, read_mlmodel
@@ -43,13 +42,15 @@ from registry.server.http import (
     check_match,
     check_scope,
     context,
+    is_forced,
     no_content,
     page_arguments,
     read_body,
     tell,
     write_once,
 )
-from registry.server.operation import PAGE, QueryField, operation
+from registry.server.operation import FORCE, PAGE, QueryField, operation
+from registry.server.scopes import check_run
 from registry.store import blobs, model_deletion, models
 from registry.store.model_search import Label, ModelQuery
 from registry.store.model_words import parse_words
@@ -73,7 +74,6 @@ _FILTERS = (
     QueryField("alias", "only versions that this alias names"),
     QueryField("newest", "of each name only the newest version", "boolean"),
 )
-_FORCE = QueryField("force", "also while something uses it; needs the role owner", "boolean")
 
 
 def routes() -> Blueprint:
@@ -117,6 +117,8 @@ def register_model() -> Response:
     """The next version of the name. A folder of MLflow's (``MLmodel`` at its top) fills in what the request leaves out."""
     wanted = read_body(RegisterModel, limit_bytes=MAX_LIST_BODY_BYTES)
     check_scope("models", wanted.name)
+    if wanted.run_id is not None:
+        check_run(context(), caller(), wanted.run_id)
     with ExitStack() as kept:
         staged = _stage(wanted, kept)
         reading = read_mlmodel(wanted.files, context().blobs)
@@ -196,8 +198,8 @@ def _query() -> ModelQuery:
         since=arguments.instant("since"),
         until=arguments.instant("until"),
         run_id=arguments.text("run"),
-        digest=_digest("digest"),
-        data_digest=_digest("data"),
+        digest=arguments.digest("digest"),
+        data_digest=arguments.digest("data"),
         alias=arguments.text("alias"),
         newest_only=arguments.flag("newest"),
     )
@@ -210,13 +212,6 @@ def _labels(name: str) -> tuple[Label, ...]:
         if not key:
             raise InvalidArgument(name=name, value=text[:80], hint=f"Write {name}=KEY=VALUE, or {name}=KEY for any value.")
     return tuple(Label(key, value if equals else None) for _, key, equals, value in pairs)
-
-
-def _digest(name: str) -> str | None:
-    digest = arguments.text(name)
-    if digest is not None and not is_digest(digest):
-        raise InvalidArgument(name=name, value=digest[:80], hint="Use sha256: and 64 hexadecimal digits.")
-    return digest
 
 
 @operation("Show a model version", "reader", scope="models", result=ModelManifest, errors=(RecordDeleted,))
@@ -281,7 +276,7 @@ def change_model(reference: str) -> Response:
     "Delete a model version",
     "contributor",
     scope="models",
-    query=(_FORCE,),
+    query=(FORCE,),
     errors=(RecordDeleted, InUse, PreconditionFailed),
 )
 def delete_model(reference: str) -> Response:
@@ -289,9 +284,7 @@ def delete_model(reference: str) -> Response:
 
     ``force`` leaves a record that it was there, for lineage, and frees its files.
     """
-    named, forced = Reference.parse(reference), arguments.flag("force")
-    if forced and caller().role != "owner":
-        raise RoleForbids(role=caller().role, action="force a deletion", needed="owner")
+    named, forced = Reference.parse(reference), is_forced()
 
     def remove(connection: Connection) -> Response:
         standing = models.lock(connection, named)
@@ -301,7 +294,7 @@ def delete_model(reference: str) -> Response:
         if forced:
             users = model_deletion.force_delete(connection, exact, actor(), context().clock.now()).users
         else:
-            model_deletion.delete_version(connection, exact)
+            model_deletion.delete_version(connection, exact, actor(), context().clock.now())
         if users:
             _tell(connection, "model.force-deleted", standing, digest=standing.digest, users=", ".join(users))
         else:

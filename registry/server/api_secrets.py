@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, g
 from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Page, PutSecret, RotatedVault, SecretInfo
@@ -114,11 +114,15 @@ def rotate_key() -> Response:
 
 def _wanted() -> PutSecret:
     try:
-        return read_body(PutSecret)
+        wanted = read_body(PutSecret)
     except InvalidDocument:
         # The decoder's words show what stood there: that may be the value.
         problem = 'it must be {"value": TEXT}, the text of 1 to 65536 characters and without NUL'
         raise InvalidDocument(document="PutSecret", problem=problem) from None
+    if "body_digest" in g:
+        # It is kept for as long as the request may be repeated: a plain digest would let a short value be guessed.
+        g.body_digest = _vault().fingerprint(wanted.value.encode())
+    return wanted
 
 
 def _vault() -> Vault:

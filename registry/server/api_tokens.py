@@ -14,6 +14,7 @@ from registry.server import scopes
 from registry.server.errors import AlreadyDone, IdempotencyKeyReused
 from registry.server.http import actor, answer, caller, context, no_content, page_arguments, read_body, tell, write_once
 from registry.server.operation import PAGE, operation
+from registry.server.revisions import answer_seen
 from registry.store import tokens
 
 LONGEST_S = 100 * 366 * 86_400
@@ -101,7 +102,7 @@ def show_own_token() -> Response:
 @operation("Show a token", "owner", scope="tokens", result=TokenInfo)
 def show_token(token_id: str) -> Response:
     with context().database.read() as connection:
-        return answer(tokens.find(connection, token_id))
+        return answer_seen(tokens.find(connection, token_id))
 
 
 @operation("Revoke a token", "owner", scope="tokens", errors=(RecordNotFound,))

@@ -6,6 +6,7 @@ Nothing is sent here; the controller is woken after the commit and does (``regis
 from __future__ import annotations
 
 from typing import get_args
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Response
 from sqlalchemy import Connection
@@ -29,7 +30,7 @@ from registry.server import arguments
 from registry.server.errors import AlreadyDone, IdempotencyKeyReused
 from registry.server.http import actor, answer, context, no_content, page_arguments, read_body, tell, write_once
 from registry.server.operation import PAGE, QueryField, operation
-from registry.server.revisions import answer_revised, check_revision
+from registry.server.revisions import answer_revised, answer_seen, check_revision
 from registry.store import secrets, webhooks
 from registry.vault import Vault
 
@@ -72,7 +73,7 @@ def create_webhook() -> Response:
         secret = new_secret()
         sealed = secrets.seal(connection, _vault(), f"webhook/{wanted.name}", secret.encode())
         made = webhooks.create(connection, wanted, sealed, by=actor().text(), now=now)
-        tell(connection, "webhook.created", f"webhook/{made.name}", url=made.url, kinds=" ".join(made.kinds)[:1000])
+        tell(connection, "webhook.created", f"webhook/{made.name}", url=_place(made.url), kinds=" ".join(made.kinds)[:1000])
         return answer(_with_secret(made, secret), 201)
 
     return write_once(create)
@@ -113,7 +114,7 @@ def change_webhook(name: str) -> Response:
         before = webhooks.get(connection, check_name(name, "webhook"), lock=True)
         check_revision("Webhook", name, before.revision)
         made = webhooks.change(connection, name, wanted, now)
-        tell(connection, _verb(before, made), f"webhook/{name}", url=made.url, kinds=" ".join(made.kinds)[:1000])
+        tell(connection, _verb(before, made), f"webhook/{name}", url=_place(made.url), kinds=" ".join(made.kinds)[:1000])
         return answer_revised(made, made.revision)
 
     return write_once(change)
@@ -199,7 +200,7 @@ def show_delivery(name: str, number: str) -> Response:
     if not _is_number(number):
         raise RecordNotFound(kind="delivery", name=f"{name}/{number[:80]}", command="webhook")
     with context().database.read() as connection:
-        return answer(webhooks.delivery(connection, name, int(number)))
+        return answer_seen(webhooks.delivery(connection, name, int(number)))
 
 
 @operation(
@@ -233,6 +234,12 @@ def _verb(before: Webhook, made: Webhook) -> str:
     if before.state == made.state:
         return "webhook.changed"
     return "webhook.paused" if made.state == "paused" else "webhook.resumed"
+
+
+def _place(url: str) -> str:
+    """What events tell of a URL to every reader: the path and query of many a chat's webhook are its password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _check_url(url: str) -> None:

@@ -16,6 +16,7 @@ from flask import g
 from werkzeug.datastructures import MultiDict
 
 from hedgerow.contracts.document import Instant
+from hedgerow.contracts.names import is_digest
 from registry.server.errors import InvalidArgument, RepeatedArgument, UnknownArgument
 
 V = TypeVar("V")
@@ -76,6 +77,14 @@ def flag(name: str, *, otherwise: bool = False) -> bool:
 def instant(name: str) -> datetime | None:
     """The argument ``name``, a time with offset; None when it is absent."""
     return _one(name, datetime)
+
+
+def digest(name: str) -> str | None:
+    """The argument ``name``, a digest; None when it is absent. Raises InvalidArgument."""
+    found = text(name)
+    if found is not None and not is_digest(found):
+        raise InvalidArgument(name=name, value=found[:80], hint="Use sha256: and 64 hexadecimal digits.")
+    return found
 
 
 def _one(name: str, kind: type[V]) -> V | None:

@@ -10,7 +10,7 @@ from flask import Response, request
 
 from registry.blobs import CHUNK_BYTES, READ_BYTES, BlobStore, ChunkHashes
 from registry.blobs.ranges import hash_chunks, read_verified
-from registry.errors import BlobDamaged
+from registry.errors import BlobDamaged, BlobUnknown
 from registry.server.errors import RangeRefused
 from registry.server.http import context
 from registry.server.threads import budget
@@ -24,7 +24,7 @@ def send_blob(store: BlobStore, digest: str, media_type: str = "application/octe
 
     Damage at the beginning is an answer (503); damage further on breaks the connection there. Wrong bytes never leave.
     """
-    size = store.size(digest)
+    size = _right_size(store, digest)
     part = _asked_range(size, digest)
     start, end = part or (0, size)
     response = Response(status=206 if part else 200, mimetype=media_type)
@@ -66,6 +66,19 @@ def chunks_for(store: BlobStore, digest: str, size: int) -> ChunkHashes | None:
     return chunks
 
 
+def _right_size(store: BlobStore, digest: str) -> int:
+    """As recorded: a file cut off where a chunk ends would prove each of its bytes. Raises BlobUnknown, BlobDamaged."""
+    with context().database.read() as connection:
+        size = blobs.size_of(connection, digest)
+    if size is None:
+        raise BlobUnknown(digest=digest[:80])
+    if (found := store.size(digest)) != size:
+        problem = BlobDamaged(digest=digest, found=f"a file of {found} bytes instead of {size}")
+        _LOG.error("%s", problem.sentence())
+        raise problem
+    return size
+
+
 def _asked_range(size: int, digest: str) -> tuple[int, int] | None:
     """Start and end (exclusive) of the one range asked for; None means all of it, also for several ranges at once."""
     asked = request.range
@@ -73,6 +86,9 @@ def _asked_range(size: int, digest: str) -> tuple[int, int] | None:
         return None
     if request.headers.get("If-Range", f'"{digest}"') != f'"{digest}"':
         return None
+    first, _ = asked.ranges[0]
+    if first is not None and -first >= size > 0:
+        return 0, size  # its last N bytes, of fewer: all of it (RFC 9110, section 14.1.2)
     found = asked.range_for_length(size)
     if found is None:
         raise RangeRefused(value=request.headers.get("Range", "")[:80], size=size)

@@ -15,9 +15,9 @@ from hedgerow.contracts.document import decode, digest_of, encode
 from hedgerow.contracts.events import Actor
 from hedgerow.errors import InvalidDocument
 from registry.errors import PreconditionFailed, RoleForbids
-from registry.server import access, once, scopes
+from registry.server import access, arguments, once, scopes
 from registry.server.context import Caller, ServerContext
-from registry.server.errors import ConnectionStalled, ContentTypeRefused, DocumentTooLarge, InvalidArgument, MalformedRequest
+from registry.server.errors import ConnectionStalled, ContentTypeRefused, DocumentTooLarge, MalformedRequest
 from registry.store import events
 from registry.wakeups import FEED
 
@@ -32,7 +32,6 @@ MAX_LIST_BODY_BYTES = 16 * 1024 * 1024
 # A peer that neither sends nor takes a byte for this long is gone.
 SILENCE_S = 60.0
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
-_LIMIT_DIGITS = 4
 # A role may do everything that the roles below it may; "puller", "device" and "run" only what names them.
 _ALSO: dict[Role, frozenset[Role]] = {
     "reader": frozenset({"reader", "contributor", "owner"}),
@@ -208,10 +207,15 @@ def no_content() -> Response:
 
 def page_arguments() -> tuple[int, str | None]:
     """``?limit=`` (1 to 1000, 100 if absent) and ``?after=`` (the ``next`` of the page before)."""
-    text = request.args.get("limit", str(DEFAULT_PAGE))
-    if not (text.isascii() and text.isdigit() and len(text) <= _LIMIT_DIGITS and 1 <= int(text) <= MAX_PAGE):
-        raise InvalidArgument(name="limit", value=text[:80], hint=f"Use a number from 1 to {MAX_PAGE}.")
-    return int(text), request.args.get("after") or None
+    return arguments.integer("limit") or DEFAULT_PAGE, arguments.text("after")
+
+
+def is_forced() -> bool:
+    """``?force=true`` of a deletion. Raises RoleForbids for everybody but owners."""
+    forced = arguments.flag("force")
+    if forced and caller().role != "owner":
+        raise RoleForbids(role=caller().role, action="force a deletion", needed="owner")
+    return forced
 
 
 def _holds_nul(value: object) -> bool:

@@ -16,7 +16,7 @@ from registry.server import arguments
 from registry.server.arguments import QueryField
 from registry.server.http import MAX_PAGE, needs
 
-__all__ = ["PAGE", "Operation", "QueryField", "operation", "operation_of"]
+__all__ = ["FORCE", "PAGE", "Operation", "QueryField", "operation", "operation_of"]
 
 P = ParamSpec("P")
 _MARK = "hedgerow_operation"
@@ -25,6 +25,8 @@ PAGE = (
     QueryField("limit", "how many at most, 1 to 1000; 100 if absent", "integer", least=1, most=MAX_PAGE),
     QueryField("after", "the `next` of the page before"),
 )
+# Of every deletion that is refused while something uses the record; read with :func:`registry.server.http.is_forced`.
+FORCE = QueryField("force", "also while something uses it; needs the role owner", "boolean")
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,14 @@ def check(who: Caller, noun: str, name: str) -> None:
         g.unchecked_scope = None
 
 
+def check_run(here: ServerContext, who: Caller, run_id: str) -> None:
+    """That ``who`` may build upon a run: a scope covers its experiment. Raises ScopeForbids, also for one that is not there."""
+    if who.scopes:
+        noun, experiment = _named(here, "runs", run_id)
+        if not (experiment and allows(who.scopes, noun, experiment)):
+            raise _refusal(who, "runs:EXPERIMENT of that run")
+
+
 def check_route(here: ServerContext, who: Caller, request: Request, noun: str) -> None:
     """Raises ScopeForbids unless the scopes of ``who`` open this route, or leave it to its handler to say what it makes."""
     g.unchecked_scope = None

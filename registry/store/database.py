@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -33,6 +34,9 @@ class Database:
 
     records: Engine
     series: Engine
+    # Writers of one process wait for each other here: SQLite's own waiting sleeps between looks, up to 100 ms each.
+    records_turn: threading.Lock = field(default_factory=threading.Lock)
+    series_turn: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -43,7 +47,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A writing transaction on the records: committed at the end, rolled back on any exception."""
-        with _translated(), self.records.connect() as connection, _begun(connection):
+        with _translated(), _turn(self.records, self.records_turn), self.records.connect() as connection, _begun(connection):
             yield connection
 
     @contextmanager
@@ -55,7 +59,7 @@ class Database:
     @contextmanager
     def write_series(self) -> Iterator[Connection]:
         """Like :meth:`write`, for telemetry and metric points."""
-        with _translated(), self.series.connect() as connection, _begun(connection):
+        with _translated(), _turn(self.series, self.series_turn), self.series.connect() as connection, _begun(connection):
             yield connection
 
     def close(self) -> None:
@@ -117,6 +121,19 @@ def _snapshot(engine: Engine) -> Iterator[Connection]:
             connection = connection.execution_options(isolation_level="REPEATABLE READ")
         with _begun(connection, "BEGIN"):
             yield connection
+
+
+@contextmanager
+def _turn(engine: Engine, lock: threading.Lock) -> Iterator[None]:
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+    if not lock.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+        raise DatabaseUnavailable(problem="another writer has kept it for too long")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -18,15 +18,16 @@ from hedgerow.contracts.api import CreateEnvironment
 from hedgerow.contracts.document import decode, digest_of, encode
 from hedgerow.contracts.environment import Environment
 from hedgerow.contracts.events import Actor
-from hedgerow.contracts.names import Reference, check_name
+from hedgerow.contracts.names import Reference
 from registry.environment_files import DEFAULT_PYTHON, CondaFile, check_python, check_variables, read_conda, read_requirements
 from registry.errors import EnvironmentRefused, InUse, RecordNotFound
+from registry.store.deletion import named_users, told_by_tombstone, unfinished_builds
 from registry.store.keyset import After, page_of
-from registry.store.tables import activities, environment_names, environment_versions, image_environments, image_versions
+from registry.store.matching import name_matches
+from registry.store.tables import environment_names, environment_versions, image_environments, image_versions
 from registry.store.time_text import to_text
 from registry.store.versions import next_version
 
-_MOST_NAMED = 20
 _PACKAGE = re.compile(r"(?:[\w./:-]+::)?(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)")
 
 
@@ -48,7 +49,10 @@ class Deleted:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a list is narrowed to. ``python`` is 3.N (any patch version) or 3.N.P, ``package`` a package's name."""
+    """What a list is narrowed to.
+
+    ``name`` may end with a star; ``python`` is 3.N (any patch version) or 3.N.P, ``package`` a package's name.
+    """
 
     name: str | None = None
     python: str | None = None
@@ -81,18 +85,31 @@ def create(connection: Connection, request: CreateEnvironment, now: datetime) ->
 
 
 def get(connection: Connection, reference: Reference) -> Environment:
-    """The version that ``reference`` names, the newest one if it names none. Raises RecordNotFound."""
+    """The version that ``reference`` names, the newest one if it names none. Raises RecordNotFound, RecordDeleted."""
     row = None
     if reference.alias is None:
-        query = _select().where(environment_versions.c.name == reference.name)
+        query = select(environment_versions).where(environment_versions.c.name == reference.name)
         if reference.version is not None:
             query = query.where(environment_versions.c.version == reference.version)
+        else:
+            query = query.where(environment_versions.c.deleted_at.is_(None))
         if reference.digest is not None:
             query = query.where(environment_versions.c.digest == reference.digest)
         row = connection.execute(query.order_by(environment_versions.c.version.desc()).limit(1)).one_or_none()
     if row is None:
         raise RecordNotFound(kind="environment", name=reference, command="env")
+    if row.deleted_at is not None:
+        raise told_by_tombstone(row, "environment", "env")
     return decode(row.document, Environment)
+
+
+def hold(connection: Connection, reference: Reference) -> Environment:
+    """Like :func:`get`; until the end of a writing transaction nobody deletes it. Raises RecordNotFound, RecordDeleted."""
+    while True:
+        found = get(connection, reference)
+        held = _select().where(_is(found.name, found.version)).with_for_update(read=True)
+        if connection.execute(held).first() is not None:
+            return found
 
 
 def newest(
@@ -114,32 +131,39 @@ def newest(
     return [environment for _, environment in page], following
 
 
-def delete_version(connection: Connection, reference: Reference) -> Environment:
-    """Take one version away for ever; its number is never used again. Raises RecordNotFound, InUse."""
+def delete_version(connection: Connection, reference: Reference, actor: Actor, now: datetime) -> Environment:
+    """Take one version away for ever; its number is never used again. Raises RecordNotFound, RecordDeleted, InUse."""
     environment = _locked(connection, reference)
     users = users_of(connection, environment.name, environment.version)
     if users:
         raise InUse(kind="Environment", name=f"{environment.name}:{environment.version}", users=", ".join(users))
-    if _is_named(connection, environment):
-        _bury(connection, environment, environment.created_at, "")
+    # The tombstone of an image may still point at it.
+    if _is_of_an_image(connection, environment):
+        _bury(connection, environment, actor, now)
     else:
         connection.execute(delete(environment_versions).where(_is(environment.name, environment.version)))
     return environment
 
 
 def force_delete(connection: Connection, reference: Reference, actor: Actor, now: datetime) -> Deleted:
-    """Delete a version even though images were built in it: the row stays for their sake, unseen. Raises RecordNotFound."""
+    """Delete a version even though it is used; without users this is a plain deletion. Raises RecordNotFound, RecordDeleted.
+
+    Its row stays, so that images and lineage still point at something, and nothing finds it any more.
+    """
     environment = _locked(connection, reference)
     users = users_of(connection, environment.name, environment.version)
-    if users:
-        _bury(connection, environment, now, actor.text())
-        return Deleted(environment, users)
-    return Deleted(delete_version(connection, reference), [])
+    if not users:
+        return Deleted(delete_version(connection, reference, actor, now), [])
+    _bury(connection, environment, actor, now)
+    return Deleted(environment, users)
 
 
 def users_of(connection: Connection, name: str, version: int) -> list[str]:
-    """In words: the images that were or are being built in this environment, at most 20 of them and then "and more"."""
-    query = (
+    """In words: the images built in it that are still there, the builds that are to take it in.
+
+    At most MOST_NAMED of them, and then "and N more".
+    """
+    images = (
         select(image_environments.c.image_name, image_environments.c.image_version)
         .join(
             image_versions,
@@ -154,18 +178,9 @@ def users_of(connection: Connection, name: str, version: int) -> list[str]:
             image_versions.c.deleted_at.is_(None),
         )
         .order_by(image_environments.c.image_name, image_environments.c.image_version)
-        .limit(_MOST_NAMED + 1)
     )
-    users = [f"image {row.image_name}:{row.image_version}" for row in connection.execute(query)]
-    # A build's request holds its references as JSON text, pinned to versions; few builds are unfinished at a time.
-    builds = select(activities.c.subject, activities.c.id).where(
-        activities.c.state.in_(("queued", "running")),
-        activities.c.kind == "image.build",
-        activities.c.request.contains(f'"environment":"{name}:{version}"', autoescape=True),
-    )
-    waiting = connection.execute(builds.order_by(activities.c.id).limit(_MOST_NAMED + 1))
-    users += [f"the build of image {row.subject} (activity {row.id})" for row in waiting]
-    return users if len(users) <= _MOST_NAMED else [*users[:_MOST_NAMED], "and more"]
+    builds = unfinished_builds(connection, Reference(name, version), lambda build: build.environment == f"{name}:{version}")
+    return named_users(connection, (images, "image {0}:{1}"), builds=builds)
 
 
 def _content(request: CreateEnvironment) -> dict[str, Any]:
@@ -209,8 +224,7 @@ def _locked(connection: Connection, reference: Reference) -> Environment:
     return environment
 
 
-def _is_named(connection: Connection, environment: Environment) -> bool:
-    """Whether a row points at it, if only that of an image which is gone itself."""
+def _is_of_an_image(connection: Connection, environment: Environment) -> bool:
     query = select(image_environments.c.image_name).where(
         image_environments.c.environment_name == environment.name,
         image_environments.c.environment_version == environment.version,
@@ -218,9 +232,9 @@ def _is_named(connection: Connection, environment: Environment) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def _bury(connection: Connection, environment: Environment, now: datetime, actor: str) -> None:
+def _bury(connection: Connection, environment: Environment, actor: Actor, now: datetime) -> None:
     here = _is(environment.name, environment.version)
-    connection.execute(update(environment_versions).where(here).values(deleted_at=to_text(now), deleted_by=actor))
+    connection.execute(update(environment_versions).where(here).values(deleted_at=to_text(now), deleted_by=actor.text()))
 
 
 def _give_back(connection: Connection, name: str, version: int) -> None:
@@ -231,7 +245,7 @@ def _give_back(connection: Connection, name: str, version: int) -> None:
 def _narrowed(query: Select[Any], wanted: Wanted) -> Select[Any]:
     document = environment_versions.c.document
     if wanted.name is not None:
-        query = query.where(environment_versions.c.name == check_name(wanted.name, "environment"))
+        query = query.where(name_matches(environment_versions.c.name, wanted.name, "environment"))
     if wanted.digest is not None:
         query = query.where(environment_versions.c.digest == wanted.digest)
     if wanted.python is not None:

@@ -19,8 +19,9 @@ from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.events import Actor
 from hedgerow.contracts.image import ImageKind, ImageRecord, ModelRef
 from hedgerow.contracts.names import Reference
-from registry.errors import BuildRefused, InUse, RecordDeleted, RecordNotFound
+from registry.errors import BuildRefused, InUse, InvalidFilter, RecordNotFound
 from registry.store import versions
+from registry.store.deletion import named_users, told_by_tombstone
 from registry.store.keyset import page_of, split_page
 from registry.store.matching import name_matches
 from registry.store.tables import (
@@ -37,9 +38,7 @@ from registry.store.tables import (
     image_versions,
     model_versions,
 )
-from registry.store.time_text import from_text, to_text
-
-MOST_NAMED = 20
+from registry.store.time_text import to_text
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,16 @@ class ImageBlob:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a list is narrowed to. ``name`` may end with a star; ``model`` without a version means any of that name."""
+    """What a list is narrowed to.
+
+    ``name`` may end with a star; ``model`` without a version means any of that name; ``tags`` are KEY=VALUE or KEY.
+    """
 
     name: str | None = None
     kind: ImageKind | None = None
     digest: str | None = None
     model: Reference | None = None
-    tags: Mapping[str, str] | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,7 @@ def get(connection: Connection, reference: Reference) -> ImageRecord:
     if row is None:
         raise RecordNotFound(kind="image", name=reference, command="image")
     if row.deleted_at is not None:
-        when, by = from_text(row.deleted_at).isoformat(timespec="seconds"), Actor.parse(row.deleted_by).name
-        raise RecordDeleted(kind="image", name=f"{row.name}:{row.version}", when=when, by=by, command="image")
+        raise told_by_tombstone(row, "image", "image")
     return decode(row.record, ImageRecord)
 
 
@@ -139,17 +140,6 @@ def hold(connection: Connection, reference: Reference) -> ImageRecord:
         if row is not None:
             return decode(row.record, ImageRecord)
         # Deleted between the two looks: "the newest" may be another one now, a version is gone.
-
-
-def by_digest(connection: Connection, digest: str) -> ImageRecord | None:
-    """The newest image with this digest, under whatever name."""
-    row = connection.execute(
-        select(image_versions.c.record)
-        .where(image_versions.c.digest == digest, _there())
-        .order_by(image_versions.c.created_at.desc())
-        .limit(1)
-    ).one_or_none()
-    return None if row is None else decode(row.record, ImageRecord)
 
 
 def newest(
@@ -216,17 +206,23 @@ def users_of(connection: Connection, name: str, version: int) -> list[str]:
 
     At most MOST_NAMED of them, and then "and N more".
     """
-    found: list[str] = []
-    count = 0
-    for table, query, words in _questions():
-        here = (table.c.image_name == name) & (table.c.image_version == version)
-        rows = connection.execute(query.where(here).limit(MOST_NAMED + 1)).all()
-        found += [words.format(*row) for row in rows]
-        # Counting walks over every user; only who has many needs it.
-        more = select(func.count()).select_from(table).where(here)
-        count += len(rows) if len(rows) <= MOST_NAMED else int(connection.execute(more).scalar_one())
-    shown = found[:MOST_NAMED]
-    return [*shown, f"and {count - len(shown)} more"] if count > len(shown) else shown
+    serving = select(deployments.c.endpoint, deployments.c.name).order_by(deployments.c.endpoint, deployments.c.name)
+    modules = (
+        select(desired_images.c.module, devices.c.name)
+        .join(devices, devices.c.uuid == desired_images.c.device_uuid)
+        .order_by(devices.c.name, desired_images.c.module)
+    )
+    manifests = select(edge_images.c.edge_deployment, edge_images.c.module).order_by(*edge_images.primary_key)
+
+    def of_it(query: Select[Any], table: Table) -> Select[Any]:
+        return query.where(table.c.image_name == name, table.c.image_version == version)
+
+    return named_users(
+        connection,
+        (of_it(serving, deployments), "deployment {0}/{1}"),
+        (of_it(modules, desired_images), "module {0} of device {1}"),
+        (of_it(manifests, edge_images), "module {1} of edge deployment {0}"),
+    )
 
 
 def find_blob(connection: Connection, name: str, digest: str, *, device_uuid: str | None = None) -> ImageBlob | None:
@@ -314,8 +310,8 @@ def _narrowed(connection: Connection, query: Select[Any], wanted: Wanted) -> Sel
         query = query.where(image_versions.c.digest == wanted.digest)
     if wanted.model is not None:
         query = query.where(_made_of(wanted.model))
-    for key, value in (wanted.tags or {}).items():
-        query = query.where(_has_tag(connection, key, value))
+    for tag in wanted.tags:
+        query = query.where(_has_tag(connection, tag))
     return query
 
 
@@ -327,26 +323,19 @@ def _made_of(model: Reference) -> ColumnElement[bool]:
     return tuple_(image_versions.c.name, image_versions.c.version).in_(query)
 
 
-def _has_tag(connection: Connection, key: str, value: str) -> ColumnElement[bool]:
-    """Tags lie in the record's JSON text; both databases can open it."""
+def _has_tag(connection: Connection, wanted: str) -> ColumnElement[bool]:
+    """``site=north``, or ``site`` for any value. Tags lie in the record's JSON text; both databases can open it."""
+    key, equals, value = wanted.partition("=")
+    if not key:
+        raise InvalidFilter(value=wanted[:80])
     if connection.dialect.name == "sqlite":
         pairs = func.json_each(image_versions.c.record, "$.tags").table_valued("key", "value")
     else:
         from sqlalchemy.dialects.postgresql import JSONB
 
         pairs = func.jsonb_each_text(cast(image_versions.c.record, JSONB)["tags"]).table_valued("key", "value")
-    return exists(select(1).select_from(pairs).where(pairs.c.key == key, pairs.c.value == value))
-
-
-def _questions() -> tuple[tuple[Table, Select[Any], str], ...]:
-    modules = select(desired_images.c.module, devices.c.name).join(devices, devices.c.uuid == desired_images.c.device_uuid)
-    serving = select(deployments.c.endpoint, deployments.c.name)
-    manifests = select(edge_images.c.edge_deployment, edge_images.c.module)
-    return (
-        (deployments, serving.order_by(deployments.c.endpoint, deployments.c.name), "deployment {0}/{1}"),
-        (desired_images, modules.order_by(devices.c.name, desired_images.c.module), "module {0} of device {1}"),
-        (edge_images, manifests.order_by(*edge_images.primary_key), "module {1} of edge deployment {0}"),
-    )
+    found = select(1).select_from(pairs).where(pairs.c.key == key)
+    return exists(found.where(pairs.c.value == value) if equals else found)
 
 
 def _refuse_if_used(connection: Connection, record: ImageRecord) -> None:

@@ -37,7 +37,7 @@ def point(
     ``actor`` None is the control plane; ``unseen`` says that nobody has seen the version yet. What is as asked already
     changes nothing. Raises AliasReserved, AliasProtected.
     """
-    _refuse_newest(alias)
+    _refuse_fixed(alias)
     row = _row(connection, name, alias)
     if row is None:
         made = {"version": version, "protected": int(bool(protected)), "revision": 1} | _stamp(now, actor)
@@ -57,7 +57,7 @@ def point(
 
 def remove(connection: Connection, name: str, alias: str, *, actor: Actor | None) -> ModelAlias:
     """Take an alias away; returns what it was. Raises RecordNotFound, AliasReserved, AliasProtected."""
-    _refuse_newest(alias)
+    _refuse_fixed(alias)
     row = _row(connection, name, alias)
     if row is None:
         raise _missing(name, alias)
@@ -140,8 +140,9 @@ def _count_up(connection: Connection, name: str, versions: set[int]) -> None:
     connection.execute(update(model_versions).where(here).values(revision=model_versions.c.revision + 1))
 
 
-def _refuse_newest(alias: str) -> None:
-    if alias == NEWEST:
+def _refuse_fixed(alias: str) -> None:
+    # A number is a version wherever an alias may stand (OCI tags).
+    if alias == NEWEST or alias.isdecimal():
         raise AliasReserved(alias=alias)
 
 

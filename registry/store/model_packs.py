@@ -9,11 +9,11 @@ from sqlalchemy import Connection, or_, select
 from hedgerow.contracts.model import ModelManifest
 from hedgerow.contracts.names import MAX_NAME_LENGTH, Reference
 from registry.errors import RecordNotFound
+from registry.store.model_aliases import NEWEST
 from registry.store.models import is_version
 from registry.store.tables import model_aliases, model_files, model_packs, model_versions
 from registry.store.upsert import insert
 
-LATEST = "latest"
 _VERSION_DIGITS = 10
 
 
@@ -31,7 +31,7 @@ def reference_of(name: str, tag: str) -> Reference | None:
         # One spelling for each version, and no number that the database cannot hold.
         usable = not tag.startswith("0") and len(tag) <= _VERSION_DIGITS and int(tag) < 2**31
         return Reference(name, version=int(tag)) if usable else None
-    if tag == LATEST:
+    if tag == NEWEST:
         return Reference(name)
     return Reference(name, alias=tag) if len(tag) <= MAX_NAME_LENGTH else None
 
@@ -76,4 +76,4 @@ def tags_of(connection: Connection, name: str) -> list[str]:
     there = (model_versions.c.name == name) & model_versions.c.deleted_at.is_(None)
     versions = [str(row.version) for row in connection.execute(select(model_versions.c.version).where(there))]
     aliases = [row.alias for row in connection.execute(select(model_aliases.c.alias).where(model_aliases.c.name == name))]
-    return sorted({*versions, *aliases, LATEST}) if versions else []
+    return sorted({*versions, *aliases, NEWEST}) if versions else []

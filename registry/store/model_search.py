@@ -88,9 +88,10 @@ def search(connection: Connection, query: ModelQuery, limit: int, after: str | N
     statement = page_statement(connection, query, limit, after)
     if statement is None:
         return [], None
-    rows = connection.execute(statement).all()
-    # The keys of a page are read in order; what joins the versions to them need not keep it.
-    rows = sorted(rows, key=lambda row: (row.created_at, row.name, row.version), reverse=True)
+    rows = list(connection.execute(statement))
+    if connection.dialect.name == "sqlite":
+        # The keys of a page are read in order; what joins the versions to them need not keep it.
+        rows = sorted(rows, key=lambda row: (row.created_at, row.name, row.version), reverse=True)
     return split_page(rows, limit)
 
 
@@ -113,7 +114,11 @@ def page_statement(connection: Connection, query: ModelQuery, limit: int, after:
     keys = select(led.c.created_at, led.c.name, led.c.version).where(leader.fits(led))
     # Out of order means several values of one key, or several words: one version may fit more than once.
     keys = keys if leader.in_order else keys.distinct()
-    return _joined(_ordered(keys, led, _without(filters, leader), query, seen, limit).subquery("page"))
+    page = _ordered(keys, led, _without(filters, leader), query, seen, limit).subquery("page")
+    if connection.dialect.name == "sqlite":
+        return _joined(page)
+    # How names sort is the database's business (its collation), and a page ends where it says.
+    return _joined(page).order_by(page.c.created_at.desc(), page.c.name.desc(), page.c.version.desc())
 
 
 def _joined(keys: FromClause) -> Select[Any]:

@@ -19,11 +19,12 @@ from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.events import Actor
 from hedgerow.contracts.model import AskedEnvironment, FileEntry, MlflowFacts, ModelManifest, digest_of_files
 from hedgerow.contracts.names import Reference
-from registry.errors import FilesCollide, PropertyFixed, RecordDeleted, RecordNotFound, RegistrationRefused, TooManyLabels
+from registry.errors import FilesCollide, PropertyFixed, RecordNotFound, RegistrationRefused, TooManyLabels
 from registry.store import blobs, model_aliases, model_search, model_words
+from registry.store.deletion import told_by_tombstone
 from registry.store.model_search import Label, ModelQuery
-from registry.store.tables import image_models, model_data, model_files, model_names, model_samples, model_versions, runs
-from registry.store.time_text import from_text, to_text
+from registry.store.tables import model_data, model_files, model_names, model_samples, model_versions, runs
+from registry.store.time_text import to_text
 from registry.store.versions import next_version
 
 MOST_LABELS = 500
@@ -103,6 +104,19 @@ def get(connection: Connection, reference: Reference) -> ModelManifest:
     return _manifest(_find(connection, reference))
 
 
+def hold(connection: Connection, reference: Reference) -> ModelManifest:
+    """Like :func:`get`; until the end of a writing transaction nobody deletes it. Raises RecordNotFound, RecordDeleted.
+
+    For whoever writes down that it needs the version: of a deletion at once, the one that comes second sees the other.
+    """
+    while True:
+        found = get(connection, reference)
+        here = is_version(found.name, found.version) & model_versions.c.deleted_at.is_(None)
+        if connection.execute(select(model_versions.c.name).where(here).with_for_update(read=True)).first() is not None:
+            return found
+        # Deleted between the two looks: "the newest" may be another one now, a version is gone.
+
+
 def lock(connection: Connection, reference: Reference) -> ModelManifest:
     """Like :func:`get`, for whoever changes or deletes it: others wait until this transaction ends.
 
@@ -167,16 +181,6 @@ def newest(
     return find(connection, ModelQuery(name=name, tags=labels), limit, after)
 
 
-def images_of(connection: Connection, name: str, version: int) -> list[tuple[str, int]]:
-    """The images (name, version) that this model version is part of."""
-    rows = connection.execute(
-        select(image_models.c.image_name, image_models.c.image_version)
-        .where(image_models.c.model_name == name, image_models.c.model_version == version)
-        .order_by(image_models.c.image_name, image_models.c.image_version)
-    )
-    return [(row.image_name, row.image_version) for row in rows]
-
-
 def is_version(name: str, version: int) -> ColumnElement[bool]:
     """The condition that picks one row of ``model_versions``."""
     return and_(model_versions.c.name == name, model_versions.c.version == version)
@@ -235,9 +239,7 @@ def _find(connection: Connection, reference: Reference) -> Any:  # noqa: ANN401 
     if row is None:
         raise _missing(reference)
     if row.deleted_at is not None:
-        when = from_text(row.deleted_at).isoformat(timespec="seconds")
-        by = Actor.parse(row.deleted_by).name
-        raise RecordDeleted(kind="model", name=f"{row.name}:{row.version}", when=when, by=by, command="model")
+        raise told_by_tombstone(row, "model", "model")
     return row
 
 

@@ -107,6 +107,12 @@ def verify(connection: Connection, text: str, now: datetime) -> VerifiedToken:
     )
 
 
+def is_good(connection: Connection, token_id: str, now: datetime) -> bool:
+    """Whether a token that was found good once still is: for answers that go on for long."""
+    row = connection.execute(_BY_ID, {"token_id": token_id}).one_or_none()
+    return row is not None and row.revoked_at is None and (row.expires_at is None or from_text(row.expires_at) > now)
+
+
 def create_page_session(connection: Connection, parent: VerifiedToken, name: str, now: datetime, lasts: timedelta) -> TokenInfo:
     """A reader token for a browser's cookie; it reaches no more than ``parent``, never outlives it, and is revoked with it."""
     expires_at = now + lasts if parent.expires_at is None else min(now + lasts, parent.expires_at)

@@ -162,6 +162,17 @@ def test_rows_that_do_not_fit(whole: bytes, tmp_path: Path, name: str, content: 
         bring_back(file, tmp_path / "new")
 
 
+def test_rows_that_leave_no_room_for_more(whole: bytes, tmp_path: Path) -> None:
+    """What a restore adds of its own (an event that says "interrupted") must not end in a traceback."""
+    members, end = members_of(whole)
+    at, (name, content) = next((at, one) for at, one in enumerate(members) if one[0].startswith("records/activity_events."))
+    first, *others = map(msgspec.json.decode, gzip.decompress(content).splitlines())
+    members[at] = (name, packed(first | {"number": 2**63 - 1}, *others))
+    with refused_whole(tmp_path, BackupDamaged) as file:
+        file.write_bytes(archive_of(members, end))
+        bring_back(file, tmp_path / "new")
+
+
 def test_what_the_end_counts_must_be_there(whole: bytes, tmp_path: Path) -> None:
     members, end = members_of(whole)
     blobs = [at for at, (name, _) in enumerate(members) if name.startswith("blobs/")]

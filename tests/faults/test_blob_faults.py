@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import httpx
 import pytest
 
 from registry.blobs import CHUNK_BYTES
+from registry.blobs.folder import FolderStore
 from tests.faults.test_server_faults import MEGABYTE, OCTETS, blob_files, raw_put, small_disk, uploads
 from tests.registry_server import Api, RunningServer, problem_of, running_server
 from tests.waiting import wait_for
@@ -83,6 +87,38 @@ def test_rot_is_found_by_ranges_before_a_wrong_byte_leaves(tmp_path: Path) -> No
             assert received == content[CHUNK_BYTES // 2 : 2 * CHUNK_BYTES]
             answered = api.get(address, headers={"range": f"bytes={2 * CHUNK_BYTES + 1}-"})
             assert (answered.status_code, problem_of(answered)["code"]) == (503, "blob_damaged")
+
+
+def test_a_sweep_whose_clock_is_ahead_takes_no_upload_that_lives(tmp_path: Path) -> None:
+    store, done = FolderStore(tmp_path), threading.Event()
+
+    def sweep() -> None:
+        while not done.is_set():
+            store.sweep(datetime.now(UTC) + timedelta(days=1))
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        for number in range(300):
+            with store.stage(io.BytesIO(b"%d" % number)) as staged:
+                staged.confirm()
+            assert store.has(staged.digest)
+    finally:
+        done.set()
+        sweeper.join()
+
+
+@pytest.mark.parametrize("kept", [0, 2 * CHUNK_BYTES], ids=["to nothing", "where a chunk ends"])
+def test_a_file_that_was_cut_off_is_never_sent_as_if_it_were_whole(tmp_path: Path, kept: int) -> None:
+    with running_server(tmp_path) as server, server.client() as api:
+        manifest = api.register("m", api.upload(os.urandom(3 * CHUNK_BYTES)))
+        path = next((server.workspace / "blobs").glob("sha256/*/*"))
+        path.chmod(0o600)
+        os.truncate(path, kept)
+        digest = manifest["files"][0]["digest"]
+        for address in (f"/api/v1/blobs/{digest}", "/api/v1/models/m:1/files/model.onnx", f"/v2/models/m/blobs/{digest}"):
+            assert api.get(address).status_code == 503
+            assert api.head(address).status_code == 503
 
 
 def whole_until_broken(api: Api, address: str, part: str) -> bytes:

@@ -81,6 +81,7 @@ def test_what_did_not_change_is_not_sent_again(api: Api) -> None:
         f"edge-deployments/{line}",
         f"runs/{run['id']}",
         f"activities/{run['activity_id']}",
+        f"tokens/{api.get(f'{V1}/tokens').json()['items'][-1]['id']}",
     ]
     for path in paths:
         first = api.get(f"{V1}/{path}")

@@ -105,6 +105,9 @@ def test_lists_are_narrowed(hedgerow: Run) -> None:
     assert names("--name", "listed-a", "--since", "2000-01-01", "--until", "2000-01-02") == []
     assert "No model fits." in hedgerow("model", "list", "--name", "nobody").stdout
     assert "There are more" in hedgerow("model", "list", "--limit", "1").stderr
+    assert "There are more" in hedgerow("model", "list", "--limit", "1", "--json").stderr
+    assert hedgerow("image", "list", "--name", "nobody").stdout == "No image fits.\n"
+    assert hedgerow("env", "list", "--name", "nobody").stdout == "No environment fits.\n"
     assert hedgerow("model", "list", "--since", "yesterday").returncode == 2
     assert hedgerow("model", "list", "--tag", "=x").returncode == 2
 
@@ -133,6 +136,20 @@ def test_tags_and_aliases_change(hedgerow: Run) -> None:
     assert gone.returncode == 1
     assert "was deleted by" in gone.stderr
     assert hedgerow("model", "alias", "delete", "moving", "champion").returncode == 1
+    assert hedgerow("model", "delete", "moving").stdout == "Deleted moving:1\n"
+
+
+def test_a_commit_that_was_asked_for_and_is_not_there_is_said(hedgerow: Run) -> None:
+    registered = hedgerow("model", "register", "no-git", "model.onnx", "--commit")
+    assert registered.returncode == 0
+    assert "No commit was recorded" in registered.stderr
+
+
+def test_what_is_deleted_and_downloaded_is_said_in_json_too(hedgerow: Run) -> None:
+    assert "(1 file, " in hedgerow("model", "register", "mine", "model.onnx", "--alias", "champion").stdout
+    assert document(hedgerow("model", "download", "mine", "-o", "there", "--json")) == ["there/model.onnx"]
+    assert document(hedgerow("model", "alias", "delete", "mine", "champion", "--json")) == {"deleted": "mine@champion"}
+    assert document(hedgerow("model", "delete", "mine", "--json")) == {"deleted": "mine:1"}
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,11 @@ def test_a_device_is_not_made_when_its_key_has_no_place_to_go(server: RunningSer
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["model", "register", b"\xff", "file"], "is no text"),
+        (["model", "register", b"\xff", "file"], "Expected a name (1 to 128"),
         (["model", "register", "m", "file", "--tag", b"k=\xff"], "is no text"),
+        (["model", "register", "Churn", "file"], "Expected a name (1 to 128 of a-z and 0-9"),
+        (["model", "alias", "delete", "m", "a" * 10_000], "aaa... is longer than any that there is. Shorten it."),
+        (["modle"], "Did you mean 'model'?"),
         (["service", "traffic", "e", "blue=\u00b2"], "whole numbers"),
         (["service", "traffic", "e", "blue=" + "9" * 5000], "whole numbers"),
         (["service", "score", "e", "--data", "[" * 100_000], "nested too deeply"),

@@ -184,11 +184,8 @@ def test_each_change_is_an_event_and_nothing_else_is(server: RunningServer, api:
     events = [
         e for e in api.get("/api/v1/events", params={"limit": 1000}).json()["items"] if e["subject"] == "environment/told:1"
     ]
-    assert sorted((event["kind"], event["details"].get("forced")) for event in events) == [
-        ("environment.created", None),
-        ("environment.deleted", "true"),
-    ]
-    assert next(e for e in events if e["kind"] == "environment.deleted")["details"]["users"] == "image image-of-told:1"
+    assert sorted(event["kind"] for event in events) == ["environment.created", "environment.force-deleted"]
+    assert next(e for e in events if e["kind"] == "environment.force-deleted")["details"]["users"] == "image image-of-told:1"
 
 
 def test_a_repeated_request_with_its_key_is_done_once(api: Api) -> None:

@@ -129,9 +129,11 @@ def test_images_are_found_by_what_they_are(api: Api, database: Database) -> None
     assert names(digest=second.digest) == ["find-b"]
     assert names(tag="team=blue") == ["find-b"]
     assert names(tag="team=red") == []
+    assert names(tag="team") == ["find-b"]
+    assert names(tag="tea") == []
     assert names(name="find-a", kind="docker") == []
     assert first.digest != second.digest
-    for asked in ({"kind": "wheel"}, {"tag": "team"}, {"digest": "sha256:1"}, {"colour": "blue"}):
+    for asked in ({"kind": "wheel"}, {"tag": "=blue"}, {"digest": "sha256:1"}, {"colour": "blue"}):
         assert api.get(IMAGES, params=asked).status_code == 400, asked
 
 

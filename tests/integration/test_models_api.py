@@ -290,6 +290,7 @@ def test_a_protected_alias_is_the_owners(api: Api, contributor: Api) -> None:
     ("alias", "body", "code"),
     [
         ("latest", {"version": 1}, "alias_reserved"),
+        ("2", {"version": 1}, "alias_reserved"),
         ("champion", {"version": 9}, "not_found"),
         ("champion", {"version": 0}, "invalid_document"),
         ("Champion", {"version": 1}, "invalid_name"),

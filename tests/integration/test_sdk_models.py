@@ -34,6 +34,17 @@ def client(server: RunningServer) -> Iterator[Client]:
         yield connected
 
 
+def test_a_misspelt_filter_never_answers_with_everything(client: Client) -> None:
+    misspelt: dict[str, str] = {"frmework": "onnx"}
+    with pytest.raises(TypeError, match="There is no filter 'frmework'; there are name, tags, properties, framework"):
+        client.models.list(**misspelt)  # type: ignore[arg-type]  # the mistake that is tried here
+
+
+def test_one_text_is_no_list_of_requirements(client: Client) -> None:
+    with pytest.raises(TypeError, match="a list of lines"):
+        client.environments.create("letters", "scikit-learn")
+
+
 def test_everything_comes_back_byte_for_byte(client: Client, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     (folder / "weights").mkdir(parents=True)

@@ -162,10 +162,11 @@ def test_static_files(empty: RunningServer) -> None:
 
 
 def test_models_are_searched_for_with_words_and_tags(api: Api) -> None:
-    api.register("search-me", api.upload(b"found"), tags={"team": "red & blue"}, description="finds Needles")
+    api.register("search-me", api.upload(b"found"), tags={"team": "red & blue"}, description="finds Needles", aliases=["chosen"])
     asked = {"q": "needle*"}
     page = Page(api.get("/models", params=asked, headers=BROWSER).text)
     assert "search-me" in page.text
+    assert "@chosen" in page.text
     assert "shuttle-anomaly" not in page.text
     shown = Page(api.get("/models/search-me", headers=BROWSER).text)
     (tag,) = (link for link in shown.links if link.startswith("/models?tag="))

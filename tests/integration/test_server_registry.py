@@ -65,6 +65,7 @@ def test_a_chunked_upload_of_unknown_length(api: Api) -> None:
         ("bytes=5-", 206, b"56789"),
         ("bytes=-2", 206, b"89"),
         ("bytes=8-100", 206, b"89"),
+        ("bytes=-100", 206, b"0123456789"),
         ("bytes=0-0", 206, b"0"),
         ("bytes=0-1,4-5", 200, b"0123456789"),
         ("lines=1-2", 200, b"0123456789"),

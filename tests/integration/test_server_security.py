@@ -116,6 +116,16 @@ def test_roles_reach_what_is_theirs(server: RunningServer, api: Api, role: str, 
         assert [client.get(path).status_code for path in forbidden] == [403] * len(forbidden)
 
 
+@pytest.mark.parametrize("base", ["oci:/etc", "docker-archive:/etc/passwd"])
+def test_paths_of_the_server_are_for_its_owner(server: RunningServer, api: Api, base: str) -> None:
+    model = api.register("based", api.upload(b"weights"))
+    asked = {"name": "based-image", "models": [f"based:{model['version']}"], "kind": "docker", "base": base}
+    with server.client(api.token("contributor")) as client:
+        answered = client.post("/api/v1/images", json=asked)
+        assert (answered.status_code, problem_of(answered)["code"]) == (403, "role_forbids")
+    assert api.post("/api/v1/images", json=asked).status_code == 202
+
+
 def test_wrong_tokens(server: RunningServer, api: Api) -> None:
     brief = api.token("reader", expires_in_s=1)
     with server.client(brief) as client:

@@ -14,7 +14,7 @@ from hedgerow.contracts.api import BuildImage, CreateEnvironment
 from hedgerow.contracts.environment import Environment
 from hedgerow.contracts.events import Actor
 from hedgerow.contracts.names import Reference
-from registry.errors import EnvironmentRefused, InUse, InvalidPage, RecordNotFound
+from registry.errors import EnvironmentRefused, InUse, InvalidPage, RecordDeleted, RecordNotFound
 from registry.store import activities, environments
 from registry.store.database import Database
 from registry.store.environments import Wanted
@@ -117,6 +117,7 @@ def test_filters_and_pages(database: Database) -> None:
         return [f"{environment.name}:{environment.version}" for environment in page], following
 
     assert found(name="e0")[0] == ["e0:3", "e0:2", "e0:1"]
+    assert found(name="e*", python="3.12")[0] == ["e1:3", "e0:2"]
     assert found(python="3.12")[0] == ["e1:3", "e0:2"]
     assert found(python="3.12.1")[0] == ["e1:3", "e0:2"]
     assert found(python="3.12.2")[0] == []
@@ -147,13 +148,16 @@ def test_an_environment_that_an_image_needs_stays(database: Database) -> None:
     build_in(database, environment)
     reference = Reference("e", 1)
     with database.write() as connection, pytest.raises(InUse, match=r"Environment e:1 is used by image built:1"):
-        environments.delete_version(connection, reference)
+        environments.delete_version(connection, reference, OWNER, NOW)
     with database.write() as connection:
         deleted = environments.force_delete(connection, reference, OWNER, NOW)
     assert deleted.users == ["image built:1"]
     with database.read() as connection:
-        for gone in (reference, Reference("e"), Reference("e", digest=environment.digest)):
-            with pytest.raises(RecordNotFound):
+        for gone in (reference, Reference("e", 1, environment.digest)):
+            with pytest.raises(RecordDeleted, match="environment e:1 was deleted by ann at 2026-11-21"):
+                environments.get(connection, gone)
+        for gone in (Reference("e"), Reference("e", digest=environment.digest)):
+            with pytest.raises(RecordNotFound, match="There is no environment"):
                 environments.get(connection, gone)
         assert environments.newest(connection, 10) == ([], None)
         row = connection.execute(select(environment_versions.c.deleted_by)).one()
@@ -166,11 +170,11 @@ def test_numbers_of_the_deleted_are_not_used_again(database: Database) -> None:
     make(database, "e", "a")
     make(database, "e", "b")
     with database.write() as connection:
-        environments.delete_version(connection, Reference("e", 2))
+        environments.delete_version(connection, Reference("e", 2), OWNER, NOW)
         assert environments.force_delete(connection, Reference("e", 1), OWNER, NOW).users == []
         assert connection.execute(select(environment_versions)).all() == [], "what nothing names leaves nothing"
         with pytest.raises(RecordNotFound):
-            environments.delete_version(connection, Reference("e", 2))
+            environments.delete_version(connection, Reference("e", 2), OWNER, NOW)
     assert make(database, "e", "b").version == 3
 
 
@@ -179,8 +183,8 @@ def test_an_image_that_is_gone_itself_holds_nothing_but_its_row(database: Databa
     build_in(database, environment)
     with database.write() as connection:
         connection.execute(image_versions.update().values(deleted_at="2026-11-21T00:00:00Z", deleted_by="x"))
-        environments.delete_version(connection, Reference("e", 1))
-    with database.read() as connection, pytest.raises(RecordNotFound):
+        environments.delete_version(connection, Reference("e", 1), OWNER, NOW)
+    with database.read() as connection, pytest.raises(RecordDeleted, match="deleted by ann at 2026-11-21T08:00:00"):
         environments.get(connection, Reference("e", 1))
 
 
@@ -197,8 +201,8 @@ def test_an_environment_that_a_waiting_build_needs_stays(database: Database) -> 
     with database.write() as connection:
         made = activities.create(connection, kind="image.build", subject="soon", request=request, now=NOW)
         with pytest.raises(InUse, match=f"the build of image soon \\(activity {made}\\)"):
-            environments.delete_version(connection, Reference("e", 1))
-        environments.delete_version(connection, Reference("e", 2))
+            environments.delete_version(connection, Reference("e", 1), OWNER, NOW)
+        environments.delete_version(connection, Reference("e", 2), OWNER, NOW)
 
 
 def test_many_users_are_not_all_named(database: Database) -> None:
@@ -207,4 +211,4 @@ def test_many_users_are_not_all_named(database: Database) -> None:
         build_in(database, environment, f"image-{number:02}")
     with database.read() as connection:
         users = environments.users_of(connection, "e", 1)
-    assert (len(users), users[0], users[-1]) == (21, "image image-00:1", "and more")
+    assert (len(users), users[0], users[-1]) == (21, "image image-00:1", "and 2 more")

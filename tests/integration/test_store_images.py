@@ -64,8 +64,8 @@ def test_an_image_is_found_by_reference_and_digest(database: Database) -> None:
     with database.read() as connection:
         assert images.get(connection, Reference("i")) == second
         assert images.get(connection, Reference("i", digest=first.digest)) == first
-        assert images.by_digest(connection, second.digest) == same
-        assert images.by_digest(connection, digest_of_text("nothing")) is None
+        assert images.newest(connection, 10, wanted=images.Wanted(digest=second.digest))[0] == [same, second]
+        assert images.newest(connection, 10, wanted=images.Wanted(digest=digest_of_text("nothing")))[0] == []
         assert images.digest_of(connection, "i", 1) == first.digest
         assert [record.name for record in images.newest(connection, 2)[0]] == ["j", "i"]
 

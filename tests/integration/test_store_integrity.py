@@ -16,15 +16,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from hedgerow.contracts.api import DeployImage, EnrollDevice
+from hedgerow.contracts.api import CreateEnvironment, DeployImage, EnrollDevice
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec
 from hedgerow.contracts.names import Reference
 from hedgerow.errors import HedgerowError
 from registry.errors import BuildRefused, InUse, RecordDeleted, RecordNotFound
-from registry.store import activities, edge_deployments, fleet, images, leases, lineage, model_deletion, services
+from registry.store import activities, edge_deployments, environments, fleet, images, leases, lineage, model_deletion, services
 from registry.store.database import Database
+from registry.store.deletion import MOST_NAMED
 from registry.store.events import system
 from registry.store.tables import edge_images, image_blobs, image_models
+from tests.registry_app import running_app
 from tests.registry_lineage import World, build_world
 from tests.registry_stores import BACKENDS, NOW, add_image, add_model, ready_database
 from tests.waiting import wait_for
@@ -64,7 +66,7 @@ def test_only_so_many_users_are_named(database: Database) -> None:
             edge_deployments.put(connection, manifest, NOW)
     with database.read() as connection:
         users = images.users_of(connection, "i", 1)
-    assert len(users) == images.MOST_NAMED + 1
+    assert len(users) == MOST_NAMED + 1
     assert users[-1] == "and 10 more"
 
 
@@ -123,7 +125,7 @@ def _assert_gone(connection: Connection, world: World) -> None:
         images.get(connection, Reference("scorer"))
     with pytest.raises(RecordNotFound):
         images.get(connection, Reference("scorer", digest=world.image.digest))
-    assert images.by_digest(connection, world.image.digest) is None
+    assert images.newest(connection, 10, wanted=images.Wanted(digest=world.image.digest))[0] == []
     assert images.versions_of(connection, "scorer") == []
     assert [record.name for record in images.newest(connection, 10)[0]] == ["other"]
     assert images.find_blob(connection, "scorer", world.image.digest, device_uuid=world.device_uuid) is None
@@ -206,12 +208,34 @@ def test_a_build_registers_while_its_model_is_deleted(database: Database) -> Non
         one, two = add_model(connection, "one"), add_model(connection, "two")
 
     def drop(name: str) -> Callable[[Connection], object]:
-        return lambda connection: model_deletion.delete_version(connection, Reference(name, 1))
+        return lambda connection: model_deletion.delete_version(connection, Reference(name, 1), OWNER, NOW)
 
     assert isinstance(while_open(database, lambda c: add_image(c, "i", one), drop("one")), InUse)
     late = while_open(database, drop("two"), lambda c: add_image(c, "j", two))
     assert isinstance(late, BuildRefused)
     assert "model two:1 was deleted while it was built" in str(late)
+
+
+@pytest.mark.parametrize("what", ["model", "environment"])
+def test_a_build_is_asked_for_while_what_it_needs_is_deleted(tmp_path: Path, postgres_url: str, what: str) -> None:
+    # SQLite lets one of the two in at a time.
+    with running_app(tmp_path, postgres_url) as app:
+        asker, database = app.asker(), app.here.database
+        with database.write() as connection:
+            add_model(connection, "one")
+            environments.create(connection, CreateEnvironment(name="env", requirements=["numpy"]), NOW)
+        codes: list[str] = []
+        wanted = {"name": "i", "models": ["one:1"], "environment": "env:1"}
+        thread = threading.Thread(target=lambda: codes.append(asker.code("POST", "/api/v1/images", wanted)))
+        with database.write() as connection:
+            if what == "model":
+                model_deletion.delete_version(connection, Reference("one", 1), OWNER, NOW)
+            else:
+                environments.delete_version(connection, Reference("env", 1), OWNER, NOW)
+            thread.start()
+            wait_for(lambda: _waits_for_a_lock(database), what="the request waiting for the deletion")
+        thread.join(timeout=60)
+        assert codes == ["not_found"]
 
 
 def test_a_deployment_and_a_deletion_of_its_image(database: Database) -> None:

@@ -21,6 +21,7 @@ from registry.store import activities, model_aliases, model_deletion, models
 from registry.store.database import Database
 from registry.store.tables import (
     image_models,
+    image_versions,
     model_data,
     model_files,
     model_labels,
@@ -66,7 +67,7 @@ def test_a_deletion_takes_everything_along(database: Database) -> None:
     with database.write() as connection:
         add_full_model(connection)
         model_aliases.remove(connection, "shuttle", "champion", actor=None)
-        model_deletion.delete_version(connection, Reference("shuttle"))
+        model_deletion.delete_version(connection, Reference("shuttle"), OWNER, NOW)
     assert rows(database) == before
     with database.read() as connection:
         assert connection.execute(select(model_data)).all() == []
@@ -98,6 +99,20 @@ def test_a_forced_deletion_leaves_what_lineage_needs(database: Database) -> None
             model_deletion.force_delete(connection, Reference("shuttle", 1), OWNER, after(61))
 
 
+def test_an_image_that_is_gone_itself_holds_nothing_but_the_row(database: Database) -> None:
+    with database.write() as connection:
+        add_full_model(connection)
+        add_image(connection, "one", models.get(connection, Reference("shuttle")))
+        model_aliases.remove(connection, "shuttle", "champion", actor=None)
+        connection.execute(image_versions.update().values(deleted_at="2026-11-21T00:00:00.000000Z", deleted_by=OWNER.text()))
+        model_deletion.delete_version(connection, Reference("shuttle"), CONTRIBUTOR, after(60))
+    assert set(rows(database).values()) == {0}
+    with database.read() as connection:
+        with pytest.raises(RecordDeleted, match=r"shuttle:1 was deleted by bob at 2026-11-21T08:01:00\+00:00"):
+            models.get(connection, Reference("shuttle", 1))
+        assert len(connection.execute(select(image_models)).all()) == 1
+
+
 def test_users_are_named_but_not_all(database: Database) -> None:
     with database.write() as connection:
         model = add_model(connection, aliases=["champion"])
@@ -108,11 +123,13 @@ def test_users_are_named_but_not_all(database: Database) -> None:
         activities.create(
             connection, kind="image.build", subject="x", request=BuildImage(name="x", models=["shuttle:11"]), now=NOW
         )
+        elsewhere = BuildImage(name="y", models=["other:1"], environment="shuttle:1", tags={"shuttle:1": "shuttle:1"})
+        activities.create(connection, kind="image.build", subject="y", request=elsewhere, now=NOW)
         users = model_deletion.users_of(connection, "shuttle", 1)
     assert users[:2] == ["image image-00:1", "image image-01:1"]
     assert (len(users), users[-1]) == (21, "and 7 more")
     with database.write() as connection, pytest.raises(InUse, match="and 7 more"):
-        model_deletion.delete_version(connection, Reference("shuttle"))
+        model_deletion.delete_version(connection, Reference("shuttle"), OWNER, NOW)
 
 
 def test_a_change_is_whole_or_not_at_all(database: Database) -> None:
@@ -179,7 +196,7 @@ def test_an_alias_and_a_deletion_at_once_leave_no_dangling_alias(database: Datab
 
         def remove(version: int = version) -> None:
             with database.write() as connection:
-                model_deletion.delete_version(connection, Reference("shuttle", version))
+                model_deletion.delete_version(connection, Reference("shuttle", version), OWNER, NOW)
 
         problems = at_once(point, remove)
         assert [type(problem) for problem in problems] in ([RecordNotFound], [InUse])
@@ -199,7 +216,7 @@ def test_an_image_and_a_deletion_at_once_leave_no_dangling_image(database: Datab
 
         def remove(model: ModelManifest = model) -> None:
             with database.write() as connection:
-                model_deletion.delete_version(connection, Reference("shuttle", model.version))
+                model_deletion.delete_version(connection, Reference("shuttle", model.version), OWNER, NOW)
 
         problems = at_once(build, remove)
         assert len(problems) == 1

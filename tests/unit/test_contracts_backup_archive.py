@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 
+import msgspec
 import pytest
 
 from hedgerow.contracts.backup import BackupEnd, BackupHeader
@@ -193,6 +194,7 @@ def test_foreign_files_are_refused(foreign: bytes) -> None:
         (b"no json", BackupDamaged),
         (encode(HEADER).replace(b'"format":1', b'"format":2'), BackupTooNew),
         (b'{"schema_version":9}', BackupTooNew),
+        (encode(msgspec.structs.replace(HEADER, format=2, hedgerow_version="\x1b[2J")), BackupDamaged),
     ],
 )
 def test_what_the_beginning_says_is_checked(content: bytes, error: type[Exception]) -> None:

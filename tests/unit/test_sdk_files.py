@@ -10,8 +10,8 @@ import pytest
 
 from hedgerow.contracts.model import FileEntry
 from hedgerow.errors import InvalidDocument
-from hedgerow.sdk.errors import DownloadDamaged, FileChanged, NotARegularFile, NothingToRegister
-from hedgerow.sdk.files import collect, entry_of, read_again, save
+from hedgerow.sdk.errors import DownloadDamaged, FileChanged, FileNamesCollide, NotARegularFile, NothingToRegister
+from hedgerow.sdk.files import collect, read_again, save
 
 
 def names(*paths: Path) -> list[str]:
@@ -38,6 +38,15 @@ def test_an_empty_folder_and_a_missing_file_are_the_callers_mistake(tmp_path: Pa
         collect([tmp_path])
     with pytest.raises(FileNotFoundError):
         collect([tmp_path / "missing.onnx"])
+
+
+def test_no_file_takes_the_place_of_another_of_the_same_name(tmp_path: Path) -> None:
+    for name in ("a/m.bin", "b/m.bin", "b/other.bin"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    for paths in ((tmp_path / "a", tmp_path / "b"), (tmp_path / "a" / "m.bin", tmp_path / "b" / "m.bin")):
+        with pytest.raises(FileNamesCollide, match=r"a/m\.bin and .*b/m\.bin would both be the file m\.bin"):
+            collect(paths)
 
 
 def test_a_fifo_is_refused_without_being_opened(tmp_path: Path) -> None:
@@ -82,7 +91,7 @@ def test_a_link_to_a_folder_is_refused_and_not_left_out_in_silence(tmp_path: Pat
 def test_a_download_is_verified_and_whole_or_not_there(tmp_path: Path) -> None:
     source = tmp_path / "source.bin"
     source.write_bytes(b"12345")
-    entry = entry_of(source, "deep/copy.bin")
+    entry = FileEntry(path="deep/copy.bin", digest=collect([source])[0].entry.digest, size_bytes=5)
     assert save([b"123", b"45"], entry, tmp_path / "out").read_bytes() == b"12345"
     with pytest.raises(DownloadDamaged):
         save([b"123"], entry, tmp_path / "cut")

@@ -220,6 +220,7 @@ def upgrade() -> None:
     op.add_column('tokens', sa.Column('created_by', sa.Text(), server_default='', nullable=False))
 
     _index_models()
+    _hold_images_of_manifests()
 
 
 def _index_models() -> None:
@@ -241,6 +242,26 @@ def _index_models() -> None:
         if found:
             connection.execute(labels.insert(), found)
         connection.execute(words.insert(), [{**key, "word": word} for word in _words(manifest)])
+
+
+def _hold_images_of_manifests() -> None:
+    """An image that a manifest names is in use, also when no device matches the manifest."""
+    connection = op.get_bind()
+    manifests = sa.table("edge_deployments", sa.column("name"), sa.column("document"))
+    images = sa.table("image_versions", *map(sa.column, ("name", "version", "digest")))
+    held = sa.table("edge_images", *map(sa.column, ("edge_deployment", "module", "image_name", "image_version")))
+    for row in connection.execute(sa.select(manifests)).all():
+        for module, spec in json.loads(row.document)["modules"].items():
+            pinned = re.fullmatch(r"([^:@]+)(?::(\d+)|@(sha256:[0-9a-f]{64}))", spec.get("image") or "")
+            if pinned is None:
+                continue
+            name, version, digest = pinned.groups()
+            meant = images.c.version == int(version) if version else images.c.digest == digest
+            query = sa.select(sa.func.max(images.c.version)).where(images.c.name == name, meant)
+            found = connection.execute(query).scalar_one()
+            if found is not None:
+                values = {"edge_deployment": row.name, "module": module, "image_name": name, "image_version": found}
+                connection.execute(held.insert().values(values))
 
 
 def _lookup(value: str) -> str:
