@@ -174,7 +174,8 @@ def test_killed_in_the_middle_of_an_update_only_the_new_version_runs(hub: SmallH
     agent.wait_pid("m", other_than=pid)
     agent.wait_state("m", "running")
     wait_for(lambda: not alive(pid), what="the end of the old version")
-    assert _command_line(agent.wait_pid("m")) == "sleep 1000"
+    # Between its fork and its exec a new process still has the supervising one's command line.
+    wait_for(lambda: _command_line(agent.wait_pid("m")) == "sleep 1000", what="the new version's command")
 
 
 def _command_line(pid: int) -> str:

@@ -24,6 +24,10 @@ def test_hangs(mosquitto, postgres_server, tmp_path):
 """
 
 
+def _hear_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -51,7 +55,8 @@ def test_real_parts_end_when_pytest_is_killed(number: signal.Signals, tmp_path: 
         str(hanging),
     ]
     with (tmp_path / "out").open("wb") as out:
-        run = subprocess.Popen(argv, cwd=TOP, stdout=out, stderr=out, start_new_session=True)
+        # A shell starts what it puts into the background deaf to SIGINT, and its children inherit that.
+        run = subprocess.Popen(argv, cwd=TOP, stdout=out, stderr=out, start_new_session=True, preexec_fn=_hear_sigint)
     try:
         wait_for(lambda: pids.exists() or run.poll() is not None, timeout_s=60, what="the inner test to hold its parts")
         assert pids.exists(), (tmp_path / "out").read_text()
