@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 from hedgerow.contracts.model import AskedEnvironment, FileEntry, MlflowFacts, TensorSpec
 from registry.blobs import BlobStore
+from registry.blobs.errors import BlobMissing, BlobUnknown
 from registry.environment_files import check_python, read_conda, read_requirements
-from registry.errors import BlobMissing, BlobUnknown, EnvironmentRefused, MlmodelInvalid
+from registry.errors import EnvironmentRefused, MlmodelInvalid
 from registry.mlflow_signature import SignatureInvalid, read_specs
 from registry.safe_yaml import Node, YamlRefused, read_yaml
 

@@ -31,7 +31,7 @@ from registry.backup.place import BuildingPlace, building_place
 from registry.backup.rows import Loader
 from registry.blobs import BlobStore, ChunkHashes
 from registry.blobs.choose import open_store
-from registry.errors import BlobDamaged, BlobUnknown, DigestMismatch
+from registry.blobs.errors import BlobDamaged, BlobUnknown, DigestMismatch
 from registry.store import blobs as blob_rows
 from registry.store import events, facts, schema
 from registry.store.database import Database, open_database

@@ -41,7 +41,7 @@ from registry.backup.errors import KeysChanging
 from registry.backup.keep import BlobKeeper
 from registry.backup.rows import dump
 from registry.blobs import BlobStore
-from registry.errors import BlobDamaged
+from registry.blobs.errors import BlobDamaged
 from registry.store import facts
 from registry.store.blobs import CONDEMNED
 from registry.store.database import Database

@@ -22,9 +22,9 @@ from typing import BinaryIO
 
 from hedgerow.atomic_write import fsync_folder
 from hedgerow.contracts.names import is_digest
+from registry.blobs.errors import BlobUnknown, DigestMismatch, StorageUnavailable
 from registry.blobs.hashing import READ_BYTES, Hashed, Readable, VerifiedReader, copy_hashed
 from registry.blobs.port import BlobStore, Staged, StoredBlob, Swept
-from registry.errors import BlobUnknown, DigestMismatch, StorageUnavailable
 
 _READ_ONLY = 0o444
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)

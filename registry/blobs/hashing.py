@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from registry.errors import BlobDamaged
+from registry.blobs.errors import BlobDamaged
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

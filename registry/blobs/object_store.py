@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from hedgerow.contracts.names import is_digest
+from registry.blobs.errors import BlobUnknown, DigestMismatch, StorageUnavailable
 from registry.blobs.folder import Temporary, sweep_temporaries
 from registry.blobs.hashing import READ_BYTES, Hashed, Readable, VerifiedReader, copy_hashed
 from registry.blobs.port import BlobStore, Staged, StoredBlob, Swept
-from registry.errors import BlobUnknown, DigestMismatch, StorageUnavailable
 
 # A part of a multi-part upload, and what is read ahead; S3 takes parts of 5 MiB to 5 GiB, 10 000 of them.
 _PART_BYTES = 16 * 1024 * 1024

@@ -26,8 +26,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from registry.blobs.errors import BlobUnknown
 from registry.blobs.hashing import Hashed, Readable
-from registry.errors import BlobUnknown
 
 __all__ = ["BlobStore", "Readable", "Staged", "StoredBlob", "Swept"]
 

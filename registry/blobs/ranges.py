@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from registry.blobs.errors import BlobDamaged
 from registry.blobs.hashing import CHUNK_BYTES, ChunkHashes, copy_hashed
 from registry.blobs.port import BlobStore
-from registry.errors import BlobDamaged
 
 
 def hash_chunks(store: BlobStore, digest: str) -> ChunkHashes | None:

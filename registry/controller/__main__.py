@@ -23,6 +23,7 @@ from hedgerow.process import Supervised
 from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import HeldLock, hold_lock
 from registry.blobs.choose import open_store
+from registry.blobs.errors import StorageUnavailable
 from registry.controller.balancer.direct import NoBalancer
 from registry.controller.balancer.haproxy_config import HaproxyOptions
 from registry.controller.balancer.haproxy_process import HaproxyBalancer
@@ -50,7 +51,7 @@ from registry.controller.webhooks.dispatch import Webhooks
 from registry.controller.webhooks.verdict import Rules
 from registry.controller.webhooks.watch import WebhookWatch
 from registry.egress import EgressPolicy
-from registry.errors import RoleTaken, StorageUnavailable
+from registry.errors import RoleTaken
 from registry.settings import read_settings
 from registry.store import schema
 from registry.store.database import open_database

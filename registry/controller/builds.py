@@ -25,11 +25,11 @@ from hedgerow.contracts.model import ModelManifest
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.work import Activity
 from registry.blobs import BlobStore
+from registry.blobs.errors import StorageUnavailable
 from registry.controller.effects import Part, RunProcess, Story, Verdict, record, run_process
 from registry.controller.file_work.tasks import Done, LaidFile, LayOut, Parts, TakeIn
 from registry.controller.file_work.tasks import Part as StoredPart
 from registry.controller.stories import StoryTools, answer_of, file_work, make_folder
-from registry.errors import StorageUnavailable
 from registry.store import blobs, environments, events, images, models
 
 IMAGE_BUILD = "image.build"

@@ -15,12 +15,12 @@ from hedgerow.atomic_write import atomic_write
 from hedgerow.clock import Clock
 from hedgerow.contracts.document import convert, encode
 from registry.blobs import BlobStore
+from registry.blobs.errors import StorageUnavailable
 from registry.controller.effects import Ended, Part, RunProcess, run_process
 from registry.controller.errors import Reported, WorkerFailed
 from registry.controller.file_work.tasks import Answer, Task
 from registry.controller.own_python import OwnPython
 from registry.controller.sandbox import Sandbox
-from registry.errors import StorageUnavailable
 from registry.workspace import Workspace
 
 D = TypeVar("D", bound=msgspec.Struct)

@@ -13,7 +13,7 @@ from hedgerow.contracts.events import Actor
 from registry.backup.errors import BlobsBusy, KeysChanging
 from registry.backup.keep import BlobKeeper
 from registry.backup.write import Backup, Source, Wanted
-from registry.errors import StorageUnavailable
+from registry.blobs.errors import StorageUnavailable
 from registry.server.arguments import QueryField, flag
 from registry.server.context import ServerContext
 from registry.server.errors import TooManyTransfers

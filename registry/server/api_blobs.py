@@ -12,8 +12,8 @@ from hedgerow.contracts.api import AskForBlobs, BlobBatch, BlobChunks, BlobInfo,
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.names import is_digest
 from registry.blobs import Staged
+from registry.blobs.errors import BlobDamaged, BlobUnknown, DigestMismatch, StorageUnavailable
 from registry.blobs.many import staged_together
-from registry.errors import BlobDamaged, BlobUnknown, DigestMismatch, StorageUnavailable
 from registry.server.content import chunks_for, send_blob
 from registry.server.errors import ContentTypeRefused, DocumentTooLarge, MalformedRequest, RangeRefused, TooManyTransfers
 from registry.server.http import BodyStream, answer, context, read_body, tell, write_once

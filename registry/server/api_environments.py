@@ -21,6 +21,7 @@ from registry.server.http import (
     page_arguments,
     read_body,
     tell,
+    tell_deleted,
     write_once,
 )
 from registry.server.operation import FORCE, PAGE, QueryField, operation
@@ -105,16 +106,12 @@ def delete_environment(reference: str) -> Response:
         standing = environments.get(connection, named)
         check_match("Environment", reference, short_digest(standing))
         exact = Reference(standing.name, standing.version)
-        subject = f"environment/{exact}"
         users: list[str] = []
         if forced:
             users = environments.force_delete(connection, exact, actor(), context().clock.now()).users
         else:
             environments.delete_version(connection, exact, actor(), context().clock.now())
-        if users:
-            tell(connection, "environment.force-deleted", subject, digest=standing.digest, users=", ".join(users))
-        else:
-            tell(connection, "environment.deleted", subject, digest=standing.digest)
+        tell_deleted(connection, "environment", exact, standing.digest, users)
         return no_content()
 
     return write_once(remove)

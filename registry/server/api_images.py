@@ -12,9 +12,8 @@ from hedgerow.contracts.api import BuildImage, ChangeImage, Page
 from hedgerow.contracts.image import ImageKind, ImageRecord
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.work import Activity
+from registry.blobs.errors import BlobMissing, BlobSizeWrong
 from registry.errors import (
-    BlobMissing,
-    BlobSizeWrong,
     BuildRefused,
     FilesCollide,
     InUse,
@@ -40,6 +39,7 @@ from registry.server.http import (
     page_arguments,
     read_body,
     tell,
+    tell_deleted,
     write_once,
 )
 from registry.server.operation import FORCE, PAGE, QueryField, operation
@@ -192,10 +192,7 @@ def delete_image(reference: str) -> Response:
             users = images.force_delete(connection, exact, actor(), context().clock.now()).users
         else:
             images.delete_version(connection, exact)
-        if users:
-            _tell(connection, "image.force-deleted", standing, digest=standing.digest, users=", ".join(users))
-        else:
-            _tell(connection, "image.deleted", standing, digest=standing.digest)
+        tell_deleted(connection, "image", exact, standing.digest, users)
         return no_content()
 
     answered = write_once(remove)

@@ -12,13 +12,11 @@ from hedgerow.contracts.api import ChangeModel, Page, RegisterModel
 from hedgerow.contracts.model import ModelManifest
 from hedgerow.contracts.names import Reference
 from registry.blobs import Staged
+from registry.blobs.errors import BlobMissing, BlobSizeWrong, DigestMismatch
 from registry.blobs.many import staged_together
 from registry.errors import (
     AliasProtected,
     AliasReserved,
-    BlobMissing,
-    BlobSizeWrong,
-    DigestMismatch,
     FilesCollide,
     InUse,
     MlmodelInvalid,
@@ -47,6 +45,7 @@ from registry.server.http import (
     page_arguments,
     read_body,
     tell,
+    tell_deleted,
     write_once,
 )
 from registry.server.operation import FORCE, PAGE, QueryField, operation
@@ -295,10 +294,7 @@ def delete_model(reference: str) -> Response:
             users = model_deletion.force_delete(connection, exact, actor(), context().clock.now()).users
         else:
             model_deletion.delete_version(connection, exact, actor(), context().clock.now())
-        if users:
-            _tell(connection, "model.force-deleted", standing, digest=standing.digest, users=", ".join(users))
-        else:
-            _tell(connection, "model.deleted", standing, digest=standing.digest)
+        tell_deleted(connection, "model", exact, standing.digest, users)
         return no_content()
 
     return write_once(remove)

@@ -11,17 +11,8 @@ from hedgerow.clock import unix_ms
 from hedgerow.contracts.api import LogToRun, Page, SubmitRun
 from hedgerow.contracts.names import SECRET_PREFIX, check_name
 from hedgerow.contracts.work import MetricPoint, Run, RunState
-from registry.errors import (
-    BlobDamaged,
-    BlobMissing,
-    BlobSizeWrong,
-    FilesCollide,
-    InvalidPage,
-    RecordNotFound,
-    RoleForbids,
-    RunEnded,
-    RunRefused,
-)
+from registry.blobs.errors import BlobDamaged, BlobMissing, BlobSizeWrong
+from registry.errors import FilesCollide, InvalidPage, RecordNotFound, RoleForbids, RunEnded, RunRefused
 from registry.server import arguments
 from registry.server.content import send_blob
 from registry.server.errors import RangeRefused, TooManyTransfers

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from flask import Response, request
 
 from registry.blobs import CHUNK_BYTES, READ_BYTES, BlobStore, ChunkHashes
+from registry.blobs.errors import BlobDamaged, BlobUnknown
 from registry.blobs.ranges import hash_chunks, read_verified
-from registry.errors import BlobDamaged, BlobUnknown
 from registry.server.errors import RangeRefused
 from registry.server.http import context
 from registry.server.threads import budget

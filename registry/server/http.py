@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar, cast
 
 import msgspec
@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from hedgerow.contracts.api import Role
 from hedgerow.contracts.document import decode, digest_of, encode
 from hedgerow.contracts.events import Actor
+from hedgerow.contracts.names import Reference
 from hedgerow.errors import InvalidDocument
 from registry.errors import PreconditionFailed, RoleForbids
 from registry.server import access, arguments, once, scopes
@@ -216,6 +217,14 @@ def is_forced() -> bool:
     if forced and caller().role != "owner":
         raise RoleForbids(role=caller().role, action="force a deletion", needed="owner")
     return forced
+
+
+def tell_deleted(connection: Connection, noun: str, exact: Reference, digest: str, users: Sequence[str]) -> None:
+    """The event of a deletion; ``users`` are those that used the version all the same (only a forced one has any)."""
+    if users:
+        tell(connection, f"{noun}.force-deleted", f"{noun}/{exact}", digest=digest, users=", ".join(users))
+    else:
+        tell(connection, f"{noun}.deleted", f"{noun}/{exact}", digest=digest)
 
 
 def _holds_nul(value: object) -> bool:

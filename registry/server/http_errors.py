@@ -24,7 +24,8 @@ from hedgerow.errors import (
     UnavailableError,
     UserError,
 )
-from registry.errors import DigestMismatch, InvalidPage, PreconditionFailed
+from registry.blobs.errors import DigestMismatch
+from registry.errors import InvalidPage, PreconditionFailed
 from registry.server import oci_errors
 from registry.server.access import OCI_PREFIX
 from registry.server.errors import (

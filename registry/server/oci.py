@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Role
 from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST, check_name, is_digest
-from registry.errors import BlobUnknown, RecordNotFound
+from registry.blobs.errors import BlobUnknown
+from registry.errors import RecordNotFound
 from registry.server import oci_models
 from registry.server.errors import ManifestUnknown
 from registry.server.http import caller, context, needs

@@ -8,7 +8,7 @@ import msgspec
 from flask import Response, request
 
 from hedgerow.contracts.names import MEDIA_OCI_INDEX, is_digest
-from registry.errors import BlobUnknown
+from registry.blobs.errors import BlobUnknown
 from registry.server.content import send_blob
 from registry.server.errors import InvalidArgument
 from registry.server.http import context

@@ -14,7 +14,8 @@ from hedgerow.contracts.api import Role
 from hedgerow.contracts.model import ModelManifest
 from hedgerow.contracts.names import MEDIA_OCI_MANIFEST, check_name, is_digest
 from hedgerow.errors import InvalidName
-from registry.errors import BlobUnknown, RecordNotFound
+from registry.blobs.errors import BlobUnknown
+from registry.errors import RecordNotFound
 from registry.model_pack import pack
 from registry.server.errors import ModelManifestUnknown
 from registry.server.http import context, needs

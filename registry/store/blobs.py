@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, bindparam, case, delete, select, update
 
 from hedgerow.contracts.model import FileEntry
+from registry.blobs.errors import BlobMissing, BlobSizeWrong
 from registry.blobs.hashing import CHUNK_BYTES, ChunkHashes
 from registry.blobs.port import BlobStore, Staged
-from registry.errors import BlobMissing, BlobSizeWrong
 from registry.store.tables import activity_blobs, blob_chunks, blobs
 from registry.store.time_text import to_text
 from registry.store.upsert import insert

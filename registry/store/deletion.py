@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, select
 
 from hedgerow.contracts.api import BuildImage
 from hedgerow.contracts.events import Actor
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.work import ENDED
 from registry.errors import RecordDeleted
-from registry.store.tables import activities
+from registry.store.tables import activities, image_versions
 from registry.store.time_text import from_text
 
 MOST_NAMED = 20
@@ -35,6 +35,17 @@ def named_users(connection: Connection, *questions: tuple[Select[Any], str], bui
     count += len(builds)
     shown = found[:MOST_NAMED]
     return [*shown, f"and {count - len(shown)} more"] if count > len(shown) else shown
+
+
+def standing_images(links: Table, *wanted: ColumnElement[bool]) -> Select[Any]:
+    """The images (name, version) that rows of ``links`` name and that were not deleted; ``wanted`` says which rows."""
+    there = and_(image_versions.c.name == links.c.image_name, image_versions.c.version == links.c.image_version)
+    return (
+        select(links.c.image_name, links.c.image_version)
+        .join(image_versions, there)
+        .where(*wanted, image_versions.c.deleted_at.is_(None))
+        .order_by(links.c.image_name, links.c.image_version)
+    )
 
 
 def unfinished_builds(connection: Connection, exact: Reference, needs: Callable[[BuildImage], bool]) -> list[str]:

@@ -21,10 +21,10 @@ from hedgerow.contracts.events import Actor
 from hedgerow.contracts.names import Reference
 from registry.environment_files import DEFAULT_PYTHON, CondaFile, check_python, check_variables, read_conda, read_requirements
 from registry.errors import EnvironmentRefused, InUse, RecordNotFound
-from registry.store.deletion import named_users, told_by_tombstone, unfinished_builds
+from registry.store.deletion import named_users, standing_images, told_by_tombstone, unfinished_builds
 from registry.store.keyset import After, page_of
 from registry.store.matching import name_matches
-from registry.store.tables import environment_names, environment_versions, image_environments, image_versions
+from registry.store.tables import environment_names, environment_versions, image_environments
 from registry.store.time_text import to_text
 from registry.store.versions import next_version
 
@@ -163,21 +163,8 @@ def users_of(connection: Connection, name: str, version: int) -> list[str]:
 
     At most MOST_NAMED of them, and then "and N more".
     """
-    images = (
-        select(image_environments.c.image_name, image_environments.c.image_version)
-        .join(
-            image_versions,
-            and_(
-                image_versions.c.name == image_environments.c.image_name,
-                image_versions.c.version == image_environments.c.image_version,
-            ),
-        )
-        .where(
-            image_environments.c.environment_name == name,
-            image_environments.c.environment_version == version,
-            image_versions.c.deleted_at.is_(None),
-        )
-        .order_by(image_environments.c.image_name, image_environments.c.image_version)
+    images = standing_images(
+        image_environments, image_environments.c.environment_name == name, image_environments.c.environment_version == version
     )
     builds = unfinished_builds(connection, Reference(name, version), lambda build: build.environment == f"{name}:{version}")
     return named_users(connection, (images, "image {0}:{1}"), builds=builds)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, delete, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from hedgerow.contracts.events import Actor
 from hedgerow.contracts.model import ModelManifest
 from hedgerow.contracts.names import Reference
 from registry.errors import InUse
 from registry.store import model_words, models
-from registry.store.deletion import named_users, unfinished_builds
+from registry.store.deletion import named_users, standing_images, unfinished_builds
 from registry.store.tables import (
     image_models,
-    image_versions,
     model_aliases,
     model_files,
     model_packs,
@@ -66,22 +65,7 @@ def users_of(connection: Connection, name: str, version: int) -> list[str]:
 
     At most MOST_NAMED of them, and then "and N more".
     """
-    images = (
-        select(image_models.c.image_name, image_models.c.image_version)
-        .join(
-            image_versions,
-            and_(
-                image_versions.c.name == image_models.c.image_name,
-                image_versions.c.version == image_models.c.image_version,
-            ),
-        )
-        .where(
-            image_models.c.model_name == name,
-            image_models.c.model_version == version,
-            image_versions.c.deleted_at.is_(None),
-        )
-        .order_by(image_models.c.image_name, image_models.c.image_version)
-    )
+    images = standing_images(image_models, image_models.c.model_name == name, image_models.c.model_version == version)
     aliases = (
         select(model_aliases.c.name, model_aliases.c.alias)
         .where(model_aliases.c.name == name, model_aliases.c.version == version)

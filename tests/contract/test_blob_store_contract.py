@@ -14,8 +14,8 @@ import pytest
 
 from registry.blobs import CHUNK_BYTES, READ_BYTES, BlobStore
 from registry.blobs.choose import open_store
+from registry.blobs.errors import BlobDamaged, BlobUnknown, DigestMismatch
 from registry.blobs.ranges import hash_chunks, read_verified
-from registry.errors import BlobDamaged, BlobUnknown, DigestMismatch
 from tests.fixtures.s3_server import S3Server
 from tests.registry_stores import digest_of_text
 

@@ -37,7 +37,8 @@ from hedgerow.sdk.errors import ApiError
 from registry.backup.errors import RestoreUnderWay, TargetIsMount
 from registry.backup.keep import BlobKeeper
 from registry.backup.write import Backup, Wanted
-from registry.errors import DatabaseUnavailable, StorageUnavailable
+from registry.blobs.errors import StorageUnavailable
+from registry.errors import DatabaseUnavailable
 from registry.store.tables import messages
 from tests.backup_builders import Place, back_up, bring_back, place
 from tests.fixtures.control_plane import ControlPlane

@@ -10,7 +10,8 @@ import pytest
 
 from hedgerow.contracts.model import AskedEnvironment, FileEntry, TensorSpec
 from registry.blobs import BlobStore, FolderStore
-from registry.errors import BlobMissing, MlmodelInvalid
+from registry.blobs.errors import BlobMissing
+from registry.errors import MlmodelInvalid
 from registry.mlmodel import MlmodelReading, read_mlmodel
 from tests.registry_stores import digest_of_text
 

@@ -12,7 +12,8 @@ import pytest
 from hedgerow.contracts.api import LoggedMetric, LogToRun, SubmitRun
 from hedgerow.contracts.model import FileEntry
 from hedgerow.contracts.work import Problem, Run
-from registry.errors import BlobMissing, FilesCollide, InvalidPage, LeaseLost, RecordNotFound, RunEnded, RunRefused, TokenRefused
+from registry.blobs.errors import BlobMissing
+from registry.errors import FilesCollide, InvalidPage, LeaseLost, RecordNotFound, RunEnded, RunRefused, TokenRefused
 from registry.store import activities, leases, runs, tokens
 from registry.store.database import Database
 from registry.store.leases import Lease

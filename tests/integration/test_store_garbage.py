@@ -17,8 +17,8 @@ from hedgerow.clock import SystemClock
 from hedgerow.contracts.api import BuildImage, CollectedGarbage, RegisterModel
 from hedgerow.contracts.model import FileEntry
 from registry.blobs import CHUNK_BYTES, BlobStore, FolderStore
+from registry.blobs.errors import BlobMissing, BlobsKept
 from registry.controller.garbage_work.collect import Collection
-from registry.errors import BlobMissing, BlobsKept
 from registry.store import activities, blobs, garbage, leases, models
 from registry.store.database import Database
 from registry.store.tables import activity_blobs, blob_chunks

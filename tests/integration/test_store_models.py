@@ -13,7 +13,8 @@ from hedgerow.contracts.api import RegisterModel
 from hedgerow.contracts.model import FileEntry
 from hedgerow.contracts.names import Reference
 from hedgerow.errors import HedgerowError
-from registry.errors import BlobMissing, BlobSizeWrong, FilesCollide, InUse, InvalidPage, RecordNotFound
+from registry.blobs.errors import BlobMissing, BlobSizeWrong
+from registry.errors import FilesCollide, InUse, InvalidPage, RecordNotFound
 from registry.store import images, model_deletion, models
 from registry.store.database import Database
 from registry.store.events import system

@@ -18,6 +18,7 @@ from hedgerow.contracts.build import ProgressLine
 from hedgerow.contracts.document import encode
 from hedgerow.errors import Bug, HedgerowError
 from registry.blobs.choose import open_store
+from registry.blobs.errors import StorageUnavailable
 from registry.blobs.port import BlobStore
 from registry.controller.errors import as_problem
 from registry.controller.file_work.collect import collect
@@ -25,7 +26,6 @@ from registry.controller.file_work.lay_out import lay_out
 from registry.controller.file_work.take_in import take_in
 from registry.controller.file_work.tasks import ENV_BLOBS, ENV_BLOBS_ENDPOINT, Answer, Collect, Done, LayOut, TakeIn, Task, Unpack
 from registry.controller.file_work.unpack import unpack
-from registry.errors import StorageUnavailable
 
 _USAGE = "usage: python -P -m registry.controller.file_work TASK.json"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from registry.blobs import READ_BYTES, BlobStore, FolderStore
+from registry.blobs.errors import BlobUnknown
 from registry.controller.file_work.tasks import LaidFile, LayOut
-from registry.errors import BlobUnknown
 
 
 def lay_out(task: LayOut, store: BlobStore) -> None:

@@ -12,8 +12,8 @@ from itertools import islice
 
 from hedgerow.clock import Clock
 from hedgerow.contracts.api import CollectedGarbage, FreedBlob
+from registry.blobs.errors import BlobsKept
 from registry.blobs.port import BlobStore, StoredBlob
-from registry.errors import BlobsKept
 from registry.store import garbage, leases
 from registry.store.database import Database
 from registry.store.garbage import KEEP_LEASE, Garbage

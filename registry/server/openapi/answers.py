@@ -10,6 +10,7 @@ from hedgerow.contracts.events import Webhook
 from hedgerow.contracts.names import HEADER_REPLAYED
 from hedgerow.contracts.work import ProblemAnswer
 from hedgerow.errors import HedgerowError, InvalidDocument, InvalidName
+from registry.blobs.errors import StorageUnavailable
 from registry.errors import (
     DatabaseUnavailable,
     InvalidPage,
@@ -18,7 +19,6 @@ from registry.errors import (
     RecordNotFound,
     RoleForbids,
     ScopeForbids,
-    StorageUnavailable,
     TokenMissing,
     TokenRefused,
 )
