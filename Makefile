@@ -17,7 +17,7 @@ quickstart: ## set up, then the whole story on this machine (ARGS=--keep leaves 
 
 test: dev test-parts ## set up, install the test parts, then lint, types and every test except soak
 	@scripts/check.sh
-	@$(PYTEST) tests -q -m "not soak" --durations=10 $(ARGS)
+	@scripts/run_tests.sh $(ARGS)
 
 check: dev ## lint, types, import direction, unit and docs tests; no test parts, under a minute
 	@scripts/check.sh

@@ -56,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
             if row.type_name == "bool":
                 command.add_argument(flag, dest=row.name, action="store_true", default=None, help=row.help)
             else:
-                command.add_argument(flag, dest=row.name, help=f"{row.help} (default {row.default}, {row.env})")
+                default = f"default {row.shown_default}, " if row.shown_default else ""
+                command.add_argument(flag, dest=row.name, help=f"{row.help} ({default}{row.env})".replace("%", "%%"))
         if name != "run":
             command.add_argument("--json", action="store_true", help="for machines")
     return parser

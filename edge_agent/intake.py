@@ -27,7 +27,7 @@ from edge_agent.metrics import Metrics
 from edge_agent.outbox import Outbox
 from edge_agent.situation import EngineKind
 from hedgerow.clock import Clock, unix_ms
-from hedgerow.contracts.names import ENV_MODULE, ENV_TELEMETRY_TOKEN, ENV_TELEMETRY_URL, HEADER_IDEMPOTENCY, check_name
+from hedgerow.contracts.names import ENV_MODULE, ENV_TELEMETRY_TOKEN, ENV_TELEMETRY_URL, HEADER_IDEMPOTENCY, check_known_name
 from hedgerow.errors import HedgerowError, NotFoundError
 
 LOOPBACK = "127.0.0.1"
@@ -169,7 +169,7 @@ class Intake:
         key = headers(HEADER_IDEMPOTENCY) or None
         if key is not None and len(key) > KEY_LENGTH_MAX:
             raise MessageRefused(problem=f"its {HEADER_IDEMPOTENCY} is longer than {KEY_LENGTH_MAX} characters")
-        stream = check_name((query.get("stream") or [DEFAULT_STREAM])[0], "stream")
+        stream = check_known_name((query.get("stream") or [DEFAULT_STREAM])[0], "stream")
         self._check_stream(stream)
         body = _json_text(read(int(length)))
         receipt = self._outbox.append(stream, module, unix_ms(self._clock.now()), body, key)

@@ -36,6 +36,16 @@ class SettingRow:
     help: str
     secret: bool
 
+    @property
+    def shown_default(self) -> str:
+        """For help texts: empty where nothing is set unless somebody sets it, and for what nobody may see."""
+        if self.secret or self.default is None or self.default is False or self.default == "":
+            return ""
+        if self.default is True:
+            return "on"
+        whole = isinstance(self.default, float) and self.default.is_integer()
+        return f"{self.default:.0f}" if whole else str(self.default)
+
 
 def rows(table: type[Any]) -> list[SettingRow]:
     """The settings of a table in declaration order."""

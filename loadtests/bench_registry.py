@@ -30,18 +30,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
+from sqlalchemy import Connection, Table
 
 from hedgerow.contracts.api import RegisterModel
-from hedgerow.contracts.model import FileEntry
+from hedgerow.contracts.model import FileEntry, ModelManifest
 from hedgerow.contracts.names import Reference
-from registry.store import blobs, models
+from registry.store import blobs, model_words, models, tables
 from registry.store.database import Database, open_database
 from registry.store.model_search import Label, ModelQuery
+from registry.store.tables import model_files, model_labels, model_names, model_versions
 from tests.fixtures.postgres import fresh_database, running_postgres
 from tests.registry_server import RunningServer, running_server
 
 PAGE = 50
 BAR_MS, BAR_RATIO, BAR_COMMITS = 20.0, 10.0, 0.3
+_AT_ONCE = 10_000
 _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 Bare = Callable[[str, tuple[Any, ...]], list[tuple[Any, ...]]]
 
@@ -95,16 +98,40 @@ READINGS = (
 
 
 def fill(database: Database, versions: int) -> None:
-    """``versions`` versions of one in a hundred names, by the code that registers them."""
+    """``versions`` versions of one in a hundred names: the rows that registering makes, written many at a time."""
+    names = versions // 100
     with database.write() as connection:
         blobs.record(connection, _digest(b"weights"), 7, _FIRST)
-    entry = FileEntry(path="model.onnx", digest=_digest(b"weights"), size_bytes=7)
-    for start in range(0, versions, 2000):
+        counted = [{"name": f"model-{name}", "last_version": len(range(name, versions, names))} for name in range(names)]
+        _write(connection, model_names, counted)
+    for start in range(0, versions, _AT_ONCE):
+        made = [_manifest(number, names) for number in range(start, min(start + _AT_ONCE, versions))]
         with database.write() as connection:
-            for number in range(start, min(start + 2000, versions)):
-                tags = {"half": "yes" if number % 2 else "no", "rare": str(number % 1000), "number": str(number)}
-                request = RegisterModel(name=f"model-{number % (versions // 100)}", files=[entry], tags=tags, framework="onnx")
-                models.register(connection, request, _FIRST + timedelta(seconds=number))
+            _write(connection, model_versions, [models.version_row(one) for one in made])
+            for table, rows_of in (
+                (model_files, models.file_rows),
+                (model_labels, model_words.label_rows),
+                (tables.model_words, model_words.word_rows),
+            ):
+                _write(connection, table, [row for one in made for row in rows_of(one)])
+
+
+def _manifest(number: int, names: int) -> ModelManifest:
+    tags = {"half": "yes" if number % 2 else "no", "rare": str(number % 1000), "number": str(number)}
+    entry = FileEntry(path="model.onnx", digest=_digest(b"weights"), size_bytes=7)
+    request = RegisterModel(name=f"model-{number % names}", files=[entry], tags=tags, framework="onnx")
+    return models.manifest_of(request, number // names + 1, _FIRST + timedelta(seconds=number))
+
+
+def _write(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    columns = list(rows[0])
+    if connection.dialect.name == "sqlite":
+        connection.execute(table.insert(), rows)
+        return
+    driver: Any = connection.connection.dbapi_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row([row[column] for column in columns])
 
 
 def _digest(content: bytes) -> str:

@@ -1,7 +1,8 @@
 """The one policy for requests that the control plane sends out by itself: webhooks, and whatever else takes a URL from a caller.
 
 Public https is allowed; anything else is what the operator named in ``--egress-allow`` (networks, addresses or hosts), and
-to those plain http may go too. Three steps, of which the first two are pure:
+to those plain http may go too. Addresses where clouds give out credentials to whoever asks from the machine are refused
+whatever the operator named. Three steps, of which the first two are pure:
 
     check_url    what the URL says by itself: scheme, host, port, no credentials. When a record is made, and at every send.
     choose       the addresses that its name has *now*: every one must be allowed, or none is used.
@@ -67,7 +68,35 @@ _NOT_PUBLIC = tuple(
         "8000::/1",  # unique local, link-local, multicast, …
     )
 )
+# Where clouds tell a machine its secrets (Amazon, Google, Microsoft, Oracle, Alibaba and others): never a receiver of anything.
+_METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "169.254.169.254",
+        "169.254.170.2",
+        "169.254.170.23",
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.0.0.192",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+    )
+)
+# IPv6 that holds an IPv4 address, and how many bits stand behind that.
+_WRAPPED = tuple(
+    (ipaddress.IPv6Network(text), bits)
+    for text, bits in (
+        ("::/96", 0),  # compatible
+        ("::ffff:0:0/96", 0),  # mapped
+        ("::ffff:0:0:0/96", 0),  # translated
+        ("64:ff9b::/96", 0),  # NAT64
+        ("64:ff9b:1::/48", 0),  # NAT64 of one's own
+        ("2002::/16", 80),  # 6to4
+    )
+)
 # A host that the operator allowed by name may lie in a private network, but is none of these: they are allowed as networks.
+_COMPATIBLE, _LOOPBACK = IPv6Network("::/96"), IPv6Address("::1")
 _NOT_BY_NAME = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -76,6 +105,7 @@ _NOT_BY_NAME = tuple(
         "224.0.0.0/3",
         "::/128",
         "::ffff:0:0/96",
+        "::ffff:0:0:0/96",
         "64:ff9b::/32",
         "2001::/32",
         "2002::/16",
@@ -117,7 +147,8 @@ class EgressPolicy:
 
     def allows_host(self, host: str, address: Address) -> bool:
         """Whether the operator named ``host``, and ``address`` is one that a name may stand for."""
-        return host in self.hosts and not _within(address, _NOT_BY_NAME)
+        compatible = address in _COMPATIBLE and address != _LOOPBACK
+        return host in self.hosts and not compatible and not _within(address, _NOT_BY_NAME)
 
 
 @dataclass(frozen=True)
@@ -238,6 +269,8 @@ def _parse(url: str) -> Target:
 
 
 def _check_address(target: Target, address: Address, policy: EgressPolicy) -> None:
+    if is_metadata(address):
+        raise _refused(target.url, f"{target.host} is {address}, where a cloud keeps the secrets of its machines")
     if policy.allows_network(address) or policy.allows_host(target.host, address):
         return
     if not is_public(address):
@@ -257,6 +290,17 @@ def _check_port(target: Target) -> None:
 def is_public(address: Address) -> bool:
     """Whether ``address`` is one of the internet's own: no special use, and no other address wrapped in it."""
     return address.is_global and not address.is_multicast and not _within(address, _NOT_PUBLIC)
+
+
+def is_metadata(address: Address) -> bool:
+    """Whether a cloud's metadata service is at ``address``, as it is or wrapped in an IPv6 address."""
+    if isinstance(address, IPv4Address):
+        return address in _METADATA
+    plain = IPv6Address(int(address))  # without a zone (%eth0), which makes addresses unequal
+    if plain in _METADATA or (plain.teredo is not None and plain.teredo[1] in _METADATA):
+        return True
+    held = (IPv4Address(int(plain) >> bits & 0xFFFFFFFF) for network, bits in _WRAPPED if plain in network)
+    return any(one in _METADATA for one in held)
 
 
 def _within(address: Address, networks: Sequence[Network]) -> bool:
@@ -291,6 +335,15 @@ def _is_local_name(host: str) -> bool:
 
 
 def _refused(url: str, problem: str) -> EgressRefused:
-    # A refused URL may hold a password.
-    shown = re.sub(r"//[^/@]*@", "//***@", url)
-    return EgressRefused(url=shown if len(shown) <= 120 else f"{shown[:117]}...", problem=problem)
+    # Paths and queries of webhooks are secrets as often as not, and this is logged and kept with the delivery.
+    return EgressRefused(url=_host_shown(url), problem=problem)
+
+
+def _host_shown(url: str) -> str:
+    """The host that ``url`` names, as far as it names one; nothing else of it."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        host = ""
+    known = _literal(host) is not None or _is_host(host)
+    return host[:120] if known else "The URL"

@@ -66,5 +66,5 @@ def _kind(row: SettingRow) -> dict[str, Any]:
 
 
 def _help(row: SettingRow) -> str:
-    default = "" if row.default is None or row.secret else f"; {row.default} if not given"
+    default = f"; {row.shown_default} if not given" if row.shown_default else ""
     return f"{row.help} ({row.env}{default})".replace("%", "%%")

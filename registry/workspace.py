@@ -136,7 +136,8 @@ def _create(workspace: Workspace) -> None:
     """Every step can be repeated, and ``format.json`` comes last: a folder cut off half-way is simply finished."""
     made_by_us = {"keys", "run", "work", "cache", "blobs", "format.json"}
     workspace.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = {entry.name for entry in workspace.folder.iterdir() if not entry.name.startswith(".format.json.")}
+    # Temporaries of whoever is about to write it, also those of atomic_write, which puts a dot of its own before the name.
+    found = {entry.name for entry in workspace.folder.iterdir() if not entry.name.lstrip(".").startswith("format.json.")}
     # Looked at after the listing: another process may have made the whole workspace, and a database in it, meanwhile.
     if found - made_by_us and not (workspace.folder / "format.json").exists():
         raise NotAWorkspace(folder=workspace.folder)

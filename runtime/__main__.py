@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         # A secret on a command line is seen by every user of the machine.
         if row.secret:
             continue
-        shown = "" if row.default is None else f"; {row.default} unless given"
+        shown = f"; {row.shown_default} unless given" if row.shown_default else ""
         text = f"{row.help} ({row.env}{shown})".replace("%", "%%")
         # Without a value a switch means yes.
         switch = row.type_name == "bool"

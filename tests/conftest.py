@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.fixtures.docker_engine",
     "tests.fixtures.oci_registry",
     "tests.fixtures.postgres",
+    "tests.fixtures.postgres_shelf",
     "tests.fixtures.programs",
     "tests.fixtures.s3_server",
 ]
@@ -51,7 +52,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if session.config.stash[_skipped] and exitstatus == pytest.ExitCode.OK:
+    if session.config.stash[_skipped] and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -11,10 +11,10 @@ from hedgerow.clock import SystemClock
 from registry.blobs import FolderStore
 from registry.server.context import ServerContext
 from registry.settings import ServerSettings
-from registry.store import schema
 from registry.store.database import open_database
 from registry.wakeups_socket import SocketWakeups
 from registry.workspace import open_workspace
+from tests.registry_stores import bring_up
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def server_context(folder: Path, url: str | None = None, **settings: object) -> 
     database = open_database(url, workspace.folder)
     wakeups = SocketWakeups(workspace.run)
     try:
-        schema.upgrade(database, workspace)
+        bring_up(database, workspace)
         yield ServerContext(
             workspace=workspace,
             database=database,

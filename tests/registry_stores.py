@@ -15,9 +15,9 @@ from hedgerow.contracts.api import RegisterModel
 from hedgerow.contracts.image import ImageRecord, ModelRef, PlatformImage
 from hedgerow.contracts.model import FileEntry, ModelManifest
 from hedgerow.contracts.names import MEDIA_OCI_MANIFEST
-from registry.store import blobs, images, models, schema
+from registry.store import blobs, facts, images, models, schema
 from registry.store.database import Database, open_database
-from registry.workspace import open_workspace
+from registry.workspace import Workspace, open_workspace
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 BACKENDS = ("sqlite", "postgresql")
@@ -29,10 +29,30 @@ def ready_database(folder: Path, url: str | None) -> Iterator[Database]:
     workspace = open_workspace(folder)
     database = open_database(url, workspace.folder)
     try:
-        schema.upgrade(database, workspace)
+        bring_up(database, workspace)
         yield database
     finally:
         database.close()
+
+
+def lay_out_tables(url: str) -> None:
+    """Today's tables in an empty PostgreSQL database, as yet of no workspace: something to copy."""
+    database = open_database(url, Path())
+    try:
+        for part in (schema.RECORDS_PART, schema.SERIES_PART):
+            with database.write() as connection:
+                schema.lay_out(connection, part, part.head, Path())
+    finally:
+        database.close()
+
+
+def bring_up(database: Database, workspace: Workspace) -> None:
+    """``schema.upgrade``, which by itself refuses a copy of laid-out tables: it has a schema but no owner yet."""
+    if database.records.dialect.name == "postgresql":
+        with database.write() as connection:
+            if schema.stored_revision(connection, schema.RECORDS_PART) is not None:
+                facts.initialise(connection, workspace.id)
+    schema.upgrade(database, workspace)
 
 
 def after(seconds: float) -> datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -32,11 +33,18 @@ def wait_for(predicate: Callable[[], T], *, timeout_s: float = 10.0, what: str) 
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing listened on a moment ago. Only for programs that cannot bind port 0 themselves."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on loopback that nothing listened on a moment ago. Only for programs that cannot bind port 0 themselves.
+
+    Test processes that run beside each other (pytest-xdist) share the ports by remainder, so none takes what another found.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % workers
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port % workers == own:
+            return port
 
 
 def accepts_connections(port: int, host: str = "127.0.0.1") -> bool:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from hedgerow.atomic_write import atomic_write
-from hedgerow.cli.options import json_option, limit_option, tag_option, workspace
-from hedgerow.cli.output import ago, pairs, print_items, print_json, print_record, print_table
+from hedgerow.cli import complete
+from hedgerow.cli.deletion import take_away, yes_option
+from hedgerow.cli.options import FILTER, json_option, limit_option, tag_changes, tag_filter_option, tag_option, workspace
+from hedgerow.cli.output import ago, pairs, print_json, print_page, print_record, print_table, short
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from hedgerow.contracts.api import Device
+    from hedgerow.contracts.api import Device, FleetEvent
+    from hedgerow.contracts.edge import DesiredState
+    from hedgerow.contracts.status import StatusReport
+    from hedgerow.sdk.devices import Presence
 
 
 @click.group("device")
@@ -25,7 +31,9 @@ def command() -> None:
 @command.command()
 @click.argument("name")
 @tag_option
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it [NAME.toml].")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), show_default="NAME.toml", help="Where to write it."
+)
 @json_option
 def enroll(name: str, tags: dict[str, str], output: Path | None, as_json: bool) -> None:
     """Make a device and write its device.toml, which holds its key."""
@@ -53,25 +61,44 @@ def enroll(name: str, tags: dict[str, str], output: Path | None, as_json: bool) 
 
 
 @command.command("list")
+@click.option("--name", type=FILTER, shell_complete=complete.devices, help="Only this device; 'press-*': names that begin so.")
+@click.option("--state", type=click.Choice(["online", "offline", "revoked"]), help="Only those in this state.")
+@tag_filter_option
+@click.option(
+    "--edge-deployment",
+    metavar="NAME",
+    type=FILTER,
+    shell_complete=complete.edge_deployments,
+    help="Only those that run this edge deployment.",
+)
 @limit_option
 @json_option
-def list_devices(limit: int, as_json: bool) -> None:
-    """All devices."""
+def list_devices(
+    name: str | None, state: str | None, tags: dict[str, str | None], edge_deployment: str | None, limit: int, as_json: bool
+) -> None:
+    """By name."""
+    wanted = cast("Presence | None", state)
     with workspace() as client:
-        items = client.devices.list(limit).items
+        page = client.devices.list(limit, name=name, state=wanted, tags=tags, edge_deployment=edge_deployment)
     columns: dict[str, Callable[[Device], object]] = {
         "device": lambda d: d.name,
-        "state": lambda d: "online" if d.online else "silent",
+        "state": _state,
         "deployment": lambda d: d.edge_deployment,
         "modules": lambda d: len(d.reported.modules) if d.reported else 0,
         "tags": lambda d: pairs(d.tags),
         "seen": lambda d: ago(d.seen_at),
     }
-    print_items(items, columns, empty="No devices yet: hedgerow device enroll NAME", as_json=as_json)
+    asked = name or state or tags or edge_deployment
+    empty = "No device fits." if asked else "No devices yet: hedgerow device enroll NAME"
+    print_page(page, limit, columns, empty=empty, as_json=as_json)
+
+
+def _state(device: Device) -> str:
+    return "revoked" if device.revoked_at else "online" if device.online else "offline"
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.devices)
 @json_option
 def show(name: str, as_json: bool) -> None:
     """A device, its modules and what it decided last."""
@@ -85,7 +112,8 @@ def show(name: str, as_json: bool) -> None:
         {
             "device": device.name,
             "uuid": device.uuid,
-            "state": "online" if device.online else "silent",
+            "state": _state(device),
+            "tags": pairs(device.tags),
             "seen": ago(device.seen_at),
             "edge deployment": device.edge_deployment,
             "desired version": device.desired_version,
@@ -98,9 +126,78 @@ def show(name: str, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name")
-def delete(name: str) -> None:
+@click.argument("name", shell_complete=complete.devices)
+@json_option
+def twin(name: str, as_json: bool) -> None:
+    """What a device should run, beside what it says of itself."""
+    with workspace() as client:
+        found = client.devices.twin(name)
+    if as_json:
+        print_json(found)
+        return
+    print_table(("module", "should run", "runs", "state", "reason"), _beside(found.desired, found.reported), "No modules.")
+
+
+def _beside(desired: DesiredState | None, reported: StatusReport | None) -> Iterator[tuple[object, ...]]:
+    wanted = desired.modules if desired else {}
+    seen = reported.modules if reported else {}
+    for name in sorted(wanted.keys() | seen.keys()):
+        module, status = wanted.get(name), seen.get(name)
+        should = "nothing" if module is None else short(module.image.digest) if module.image else " ".join(module.spec.command)
+        does = (short(status.image_digest), status.state, status.reason) if status else ("", "not reported", "")
+        yield name, should, *does
+
+
+@command.command()
+@click.argument("device", required=False, shell_complete=complete.devices)
+@limit_option
+@json_option
+def events(device: str | None, limit: int, as_json: bool) -> None:
+    """What happened to DEVICE, or to all: newest first."""
+    with workspace() as client:
+        page = client.devices.events(device, limit)
+    columns: dict[str, Callable[[FleetEvent], object]] = {
+        "device": lambda e: e.device,
+        "when": lambda e: ago(e.at),
+        "event": lambda e: e.kind,
+        "reason": lambda e: e.reason,
+    }
+    print_page(page, limit, columns, empty="Nothing happened yet.", as_json=as_json)
+
+
+@command.command()
+@click.argument("name", shell_complete=complete.devices)
+@tag_changes
+@json_option
+def tag(name: str, changes: dict[str, str | None], as_json: bool) -> None:
+    """Set tags, take tags away. Edge deployments aim by them."""
+    if not changes:
+        raise click.UsageError("Give KEY=VALUE, or --remove KEY.")
+    with workspace() as client:
+        device = client.devices.change_tags(name, changes)
+    if as_json:
+        print_json(device)
+    else:
+        click.echo(f"{device.name}  {pairs(device.tags) or 'no tags'}")
+
+
+@command.command()
+@click.argument("name", shell_complete=complete.devices)
+@yes_option
+@json_option
+def revoke(name: str, yes: bool, as_json: bool) -> None:
+    """Take nothing from the device any more; its record stays. It must be enrolled again under another name."""
+    with workspace() as client:
+        meaning, revoke_it = " for good: nothing is taken from it any more", partial(client.devices.revoke, name)
+        take_away(name, revoke_it, meaning=meaning, yes=yes, as_json=as_json, verb="revoke", done="revoked")
+
+
+@command.command()
+@click.argument("name", shell_complete=complete.devices)
+@yes_option
+@json_option
+def delete(name: str, yes: bool, as_json: bool) -> None:
     """Revoke the device and forget it; its telemetry stays."""
     with workspace() as client:
-        client.devices.delete(name)
-    click.echo(f"Deleted {name}")
+        meaning = ", whose key then is worth nothing"
+        take_away(name, lambda: client.devices.delete(name), meaning=meaning, yes=yes, as_json=as_json)

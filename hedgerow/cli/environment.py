@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hedgerow.cli.options import json_option, key_values, limit_option, workspace
-from hedgerow.cli.output import ago, count, pairs, print_items, print_json, print_record, say_more, short
+from hedgerow.cli import complete
+from hedgerow.cli.deletion import delete_versions, version_options
+from hedgerow.cli.options import FILTER, json_option, key_values, limit_option, workspace
+from hedgerow.cli.output import ago, count, pairs, print_json, print_page, print_record, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hedgerow.contracts.environment import Environment
+    from hedgerow.sdk.client import Client
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -28,8 +31,10 @@ def command() -> None:
 @click.argument("packages", nargs=-1, metavar="[PACKAGE]...")
 @click.option("--conda", type=_FILE, help="A conda YAML file.")
 @click.option("--requirements", type=_FILE, help="A requirements.txt; files that it names by -r are read with it.")
-@click.option("--from-model", metavar="REF", help="What this model's files ask for (MLflow folders say it).")
-@click.option("--python", "python_version", metavar="3.N", help="The Python version.  [default: the file's, else 3.11]")
+@click.option(
+    "--from-model", metavar="REF", shell_complete=complete.models, help="What this model's files ask for (MLflow folders say it)."
+)
+@click.option("--python", "python_version", metavar="3.N", show_default="the file's, else 3.11", help="The Python version.")
 @click.option(
     "--variable",
     "variables",
@@ -49,12 +54,13 @@ def create(
     variables: dict[str, str],
     as_json: bool,
 ) -> None:
-    """A version of NAME; the one that has just this content already, if there is one."""
+    """A version of NAME; if one has just this content already, nothing is made and that one is the answer."""
     if sum(map(bool, (packages, conda, requirements, from_model))) != 1:
         raise click.UsageError("Give PACKAGEs, --conda FILE, --requirements FILE or --from-model REF: one of them.")
     from hedgerow.sdk.requirement_files import read_lines
 
     with workspace() as client:
+        before = _newest(client, name)
         if conda is not None:
             environment = client.environments.create_from_conda(name, conda, python_version=python_version, variables=variables)
         elif from_model is not None:
@@ -64,18 +70,32 @@ def create(
         else:
             lines = packages if requirements is None else read_lines(requirements)
             environment = client.environments.create(name, lines, python_version=python_version, variables=variables)
+    exact, exists = f"{environment.name}:{environment.version}", environment.version <= before
     if as_json:
         print_json(environment)
-    else:
+    if exists:
+        click.echo(f"It already exists as {exact}, nothing was created.", err=as_json)
+    elif not as_json:
         asked = count(len(environment.requirements) + len(environment.conda_packages), "requirement")
-        click.echo(f"Created {environment.name}:{environment.version} (Python {environment.python_version}, {asked})")
+        click.echo(f"Created {exact} (Python {environment.python_version}, {asked})")
+
+
+def _newest(client: Client, name: str) -> int:
+    """The highest version that there is, 0 for none: numbers only count up, so a higher one is new."""
+    found = client.environments.list(1, name=name).items if name.strip("* ") else []
+    return max((one.version for one in found if one.name == name), default=0)
 
 
 @command.command("list")
-@click.option("--name", help="Only this environment's versions.")
-@click.option("--python", metavar="3.N", help="Only with this Python.")
-@click.option("--digest", metavar="sha256:…", help="Only with this content.")
-@click.option("--package", help="Only those that ask for this package.")
+@click.option(
+    "--name",
+    type=FILTER,
+    shell_complete=complete.environments,
+    help="Only this environment's versions; 'team-*': of names that begin so.",
+)
+@click.option("--python", metavar="3.N", type=FILTER, help="Only with this Python.")
+@click.option("--digest", metavar="sha256:…", type=FILTER, help="Only with this content.")
+@click.option("--package", type=FILTER, help="Only those that ask for this package.")
 @limit_option
 @json_option
 def list_environments(
@@ -93,12 +113,11 @@ def list_environments(
     }
     asked = name or python or digest or package
     empty = "No environment fits." if asked else "No environments yet: hedgerow env create NAME --requirements F"
-    print_items(page.items, columns, empty=empty, as_json=as_json)
-    say_more(page.next, limit)
+    print_page(page, limit, columns, empty=empty, as_json=as_json)
 
 
 @command.command()
-@click.argument("reference")
+@click.argument("reference", shell_complete=complete.environments)
 @json_option
 def show(reference: str, as_json: bool) -> None:
     """Everything about one version."""
@@ -122,16 +141,9 @@ def show(reference: str, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("reference")
-@click.option("--force", is_flag=True, help="Also when images were built in it; only an owner may.")
-@json_option
-def delete(reference: str, force: bool, as_json: bool) -> None:
-    """Refused while an image was built in it."""
+@click.argument("reference", shell_complete=complete.environments)
+@version_options
+def delete(reference: str, all_versions: bool, force: bool, yes: bool, as_json: bool) -> None:
+    """Delete a version, or all. Refused while an image was built in it. The version's number is never used again."""
     with workspace() as client:
-        environment = client.environments.get(reference)
-        exact = f"{environment.name}:{environment.version}"
-        client.environments.delete(exact, force=force)
-    if as_json:
-        print_json({"deleted": exact})
-    else:
-        click.echo(f"Deleted {exact}")
+        delete_versions(client.environments, reference, all_versions=all_versions, force=force, yes=yes, as_json=as_json)

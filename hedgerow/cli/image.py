@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from hedgerow.cli.options import json_option, limit_option, tag_option, workspace
-from hedgerow.cli.output import ago, follow, pairs, print_items, print_json, print_record, say_more, short, size
+from hedgerow.cli import complete
+from hedgerow.cli.deletion import delete_versions, version_options
+from hedgerow.cli.options import FILTER, json_option, limit_option, tag_changes, tag_filter_option, tag_option, workspace
+from hedgerow.cli.output import ago, follow, pairs, print_json, print_page, print_record, short, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,13 +25,27 @@ def command() -> None:
 
 @command.command()
 @click.argument("name")
-@click.option("--model", "-m", "models", multiple=True, required=True, metavar="REF", help="Model to put in; repeatable.")
-@click.option("--kind", type=click.Choice(["onnx", "docker"]), default="onnx", show_default=True)
+@click.option(
+    "--model",
+    "-m",
+    "models",
+    multiple=True,
+    required=True,
+    metavar="REF",
+    shell_complete=complete.models,
+    help="Model to put in; repeatable.",
+)
+@click.option("--kind", type=click.Choice(["onnx", "docker"]), default="onnx", show_default=True, help="What to build.")
 @click.option("--script", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Scoring script (score.py).")
-@click.option("--source", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the script [its own].")
-@click.option("--env", "environment", metavar="REF", help="Environment of the script.")
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    show_default="the script's own",
+    help="Folder that the script needs.",
+)
+@click.option("--env", "environment", metavar="REF", shell_complete=complete.environments, help="Environment of the script.")
 @click.option("--platform", "platforms", default="linux/amd64", show_default=True, help="Platforms, separated by commas.")
-@click.option("--base", metavar="REF", help="docker:TAG, oci:DIR or docker-archive:FILE")
+@click.option("--base", metavar="REF", help="Base of a docker image: docker:TAG, oci:DIR or docker-archive:FILE.")
 @click.option("--no-verify", is_flag=True, help="Do not test the image before it counts as built.")
 @tag_option
 @json_option
@@ -77,11 +93,16 @@ def _verdict(verification: Verification | None) -> str:
 
 
 @command.command("list")
-@click.option("--name", help="Only this image's versions; with a star at the end, of images whose names begin so.")
+@click.option(
+    "--name",
+    type=FILTER,
+    shell_complete=complete.images,
+    help="Only this image's versions; 'team-*': of names that begin so.",
+)
 @click.option("--kind", type=click.Choice(["onnx", "docker", "fpga"]), help="Only of this kind.")
-@click.option("--model", metavar="REF", help="Only made of this model.")
-@click.option("--digest", help="Only with this content.")
-@tag_option
+@click.option("--model", metavar="REF", type=FILTER, shell_complete=complete.models, help="Only made of this model.")
+@click.option("--digest", metavar="sha256:…", type=FILTER, help="Only with this content.")
+@tag_filter_option
 @limit_option
 @json_option
 def list_images(
@@ -89,7 +110,7 @@ def list_images(
     kind: str | None,
     model: str | None,
     digest: str | None,
-    tags: dict[str, str],
+    tags: dict[str, str | None],
     limit: int,
     as_json: bool,
 ) -> None:
@@ -107,12 +128,11 @@ def list_images(
     }
     asked = name or kind or model or digest or tags
     empty = "No image fits." if asked else "No images yet: hedgerow image build NAME --model REF"
-    print_items(page.items, columns, empty=empty, as_json=as_json)
-    say_more(page.next, limit)
+    print_page(page, limit, columns, empty=empty, as_json=as_json)
 
 
 @command.command()
-@click.argument("reference")
+@click.argument("reference", shell_complete=complete.images)
 @json_option
 def show(reference: str, as_json: bool) -> None:
     """Everything about one version."""
@@ -139,33 +159,28 @@ def show(reference: str, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("reference")
-@tag_option
-@click.option("--remove", "removed", multiple=True, metavar="KEY", help="A tag to take away; repeatable.")
+@click.argument("reference", shell_complete=complete.images)
+@tag_changes
 @json_option
-def tag(reference: str, tags: dict[str, str], removed: tuple[str, ...], as_json: bool) -> None:
+def tag(reference: str, changes: dict[str, str | None], as_json: bool) -> None:
     """Set tags, take tags away."""
-    if not tags and not removed:
-        raise click.UsageError("Give --tag KEY=VALUE, or --remove KEY.")
+    if not changes:
+        raise click.UsageError("Give KEY=VALUE, or --remove KEY.")
     with workspace() as client:
-        record = client.images.change_tags(reference, {**dict.fromkeys(removed), **tags})
+        record = client.images.change_tags(reference, changes)
     if as_json:
         print_json(record)
     else:
-        click.echo(f"{record.name}:{record.version} {pairs(record.tags)}".rstrip())
+        click.echo(f"{record.name}:{record.version}  {pairs(record.tags) or 'no tags'}")
 
 
 @command.command()
-@click.argument("reference")
-@click.option("--force", is_flag=True, help="Also while something uses it; needs the role owner.")
-@json_option
-def delete(reference: str, force: bool, as_json: bool) -> None:
-    """Refused while a deployment, a device or an edge deployment uses it."""
+@click.argument("reference", shell_complete=complete.images)
+@version_options
+def delete(reference: str, all_versions: bool, force: bool, yes: bool, as_json: bool) -> None:
+    """Delete a version, or all. Refused while a deployment, a device or an edge deployment uses it.
+
+    The version's number is never used again.
+    """
     with workspace() as client:
-        record = client.images.get(reference)
-        exact = f"{record.name}:{record.version}"
-        client.images.delete(exact, force=force)
-    if as_json:
-        print_json({"deleted": exact})
-    else:
-        click.echo(f"Deleted {exact}")
+        delete_versions(client.images, reference, all_versions=all_versions, force=force, yes=yes, as_json=as_json)

@@ -80,12 +80,9 @@ def main() -> None:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as asked:
         sys.exit(asked.exit_code)
-    except click.UsageError as problem:
-        problem.show()
-        sys.exit(2)
     except click.ClickException as problem:
         problem.show()
-        sys.exit(1)
+        sys.exit(problem.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.exit(130)

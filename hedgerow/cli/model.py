@@ -7,29 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hedgerow.cli.complete import models as model_names
-from hedgerow.cli.options import json_option, key_values, limit_option, tag_option, workspace
+from hedgerow.cli import complete, model_alias
+from hedgerow.cli.deletion import delete_versions, version_options
+from hedgerow.cli.options import (
+    FILTER,
+    json_option,
+    key_values,
+    key_values_or_keys,
+    limit_option,
+    output_option,
+    tag_changes,
+    tag_filter_option,
+    tag_option,
+    workspace,
+)
 from hedgerow.cli.output import (
     ago,
     count,
     pairs,
-    print_items,
     print_json,
+    print_page,
     print_record,
     print_table,
-    say_more,
     short,
     size,
     transfer,
 )
+from hedgerow.cli.times import since_option, until_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from hedgerow.contracts.api import ModelAlias
     from hedgerow.contracts.model import ModelManifest, TensorSpec
-
-_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
 @click.group("model")
@@ -37,8 +46,11 @@ def command() -> None:
     """Register and look at models."""
 
 
+command.add_command(model_alias.command)
+
+
 @command.command()
-@click.argument("name", shell_complete=model_names)
+@click.argument("name", shell_complete=complete.models)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--run", "run_id", metavar="ID", help="Register outputs of this run; or, with PATHs, the run that they came from.")
 @click.option("--path", "inside", default="", metavar="FOLDER", help="With --run alone: only this folder of the outputs.")
@@ -103,42 +115,32 @@ def register(
         click.echo("No commit was recorded: the first PATH lies in no git repository with a commit, or git is missing.", err=True)
 
 
-def _key_values_or_keys(_context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for value in values:
-        key, equals, rest = value.partition("=")
-        if not key:
-            raise click.BadParameter(f"{value!r} is neither KEY=VALUE nor KEY", param=parameter)
-        found[key] = rest if equals else None
-    return found
-
-
 @command.command("list")
-@click.option("--name", shell_complete=model_names, help="Only this model's versions; 'pump*': names that begin so.")
 @click.option(
-    "--tag",
-    "-t",
-    "tags",
-    multiple=True,
-    callback=_key_values_or_keys,
-    metavar="KEY[=VALUE]",
-    help="Only with this tag; repeatable.",
+    "--name", type=FILTER, shell_complete=complete.models, help="Only this model's versions; 'pump*': of names that begin so."
 )
+@tag_filter_option
 @click.option(
     "--property",
     "properties",
     multiple=True,
-    callback=_key_values_or_keys,
+    callback=key_values_or_keys,
     metavar="KEY[=VALUE]",
-    help="Only with this property.",
+    help="Only with this property, or with any value of it; repeatable.",
 )
-@click.option("--framework", help="Only of this framework.")
-@click.option("--search", metavar="WORDS", help="Words that all occur in name, framework, tags or description; 'vib*' begins so.")
-@click.option("--since", type=click.DateTime(_TIMES), help="Registered at this time or later (local time if it has no offset).")
-@click.option("--until", type=click.DateTime(_TIMES), help="Registered before this time.")
-@click.option("--run", metavar="ID", help="Only what this run made.")
-@click.option("--data", metavar="DIGEST", help="Only what was made from this data set.")
-@click.option("--alias", help="Only versions that this alias names.")
+@click.option("--framework", type=FILTER, help="Only of this framework.")
+@click.option(
+    "--search",
+    metavar="WORDS",
+    type=FILTER,
+    help="Words that all occur in name, framework, tags or description; 'vib*' begins so.",
+)
+@since_option
+@until_option
+@click.option("--run", metavar="ID", type=FILTER, shell_complete=complete.runs, help="Only what this run made.")
+@click.option("--digest", metavar="sha256:…", type=FILTER, help="Only with this content.")
+@click.option("--data", metavar="DIGEST", type=FILTER, help="Only what was made from this data set.")
+@click.option("--alias", type=FILTER, help="Only versions that this alias names.")
 @click.option("--newest", is_flag=True, help="Of each name only the newest version.")
 @limit_option
 @json_option
@@ -162,12 +164,11 @@ def list_models(
     }
     asked = name or any(filters.values())
     empty = "No model fits." if asked else "No models yet: hedgerow model register NAME PATH"
-    print_items(page.items, columns, empty=empty, as_json=as_json)
-    say_more(page.next, limit)
+    print_page(page, limit, columns, empty=empty, as_json=as_json)
 
 
 @command.command()
-@click.argument("reference", shell_complete=model_names)
+@click.argument("reference", shell_complete=complete.models)
 @json_option
 def show(reference: str, as_json: bool) -> None:
     """Everything about one version."""
@@ -232,9 +233,8 @@ def _asked_environment(manifest: ModelManifest) -> str:
 
 
 @command.command()
-@click.argument("reference", shell_complete=model_names)
-@click.argument("pairs_given", nargs=-1, metavar="[KEY=VALUE]...", callback=key_values)
-@click.option("--remove", multiple=True, metavar="KEY", help="Take this tag away; repeatable.")
+@click.argument("reference", shell_complete=complete.models)
+@tag_changes
 @click.option(
     "--property", "properties", multiple=True, callback=key_values, metavar="KEY=VALUE", help="Add a property; repeatable."
 )
@@ -242,88 +242,38 @@ def _asked_environment(manifest: ModelManifest) -> str:
 @json_option
 def tag(
     reference: str,
-    pairs_given: Mapping[str, str],
-    remove: tuple[str, ...],
+    changes: Mapping[str, str | None],
     properties: Mapping[str, str],
     description: str | None,
     as_json: bool,
 ) -> None:
     """Set tags of a version, take tags away, add properties."""
-    if not pairs_given and not remove and not properties and description is None:
+    if not changes and not properties and description is None:
         raise click.UsageError("Give KEY=VALUE, --remove KEY, --property KEY=VALUE or --description TEXT.")
     with workspace() as client:
-        manifest = client.models.update(
-            reference, tags=pairs_given, remove_tags=remove, properties=properties, description=description
-        )
+        manifest = client.models.update(reference, tags=changes, properties=properties, description=description)
     if as_json:
         print_json(manifest)
     else:
         click.echo(f"{manifest.name}:{manifest.version}  {pairs(manifest.tags) or 'no tags'}")
 
 
-@command.group()
-def alias() -> None:
-    """Names for single versions that can be moved (NAME@ALIAS)."""
-
-
-@alias.command("set")
-@click.argument("reference", shell_complete=model_names)
-@click.argument("alias_name", metavar="ALIAS")
-@click.option("--protect/--unprotect", "protected", default=None, help="Whether only owners may move or remove it.")
-@json_option
-def set_alias(reference: str, alias_name: str, protected: bool | None, as_json: bool) -> None:
-    """Put ALIAS on the version that REFERENCE names, or move it there."""
-    with workspace() as client:
-        manifest = client.models.get(reference)
-        found = client.models.set_alias(manifest.name, alias_name, manifest.version, protected=protected)
-    if as_json:
-        print_json(found)
-    else:
-        kept = ", protected" if found.protected else ""
-        click.echo(f"{found.name}@{found.alias} is {found.name}:{found.version}{kept}")
-
-
-@alias.command("list")
-@click.argument("name", shell_complete=model_names)
-@json_option
-def list_aliases(name: str, as_json: bool) -> None:
-    """The aliases of a model."""
-    with workspace() as client:
-        found = client.models.aliases(name)
-    columns: dict[str, Callable[[ModelAlias], object]] = {
-        "alias": lambda a: f"{a.name}@{a.alias}",
-        "version": lambda a: a.version,
-        "protected": lambda a: "yes" if a.protected else "",
-        "set": lambda a: ago(a.updated_at),
-        "by": lambda a: a.updated_by,
-    }
-    print_items(found, columns, empty=f"No aliases yet: hedgerow model alias set {name} ALIAS", as_json=as_json)
-
-
-@alias.command("delete")
-@click.argument("name", shell_complete=model_names)
-@click.argument("alias_name", metavar="ALIAS")
-@json_option
-def delete_alias(name: str, alias_name: str, as_json: bool) -> None:
-    """Take ALIAS away; the version that it names stays."""
-    with workspace() as client:
-        client.models.delete_alias(name, alias_name)
-    if as_json:
-        print_json({"deleted": f"{name}@{alias_name}"})
-    else:
-        click.echo(f"Deleted {name}@{alias_name}")
-
-
 @command.command()
-@click.argument("reference", shell_complete=model_names)
+@click.argument("reference", shell_complete=complete.models)
+@output_option
 @click.option(
-    "-o", "--output", "folder", default=".", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to."
+    "--file",
+    "files",
+    multiple=True,
+    metavar="PATH",
+    shell_complete=complete.model_files,
+    help="Only this file, by its path in the model; repeatable.",
 )
 @json_option
-def download(reference: str, folder: Path, as_json: bool) -> None:
+def download(reference: str, folder: Path, files: tuple[str, ...], as_json: bool) -> None:
     """Write the model's files, verified."""
     with workspace() as client, transfer(reference) as progress:
-        paths = client.models.download(reference, folder, progress=progress)
+        paths = client.models.download(reference, folder, files=files or None, progress=progress)
     if as_json:
         print_json([str(path) for path in paths])
         return
@@ -332,27 +282,16 @@ def download(reference: str, folder: Path, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("reference", shell_complete=model_names)
-@click.option("--force", is_flag=True, help="Also while something uses it. Needs the role owner; lineage still shows it.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@json_option
-def delete(reference: str, force: bool, yes: bool, as_json: bool) -> None:
-    """Refused while an image, an alias or a build uses it. The version's number is never used again."""
+@click.argument("reference", shell_complete=complete.models)
+@version_options
+def delete(reference: str, all_versions: bool, force: bool, yes: bool, as_json: bool) -> None:
+    """Delete a version, or all. Refused while an image, an alias or a build uses it. The version's number is never used again."""
     with workspace() as client:
-        manifest = client.models.get(reference)
-        # What is deleted and said is one version, also when the newest or an alias was asked for.
-        exact = f"{manifest.name}:{manifest.version}"
-        if force and not yes:
-            click.confirm(f"Delete {exact} whatever uses it, and free its files?", abort=True, err=True)
-        client.models.delete(exact, force=force)
-    if as_json:
-        print_json({"deleted": exact})
-    else:
-        click.echo(f"Deleted {exact}")
+        delete_versions(client.models, reference, all_versions=all_versions, force=force, yes=yes, as_json=as_json)
 
 
 @command.command()
-@click.argument("reference", shell_complete=model_names)
+@click.argument("reference", shell_complete=complete.models)
 @json_option
 def lineage(reference: str, as_json: bool) -> None:
     """What the version was made from, and what was made from it (`hedgerow lineage` has more)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,14 +12,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
+from rich.cells import cell_len, set_cell_size
 
 from hedgerow.clock import SystemClock
 
 if TYPE_CHECKING:
+    from hedgerow.contracts.api import Page
     from hedgerow.contracts.work import Activity, ActivityEvent
     from hedgerow.sdk.client import Client
 
 T = TypeVar("T")
+
+# How narrow a column becomes on a narrow terminal.
+_NARROWEST = 6
 
 # Control characters but tab and line feed, and those that turn the direction of writing.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -36,14 +42,42 @@ def plain(value: object) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """A table for people, or the sentence ``empty`` when there are no rows."""
+    """A table for people, or the sentence ``empty`` when there are no rows.
+
+    On a terminal it is as wide as that: the widest columns are shortened, and end with an ellipsis. Elsewhere values are whole.
+    """
     cells = [["" if cell is None else " ".join(plain(cell).split("\n")) for cell in row] for row in rows]
     if not cells:
         click.echo(empty)
         return
-    widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
-    for row in [[name.upper() for name in columns], *cells]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    lines = [[name.upper() for name in columns], *cells]
+    widths = [max(cell_len(line[i]) for line in lines) for i in range(len(columns))]
+    if sys.stdout.isatty():
+        widths = fit(widths, shutil.get_terminal_size().columns)
+    for line in lines:
+        click.echo("  ".join(_filled(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def fit(widths: Sequence[int], room: int) -> list[int]:
+    """Widths of columns that fit into ``room`` with two spaces between them.
+
+    The widest are shortened first, and the first one, which names the row, only when that is not enough. None is made
+    narrower than 6: on a terminal for which that is too wide, lines wrap.
+    """
+    left = room - 2 * (len(widths) - 1)
+    first, *others = (min(width, max(room, _NARROWEST)) for width in widths)
+    level = max(others, default=0)
+    while level > _NARROWEST and first + sum(min(width, level) for width in others) > left:
+        level -= 1
+    others = [min(width, level) for width in others]
+    return [max(min(first, _NARROWEST), min(first, left - sum(others))), *others]
+
+
+def _filled(cell: str, width: int) -> str:
+    if cell_len(cell) <= width:
+        return set_cell_size(cell, width)
+    dots = "…" if (sys.stdout.encoding or "").lower().startswith("utf") else "..."
+    return set_cell_size(cell, width - len(dots)) + dots
 
 
 def print_items(items: Sequence[T], columns: Mapping[str, Callable[[T], object]], *, empty: str, as_json: bool) -> None:
@@ -54,9 +88,10 @@ def print_items(items: Sequence[T], columns: Mapping[str, Callable[[T], object]]
         print_table(list(columns), [[show(item) for show in columns.values()] for item in items], empty)
 
 
-def say_more(following: str | None, limit: int) -> None:
-    """On standard error, so that neither people nor scripts take a part of a list for the whole."""
-    if following is not None:
+def print_page(page: Page[T], limit: int, columns: Mapping[str, Callable[[T], object]], *, empty: str, as_json: bool) -> None:
+    """A page of at most ``limit``, and on standard error that there is more: nobody takes a part of a list for the whole."""
+    print_items(page.items, columns, empty=empty, as_json=as_json)
+    if page.next is not None:
         click.echo(f"There are more: --limit N (now {limit}), or narrow the list.", err=True)
 
 

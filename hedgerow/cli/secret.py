@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hedgerow.cli import complete
+from hedgerow.cli.deletion import take_away, yes_option
 from hedgerow.cli.input import read_text
 from hedgerow.cli.options import json_option, limit_option, workspace
-from hedgerow.cli.output import ago, print_items, print_json
+from hedgerow.cli.output import ago, print_json, print_page, print_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +54,7 @@ def set_secret(name: str, value_file: Path | None, as_json: bool) -> None:
 def list_secrets(limit: int, as_json: bool) -> None:
     """Names of the secrets; their values are shown to nobody."""
     with workspace() as client:
-        items = client.secrets.list(limit).items
+        page = client.secrets.list(limit)
     columns: dict[str, Callable[[SecretInfo], object]] = {
         "name": lambda s: s.name,
         "revision": lambda s: s.revision,
@@ -60,20 +62,38 @@ def list_secrets(limit: int, as_json: bool) -> None:
         "set": lambda s: ago(s.updated_at),
         "by": lambda s: s.updated_by,
     }
-    print_items(items, columns, empty="No secrets.", as_json=as_json)
+    print_page(page, limit, columns, empty="No secrets yet: hedgerow secret set NAME", as_json=as_json)
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.secrets)
 @json_option
-def delete(name: str, as_json: bool) -> None:
+def show(name: str, as_json: bool) -> None:
+    """When and by whom the secret NAME was set; never its value."""
+    with workspace() as client:
+        found = client.secrets.get(name)
+    if as_json:
+        print_json(found)
+        return
+    print_record(
+        {
+            "secret": found.name,
+            "revision": found.revision,
+            "key": found.key_id,
+            "set": f"{ago(found.updated_at)} by {found.updated_by or 'the workspace'}",
+        }
+    )
+
+
+@command.command()
+@click.argument("name", shell_complete=complete.secrets)
+@yes_option
+@json_option
+def delete(name: str, yes: bool, as_json: bool) -> None:
     """Forget the secret NAME."""
     with workspace() as client:
-        client.secrets.delete(name)
-    if as_json:
-        print_json({"deleted": name})
-    else:
-        click.echo(f"Deleted {name}")
+        meaning = ", whose value nobody can bring back"
+        take_away(name, lambda: client.secrets.delete(name), meaning=meaning, yes=yes, as_json=as_json)
 
 
 @command.command("rotate-key")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hedgerow.cli.options import json_option, limit_option, workspace
-from hedgerow.cli.output import plain, print_items, print_json
+from hedgerow.cli import complete
+from hedgerow.cli.options import FILTER, json_option, limit_option, workspace
+from hedgerow.cli.output import plain, print_json, print_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hedgerow.contracts.api import RecordedGap
 
 _LOOK_S = 1.0
+_DEVICE = click.option("--device", metavar="NAME", type=FILTER, shell_complete=complete.devices, help="Only of this device.")
 
 
 @click.group("telemetry")
@@ -25,10 +27,10 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--device")
-@click.option("--module")
+@_DEVICE
+@click.option("--module", metavar="NAME", type=FILTER, help="Only of this module.")
 @click.option("--follow", "-f", is_flag=True, help="Go on as new messages come; Ctrl-C ends it.")
-@click.option("--after", help="Go on after this position (the `next` of an earlier answer).")
+@click.option("--after", metavar="POSITION", type=FILTER, help="Go on after this position (the `next` of an earlier answer).")
 @limit_option
 @json_option
 def tail(device: str | None, module: str | None, follow: bool, after: str | None, limit: int, as_json: bool) -> None:
@@ -51,12 +53,13 @@ def tail(device: str | None, module: str | None, follow: bool, after: str | None
 
 
 @command.command()
-@click.option("--device")
+@_DEVICE
+@limit_option
 @json_option
-def gaps(device: str | None, as_json: bool) -> None:
+def gaps(device: str | None, limit: int, as_json: bool) -> None:
     """Messages that will never arrive, and why."""
     with workspace() as client:
-        items = client.telemetry.gaps(device).items
+        page = client.telemetry.gaps(device, limit)
     columns: dict[str, Callable[[RecordedGap], object]] = {
         "device": lambda g: g.device,
         "stream": lambda g: g.stream,
@@ -64,4 +67,4 @@ def gaps(device: str | None, as_json: bool) -> None:
         "to": lambda g: g.last_sequence,
         "reason": lambda g: g.reason,
     }
-    print_items(items, columns, empty="No gaps: everything that was acknowledged is stored.", as_json=as_json)
+    print_page(page, limit, columns, empty="No gaps: everything that was acknowledged is stored.", as_json=as_json)

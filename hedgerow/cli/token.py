@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import click
 
+from hedgerow.cli.deletion import take_away, yes_option
 from hedgerow.cli.options import json_option, limit_option, workspace
-from hedgerow.cli.output import ago, print_items, print_json, print_record
+from hedgerow.cli.output import ago, print_json, print_page, print_record
+from hedgerow.cli.times import duration_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hedgerow.contracts.api import Role, TokenInfo
 
-_UNITS_S = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
+_DAY_S = 86_400
 
 
 @click.group("token")
@@ -23,18 +25,15 @@ def command() -> None:
     """Create, list and revoke tokens."""
 
 
-def _seconds(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    found = re.fullmatch(r"([1-9][0-9]{0,8})(s|min|h|d|w)", value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is no duration; write 30d, 12h or 45min", param=parameter)
-    return int(found[1]) * _UNITS_S[found[2]]
-
-
 @command.command()
 @click.argument("name")
-@click.option("--role", type=click.Choice(["owner", "contributor", "reader", "puller"]), default="reader", show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice(["owner", "contributor", "reader", "puller"]),
+    default="reader",
+    show_default=True,
+    help="What it may do.",
+)
 @click.option(
     "--scope",
     "scopes",
@@ -43,7 +42,7 @@ def _seconds(_context: click.Context, parameter: click.Parameter, value: str | N
     help="What it reaches: models:iris, 'models:team-a.*' or 'models:*'; repeatable. Everything, when left out.",
 )
 @click.option(
-    "--expires", "seconds", callback=_seconds, metavar="DURATION", help="After 30d, 12h, 45min, …; never, when left out."
+    "--expires", "seconds", callback=duration_s, metavar="DURATION", help="After 30d, 12h, 45min, …; never, when left out."
 )
 @click.option("--expires-in-days", type=click.IntRange(1, 3650), hidden=True)
 @json_option
@@ -52,7 +51,7 @@ def create(
 ) -> None:
     """Make a token and print its secret, this once."""
     if expires_in_days and seconds is None:
-        seconds = expires_in_days * _UNITS_S["d"]
+        seconds = expires_in_days * _DAY_S
     with workspace() as client:
         token = client.tokens.create(name, cast("Role", role), seconds, scopes)
     if as_json:
@@ -67,7 +66,7 @@ def create(
 def list_tokens(limit: int, as_json: bool) -> None:
     """Tokens, newest first, without their secrets."""
     with workspace() as client:
-        items = client.tokens.list(limit).items
+        page = client.tokens.list(limit)
     columns: dict[str, Callable[[TokenInfo], object]] = {
         "token": lambda t: t.id,
         "name": lambda t: t.name,
@@ -78,7 +77,7 @@ def list_tokens(limit: int, as_json: bool) -> None:
         "expires": lambda t: t.expires_at.date() if t.expires_at else "",
         "last used": lambda t: ago(t.last_used_at),
     }
-    print_items(items, columns, empty="No tokens.", as_json=as_json)
+    print_page(page, limit, columns, empty="No tokens.", as_json=as_json)
 
 
 @command.command()
@@ -100,15 +99,13 @@ def whoami(as_json: bool) -> None:
 
 @command.command()
 @click.argument("token_id")
+@yes_option
 @json_option
-def revoke(token_id: str, as_json: bool) -> None:
+def revoke(token_id: str, yes: bool, as_json: bool) -> None:
     """Refuse it from now on."""
     with workspace() as client:
-        client.tokens.revoke(token_id)
-    if as_json:
-        print_json({"revoked": token_id})
-    else:
-        click.echo(f"Revoked {token_id}")
+        meaning, do = ", and refuse whatever comes with it", partial(client.tokens.revoke, token_id)
+        take_away(token_id, do, meaning=meaning, yes=yes, as_json=as_json, verb="revoke", done="revoked")
 
 
 def _print(token: TokenInfo, *, as_json: bool) -> None:

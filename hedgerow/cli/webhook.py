@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from hedgerow.cli import complete
+from hedgerow.cli.deletion import take_away, yes_option
 from hedgerow.cli.options import json_option, limit_option, workspace
-from hedgerow.cli.output import ago, print_items, print_json, print_record
+from hedgerow.cli.output import ago, print_json, print_page, print_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +45,7 @@ def create(name: str, url: str, kinds: tuple[str, ...], as_json: bool) -> None:
 def list_webhooks(limit: int, as_json: bool) -> None:
     """By name."""
     with workspace() as client:
-        items = client.webhooks.list(limit).items
+        page = client.webhooks.list(limit)
     columns: dict[str, Callable[[Webhook], object]] = {
         "webhook": lambda w: w.name,
         "url": lambda w: w.url,
@@ -52,11 +54,11 @@ def list_webhooks(limit: int, as_json: bool) -> None:
         "waiting": lambda w: w.waiting,
         "dead": lambda w: w.dead,
     }
-    print_items(items, columns, empty="No webhooks.", as_json=as_json)
+    print_page(page, limit, columns, empty="No webhooks.", as_json=as_json)
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.webhooks)
 @json_option
 def show(name: str, as_json: bool) -> None:
     """One webhook, without its secret."""
@@ -80,14 +82,14 @@ def show(name: str, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.webhooks)
 @click.option("--state", type=click.Choice(["waiting", "delivered", "dead"]), help="Only those.")
 @limit_option
 @json_option
 def deliveries(name: str, state: str | None, limit: int, as_json: bool) -> None:
     """Newest first: what was sent, what waits, what was given up."""
     with workspace() as client:
-        items = client.webhooks.deliveries(name, state=cast("DeliveryState | None", state), limit=limit).items
+        page = client.webhooks.deliveries(name, state=cast("DeliveryState | None", state), limit=limit)
     columns: dict[str, Callable[[Delivery], object]] = {
         "event": lambda d: d.event_number,
         "kind": lambda d: d.kind,
@@ -96,13 +98,13 @@ def deliveries(name: str, state: str | None, limit: int, as_json: bool) -> None:
         "attempts": lambda d: d.attempts,
         "status": lambda d: d.status_code,
         "ended": lambda d: ago(d.ended_at),
-        "problem": lambda d: d.problem[:80],
+        "problem": lambda d: d.problem,
     }
-    print_items(items, columns, empty="Nothing was sent yet.", as_json=as_json)
+    print_page(page, limit, columns, empty="No delivery fits." if state else "Nothing was sent yet.", as_json=as_json)
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.webhooks)
 @click.option("--event", "number", type=click.IntRange(min=1), help="Only this event, whatever became of it.")
 @json_option
 def redeliver(name: str, number: int | None, as_json: bool) -> None:
@@ -116,7 +118,23 @@ def redeliver(name: str, number: int | None, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.webhooks)
+@click.option("--url", help="Send to this address from now on, also what waits.")
+@click.option(
+    "--kind", "-k", "kinds", multiple=True, metavar="KIND", help="Events of this kind from now on; repeatable; '*' for all."
+)
+@json_option
+def change(name: str, url: str | None, kinds: tuple[str, ...], as_json: bool) -> None:
+    """Another address, or other kinds of events; the secret stays."""
+    if url is None and not kinds:
+        raise click.UsageError("Give --url or --kind.")
+    wanted = None if not kinds else [] if "*" in kinds else kinds
+    with workspace() as client:
+        _changed(client.webhooks.change(name, url=url, kinds=wanted), as_json)
+
+
+@command.command()
+@click.argument("name", shell_complete=complete.webhooks)
 @json_option
 def pause(name: str, as_json: bool) -> None:
     """Send nothing until it is resumed; events wait meanwhile."""
@@ -125,7 +143,7 @@ def pause(name: str, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.webhooks)
 @json_option
 def resume(name: str, as_json: bool) -> None:
     """Go on where it was paused."""
@@ -134,7 +152,7 @@ def resume(name: str, as_json: bool) -> None:
 
 
 @command.command("rotate-secret")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.webhooks)
 @json_option
 def rotate_secret(name: str, as_json: bool) -> None:
     """Sign with a new secret from now on, and print it, this once."""
@@ -147,20 +165,18 @@ def rotate_secret(name: str, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.webhooks)
+@yes_option
 @json_option
-def delete(name: str, as_json: bool) -> None:
-    """With everything that it still had to be sent."""
+def delete(name: str, yes: bool, as_json: bool) -> None:
+    """Delete it with everything that it still had to be sent."""
     with workspace() as client:
-        client.webhooks.delete(name)
-    if as_json:
-        print_json({"deleted": name})
-    else:
-        click.echo(f"Deleted {name}")
+        meaning = " with everything that it still had to be sent"
+        take_away(name, lambda: client.webhooks.delete(name), meaning=meaning, yes=yes, as_json=as_json)
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.webhooks)
 @json_option
 def test(name: str, as_json: bool) -> None:
     """Send a ping now and say what becomes of it; exit code 1 when it is not delivered."""

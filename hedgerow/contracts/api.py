@@ -11,7 +11,7 @@ from hedgerow.contracts.document import Document, Instant
 from hedgerow.contracts.edge import DesiredState
 from hedgerow.contracts.image import ImageKind
 from hedgerow.contracts.model import DataRef, FileEntry, RelativePath, SourceCommit, TensorSpec
-from hedgerow.contracts.names import SCOPE_PATTERN, Digest, Name, Version
+from hedgerow.contracts.names import SCOPE_PATTERN, Digest, KnownName, Name, Version
 from hedgerow.contracts.service import DeploymentSettings, Percent
 from hedgerow.contracts.status import StatusReport
 
@@ -91,7 +91,7 @@ class SetAlias(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class ModelAlias(msgspec.Struct, frozen=True, kw_only=True):
     """A name for one version of a model that can be moved (``iris@champion``)."""
 
-    name: Name
+    name: KnownName
     alias: Name
     version: Version
     protected: bool
@@ -165,7 +165,7 @@ class Device(Document, frozen=True, kw_only=True):
     """A device as the fleet knows it; ``seen_at`` is the hub's clock."""
 
     uuid: str
-    name: Name
+    name: KnownName
     tags: dict[str, str] = {}
     desired_version: int = 0
     edge_deployment: str | None = None
@@ -186,7 +186,7 @@ class EnrolledDevice(Document, frozen=True, kw_only=True):
 class DeviceTwin(Document, frozen=True, kw_only=True):
     """Answer of ``GET /devices/NAME/twin``: what the device should run beside what it says of itself."""
 
-    device: Name
+    device: KnownName
     desired: DesiredState | None = None
     reported: StatusReport | None = None
     seen_at: Instant | None = None
@@ -195,18 +195,18 @@ class DeviceTwin(Document, frozen=True, kw_only=True):
 class EdgeChange(msgspec.Struct, frozen=True, kw_only=True):
     """What an edge deployment would change on one device; ``add``, ``change`` and ``remove`` name modules."""
 
-    device: Name
-    edge_deployment: Name | None
-    add: list[Name] = []
-    change: list[Name] = []
-    remove: list[Name] = []
+    device: KnownName
+    edge_deployment: KnownName | None
+    add: list[KnownName] = []
+    change: list[KnownName] = []
+    remove: list[KnownName] = []
     problem: str = ""
 
 
 class EdgePlan(Document, frozen=True, kw_only=True):
     """Answer of ``PUT /edge-deployments/NAME?dry_run=true``: the devices it targets and those whose modules would change."""
 
-    targeted: list[Name]
+    targeted: list[KnownName]
     changes: list[EdgeChange]
 
 
@@ -215,7 +215,7 @@ class FleetEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     at: Instant
-    device: Name
+    device: KnownName
     kind: str
     reason: str
 
@@ -224,10 +224,10 @@ class StoredTelemetry(msgspec.Struct, frozen=True, kw_only=True):
     """One telemetry message as the hub stored it; ``body`` is the module's JSON text, ``id`` counts up as messages arrive."""
 
     id: int = 0
-    device: Name
-    module: Name
+    device: KnownName
+    module: KnownName
     epoch: str
-    stream: Name
+    stream: KnownName
     sequence: int
     time_ms: int
     received_ms: int
@@ -238,9 +238,9 @@ class StoredTelemetry(msgspec.Struct, frozen=True, kw_only=True):
 class RecordedGap(msgspec.Struct, frozen=True, kw_only=True):
     """Messages of a device that will never arrive."""
 
-    device: Name
+    device: KnownName
     epoch: str
-    stream: Name
+    stream: KnownName
     first_sequence: int
     last_sequence: int
     reason: str
@@ -290,7 +290,7 @@ class TokenInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A token without its secret; ``secret`` is filled in the answer to its creation only."""
 
     id: str
-    name: Name
+    name: KnownName
     role: Role
     scopes: list[str] = []
     created_by: str = ""

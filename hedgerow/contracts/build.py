@@ -9,7 +9,7 @@ import msgspec
 from hedgerow.contracts.document import Document
 from hedgerow.contracts.image import ImageKind, ModelRef, PlatformImage, Verification
 from hedgerow.contracts.model import TensorSpec
-from hedgerow.contracts.names import Digest, Name, Version
+from hedgerow.contracts.names import Digest, KnownName, Version
 from hedgerow.contracts.work import Problem
 
 
@@ -29,7 +29,7 @@ class BuildRequest(Document, frozen=True, kw_only=True):
     secrets and are wanted in the image all the same; any other such file is refused.
     """
 
-    name: Name
+    name: KnownName
     version: Version
     kind: ImageKind
     models: list[BuildModel]

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from hedgerow.contracts.document import Document, convert
-from hedgerow.contracts.names import Name
+from hedgerow.contracts.names import KnownName
 from hedgerow.errors import InvalidDocument
 
 
@@ -25,7 +25,7 @@ class DeviceConfig(Document, frozen=True, kw_only=True):
     """Everything an agent needs to find and trust its workspace."""
 
     device_uuid: str
-    name: Name
+    name: KnownName
     workspace_id: str
     topic_prefix: str
     broker_url: str

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from hedgerow.contracts.document import Document, Instant
-from hedgerow.contracts.names import Name
+from hedgerow.contracts.names import KnownName
 from hedgerow.contracts.service import ImagePin
 
 RestartPolicy = Literal["never", "on-failure", "on-unhealthy", "always"]
@@ -57,10 +57,10 @@ class ModuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class EdgeDeployment(Document, frozen=True, kw_only=True):
     """A manifest with a target condition. Among those that match a device, the highest priority wins; ties: the newest."""
 
-    name: Name
+    name: KnownName
     target: str
     priority: Priority = 0
-    modules: dict[Name, ModuleSpec]
+    modules: dict[KnownName, ModuleSpec]
     revision: int = 1
     created_at: Instant | None = None
 
@@ -79,5 +79,5 @@ class DesiredState(Document, frozen=True, kw_only=True):
     version: int
     incarnation: str
     issued_at: Instant
-    edge_deployment: Name | None
-    modules: dict[Name, DesiredModule]
+    edge_deployment: KnownName | None
+    modules: dict[KnownName, DesiredModule]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from hedgerow.contracts.document import Document, Instant
-from hedgerow.contracts.names import Digest, Name, Version
+from hedgerow.contracts.names import Digest, KnownName, Version
 
 
 class LockedPackage(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class Environment(Document, frozen=True, kw_only=True):
     (``numpy=1.26``), for a build to map to wheels; ``channels`` are the file's. ``digest`` covers all but name and version.
     """
 
-    name: Name
+    name: KnownName
     version: Version
     python_version: str = "3.11"
     requirements: list[str] = []

@@ -8,7 +8,7 @@ import msgspec
 
 from hedgerow.contracts.document import Document, Instant
 from hedgerow.contracts.model import RelativePath, TensorSpec
-from hedgerow.contracts.names import Digest, Name, Version
+from hedgerow.contracts.names import Digest, KnownName, Version
 
 ImageKind = Literal["onnx", "docker", "fpga"]
 
@@ -20,7 +20,7 @@ PARITY_FILE = "parity.npz"
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
     """The model version that went into an image."""
 
-    name: Name
+    name: KnownName
     version: Version
     digest: Digest
 
@@ -28,7 +28,7 @@ class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model inside an image: ``path`` is its folder, ``entry`` the file that onnxruntime opens (None: the script does)."""
 
-    name: Name
+    name: KnownName
     version: Version
     digest: Digest
     path: RelativePath
@@ -76,7 +76,7 @@ class ImageRecord(Document, frozen=True, kw_only=True):
     ``environment`` is the ``name:version`` that its script was packed for. Only tags change, which counts ``revision`` up.
     """
 
-    name: Name
+    name: KnownName
     version: Version
     kind: ImageKind
     digest: Digest

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from hedgerow.contracts.document import Document, Instant, digest_of
-from hedgerow.contracts.names import Digest, Name, Version
+from hedgerow.contracts.names import Digest, KnownName, Name, Version
 
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
@@ -80,7 +80,7 @@ class ModelManifest(Document, frozen=True, kw_only=True):
     such change counts ``revision`` up. ``aliases`` are filled in answers; the stored document has none.
     """
 
-    name: Name
+    name: KnownName
     version: Version
     digest: Digest
     files: list[FileEntry]

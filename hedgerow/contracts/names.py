@@ -17,24 +17,33 @@ from hedgerow.errors import InvalidName, InvalidReference
 # The lookahead refuses a trailing newline, which Python's ``$`` would let through.
 NAME_PATTERN = r"^[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*$(?!\n)"
 MAX_NAME_LENGTH = 128
+# What 0.1.0 took, also ``a..b`` and ``a___b``: such a name is kept where it stands and never given anew (docs/decisions/006).
+KNOWN_NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$(?!\n)"
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$(?!\n)"
 SCOPE_PATTERN = r"^[a-z-]{1,40}:([a-z0-9._-]{1,128}\*?|\*)$(?!\n)"
 EVENT_KIND_PATTERN = r"^[a-z][a-z-]{0,39}\.([a-z][a-z_-]{0,59}|\*)$(?!\n)"
 
-# What a person reads instead of the pattern when something that they wrote does not fit it.
+# What a person reads instead of the pattern when something that they wrote does not fit it. Who writes a name should follow
+# today's rule, wherever it stands.
+_NAME_IN_WORDS = "a name (1 to 128 of a-z and 0-9; words may be joined with one '.', one or two '_', or '-')"
 PATTERNS_IN_WORDS = {
-    NAME_PATTERN: "a name (1 to 128 of a-z and 0-9; words may be joined with one '.', one or two '_', or '-')",
+    NAME_PATTERN: _NAME_IN_WORDS,
+    KNOWN_NAME_PATTERN: _NAME_IN_WORDS,
     DIGEST_PATTERN: "a digest (sha256: and 64 of 0-9 and a-f)",
     SCOPE_PATTERN: "a scope (NOUN:NAME, NOUN:BEGINNING* or NOUN:*, for example models:churn-*)",
     EVENT_KIND_PATTERN: "a kind of events (NOUN.VERB or NOUN.*, for example model.registered)",
 }
 
+# In requests that give a name, and in everything that 0.1.0 did not have.
 Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH)]
+# In documents about what there is: records, answers, images, what devices hold and say.
+KnownName = Annotated[str, msgspec.Meta(pattern=KNOWN_NAME_PATTERN, max_length=MAX_NAME_LENGTH)]
 Digest = Annotated[str, msgspec.Meta(pattern=DIGEST_PATTERN)]
 # The database keeps versions as 32-bit and sequences as 64-bit integers.
 Version = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 _NAME = re.compile(NAME_PATTERN)
+_KNOWN_NAME = re.compile(KNOWN_NAME_PATTERN)
 _DIGEST = re.compile(DIGEST_PATTERN)
 
 # Identity and environment of processes that Hedgerow starts.
@@ -82,8 +91,17 @@ PAYLOAD_DESIRED_STATE = "application/vnd.hedgerow.desired-state.v1+json"
 
 
 def check_name(value: str, kind: str) -> str:
-    """Return ``value`` or raise InvalidName; ``kind`` says what it names ("model", "device", …)."""
-    if len(value) > MAX_NAME_LENGTH or not _NAME.match(value):
+    """Return ``value``, a name to be given, or raise InvalidName; ``kind`` says what it names ("model", "device", …)."""
+    return _checked(_NAME, value, kind)
+
+
+def check_known_name(value: str, kind: str) -> str:
+    """Like :func:`check_name` for a name by which something is looked up: 0.1.0 may have given it."""
+    return _checked(_KNOWN_NAME, value, kind)
+
+
+def _checked(grammar: re.Pattern[str], value: str, kind: str) -> str:
+    if len(value) > MAX_NAME_LENGTH or not grammar.match(value):
         raise InvalidName(kind=kind, value=value if len(value) <= 80 else value[:77] + "...")
     return value
 
@@ -106,15 +124,15 @@ class Reference:
         """Raises InvalidReference, or InvalidName when only the name part is wrong."""
         name, at, digest = text.partition("@")
         if at and is_digest(digest):
-            return cls(check_name(name, "referenced"), digest=digest)
+            return cls(check_known_name(name, "referenced"), digest=digest)
         if at:
             if len(digest) > MAX_NAME_LENGTH or not _NAME.match(digest):
                 raise InvalidReference(value=text[:300])
-            return cls(check_name(name, "referenced"), alias=digest)
+            return cls(check_known_name(name, "referenced"), alias=digest)
         name, colon, version = text.partition(":")
         if colon and not (version.isascii() and version.isdigit() and 0 < int(version) < 2**31):
             raise InvalidReference(value=text[:300])
-        return cls(check_name(name, "referenced"), version=int(version) if colon else None)
+        return cls(check_known_name(name, "referenced"), version=int(version) if colon else None)
 
     def __str__(self) -> str:
         if self.digest:

@@ -11,7 +11,7 @@ import msgspec
 
 from hedgerow.contracts.document import Document, Instant
 from hedgerow.contracts.image import ImageKind
-from hedgerow.contracts.names import Digest, Name, Version
+from hedgerow.contracts.names import Digest, KnownName, Version
 
 Target = Literal["process", "docker", "kubernetes"]
 DeploymentState = Literal["starting", "ready", "degraded", "failed", "deleting"]
@@ -33,7 +33,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 class ImagePin(msgspec.Struct, frozen=True, kw_only=True):
     """An image as a deployment or a device uses it: always by digest, with the name kept for people."""
 
-    name: Name
+    name: KnownName
     version: Version
     digest: Digest
     kind: ImageKind
@@ -53,8 +53,8 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Deployment(Document, frozen=True, kw_only=True):
     """Image + settings under an endpoint. ``revision`` grows with every change; the controller works towards it."""
 
-    endpoint: Name
-    name: Name
+    endpoint: KnownName
+    name: KnownName
     revision: int
     image: ImagePin
     settings: DeploymentSettings
@@ -67,7 +67,7 @@ class Deployment(Document, frozen=True, kw_only=True):
 class Endpoint(Document, frozen=True, kw_only=True):
     """A URL with a traffic split (deployment name to percent, summing to 100 once anything is deployed)."""
 
-    name: Name
+    name: KnownName
     revision: int
     traffic: dict[str, Percent]
     scoring_url: str | None = None

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from hedgerow.contracts.document import Document, Instant
-from hedgerow.contracts.names import Digest, Name
+from hedgerow.contracts.names import Digest, KnownName
 
 ModuleState = Literal["pending", "starting", "running", "unhealthy", "backoff", "stopped", "failed", "exited"]
 
@@ -30,7 +30,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Something the agent decided, with its reason; kept on the device and sent along."""
 
     at: Instant
-    module: Name | None
+    module: KnownName | None
     action: str
     reason: str
 
@@ -62,6 +62,6 @@ class StatusReport(Document, frozen=True, kw_only=True):
     agent_version: str
     boot_id: str
     desired: DesiredOutcome
-    modules: dict[Name, ModuleStatus]
+    modules: dict[KnownName, ModuleStatus]
     decisions: list[Decision] = []
     buffer: BufferStatus | None = None

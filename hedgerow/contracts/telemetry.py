@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from hedgerow.contracts.document import Document
-from hedgerow.contracts.names import Name
+from hedgerow.contracts.names import KnownName
 
 Sequence = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 # What a device counts must fit the hub's columns with room to go on.
@@ -33,7 +33,7 @@ class TelemetryMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     sequence: Sequence
     time_ms: int
-    module: Name
+    module: KnownName
     body: str
     historical: bool = False
 
@@ -56,7 +56,7 @@ class TelemetryBatch(Document, frozen=True, kw_only=True):
     device_uuid: str
     session: str
     epoch: str
-    stream: Name
+    stream: KnownName
     first_sequence: Sequence
     previous_chain: ChainValue
     chain: ChainValue
@@ -71,7 +71,7 @@ class TelemetryAck(Document, frozen=True, kw_only=True):
     session: str
     incarnation: str
     epoch: str
-    stream: Name
+    stream: KnownName
     watermark: int
     chain: ChainValue
     refused: Literal["chain-mismatch", "sequence-hole"] | None = None
@@ -81,7 +81,7 @@ class Watermark(msgspec.Struct, frozen=True, kw_only=True):
     """What the hub has of one (epoch, stream); 0 and CHAIN_START when nothing."""
 
     epoch: str
-    stream: Name
+    stream: KnownName
     watermark: int
     chain: ChainValue
 
@@ -96,7 +96,7 @@ class Hello(Document, frozen=True, kw_only=True):
     instance: str
     starts: Counter
     epoch: str
-    streams: list[Name]
+    streams: list[KnownName]
     agent_version: str
     accepted_desired_version: Counter = 0
     time_ms: int

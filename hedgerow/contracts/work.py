@@ -8,7 +8,7 @@ import msgspec
 
 from hedgerow.contracts.document import Document, Instant
 from hedgerow.contracts.model import DataRef, FileEntry, RelativePath, SourceCommit
-from hedgerow.contracts.names import Digest, Name
+from hedgerow.contracts.names import Digest, KnownName
 
 ActivityState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: frozenset[ActivityState] = frozenset({"succeeded", "failed", "cancelled"})
@@ -71,7 +71,7 @@ class Run(Document, frozen=True, kw_only=True):
     """A recorded training run: the snapshot it ran, its arguments, metrics (last value each), outputs and end."""
 
     id: str
-    experiment: Name
+    experiment: KnownName
     state: RunState
     script: RelativePath
     arguments: list[str] = []

@@ -80,14 +80,22 @@ def _start(spec: Spec, answer_fd: int, lock_fd: int) -> tuple[dict[str, Value], 
         os.close(go_write)  # the child reads the end of file instead of its go, and leaves
         os.waitpid(leader, 0)
         _refuse(answer_fd, lock_fd, f"unable {problem.errno}")
-    os.write(go_write, b"g")
-    os.close(go_write)
+    _give_go(go_write)
     refusal = _read_all(problem_fd)
     os.close(problem_fd)
     if refusal:
         os.waitpid(leader, 0)
         _refuse(answer_fd, lock_fd, f"refused {refusal.decode()}")
     return fields, output_fd
+
+
+def _give_go(go_write: int) -> None:
+    try:
+        os.write(go_write, b"g")
+    except BrokenPipeError:  # it ended before we had recorded it: its last words, or else its exit status, say why
+        return
+    finally:
+        os.close(go_write)
 
 
 def _refuse(answer_fd: int, lock_fd: int, text: str) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from hedgerow.contracts.api import Page
-from hedgerow.contracts.work import ENDED, Activity, ActivityEvent
+from hedgerow.contracts.work import ENDED, Activity, ActivityEvent, ActivityState
 from hedgerow.sdk.addresses import address
 from hedgerow.sdk.errors import ActivityFailed, ServerUnreachable
+from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/activities"
@@ -26,9 +27,24 @@ class Activities:
     def get(self, activity_id: str) -> Activity:
         return self._transport.call("GET", address(_PATH, activity_id), Activity)
 
-    def list(self, limit: int = 50, after: str | None = None) -> Page[Activity]:
-        """Newest first."""
-        return self._transport.call("GET", _PATH, Page[Activity], query={"limit": limit, "after": after})
+    def list(
+        self,
+        limit: int = PAGE_ITEMS,
+        after: str | None = None,
+        *,
+        kind: str | None = None,
+        state: ActivityState | None = None,
+        subject: str | None = None,
+    ) -> Page[Activity]:
+        """Newest first. ``kind`` is ``image.build``, ``service.deploy``, ``run``, …; ``subject`` as the activity says it."""
+        query = {"limit": limit, "after": after, "kind": kind, "state": state, "subject": subject}
+        return self._transport.call("GET", _PATH, Page[Activity], query=query)
+
+    def iterate(
+        self, *, kind: str | None = None, state: ActivityState | None = None, subject: str | None = None
+    ) -> Iterator[Activity]:
+        """Every activity that fits, newest first, read page by page."""
+        return walk(lambda after: self.list(WALK_ITEMS, after, kind=kind, state=state, subject=subject))
 
     def cancel(self, activity_id: str) -> Activity:
         """Queued work ends at once, running work is asked to stop."""

@@ -10,7 +10,6 @@ from hedgerow.contracts.api import LoggedMetric, LogToRun
 from hedgerow.contracts.names import ENV_OUTPUTS, ENV_RUN_ID, ENV_TOKEN, ENV_URL
 from hedgerow.contracts.work import Run
 from hedgerow.sdk.addresses import address
-from hedgerow.sdk.errors import NotInARun
 from hedgerow.sdk.transport import Transport
 
 _Log = Callable[[LogToRun], None]
@@ -34,12 +33,6 @@ class CurrentRun:
     def parameter(self, name: str, value: object) -> None:
         """Record something the run was given or chose, as text."""
         self._log(LogToRun(parameters={name: str(value)}))
-
-    def require_id(self) -> str:
-        """The run's id; raises NotInARun outside a recorded run."""
-        if self.id is None:
-            raise NotInARun(what="id")
-        return self.id
 
 
 def current_run() -> CurrentRun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,6 +12,7 @@ from hedgerow.contracts.environment import Environment
 from hedgerow.contracts.model import AskedEnvironment, ModelManifest
 from hedgerow.sdk.addresses import address
 from hedgerow.sdk.errors import NoEnvironmentAsked
+from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.requirement_files import read_lines, read_text
 from hedgerow.sdk.transport import Transport
 
@@ -87,7 +88,7 @@ class Environments:
 
     def list(
         self,
-        limit: int = 50,
+        limit: int = PAGE_ITEMS,
         after: str | None = None,
         *,
         name: str | None = None,
@@ -99,9 +100,26 @@ class Environments:
         query = {"limit": limit, "after": after, "name": name, "python": python, "digest": digest, "package": package}
         return self._transport.call("GET", _PATH, Page[Environment], query=query)
 
+    def iterate(
+        self,
+        *,
+        name: str | None = None,
+        python: str | None = None,
+        digest: str | None = None,
+        package: str | None = None,
+    ) -> Iterator[Environment]:
+        """Every version that fits, newest first, read page by page.
+
+        >>> _ = client.environments.create("walked", ["numpy"])
+        >>> _ = client.environments.create("walked", ["scipy"])
+        >>> [environment.version for environment in client.environments.iterate(name="walked")]
+        [2, 1]
+        """
+        return walk(lambda after: self.list(WALK_ITEMS, after, name=name, python=python, digest=digest, package=package))
+
     def delete(self, reference: str, *, force: bool = False) -> None:
         """Refused (``in_use``) while an image was built in it, unless an owner forces it."""
-        self._transport.delete(address(_PATH, reference) + ("?force=true" if force else ""))
+        self._transport.delete(address(_PATH, reference), query={"force": True} if force else None)
 
     def _create(self, request: CreateEnvironment) -> Environment:
         return self._transport.call("POST", _PATH, Environment, body=request)

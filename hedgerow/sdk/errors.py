@@ -38,6 +38,22 @@ class NothingToRegister(UserError):
     remedy = "Give the path of a model file, or of a folder with one."
 
 
+class NoSuchFile(UserError):
+    """A file that a model version does not have."""
+
+    key = "no_such_file"
+    message = "{model} has no file {path}"
+    remedy = "{hint}"
+
+
+class EmptyFilter(UserError):
+    """A filter without a value would give everything, which is hardly ever meant."""
+
+    key = "empty_filter"
+    message = "The filter {name} is empty, so it would leave everything in"
+    remedy = "Give it a value, or leave it out to get everything."
+
+
 class FileNamesCollide(UserError):
     """Two of the paths would become the same file of the model."""
 
@@ -60,14 +76,6 @@ class DownloadDamaged(UnavailableError):
     key = "download_damaged"
     message = "{path} arrived with another content than recorded ({found} instead of {expected})"
     remedy = "Try again; if it stays, the workspace's blobs are damaged (hedgerow doctor)."
-
-
-class NotInARun(UserError):
-    """Something that only works inside a recorded run."""
-
-    key = "not_in_a_run"
-    message = "This script does not run as a recorded run, so it has no {what}"
-    remedy = "Start it with: hedgerow run submit --experiment NAME SCRIPT"
 
 
 class ApiError(HedgerowError):

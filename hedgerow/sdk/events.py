@@ -13,6 +13,8 @@ from hedgerow.backoff import Backoff
 from hedgerow.contracts.api import Page
 from hedgerow.contracts.events import Event, EventsRestored
 from hedgerow.sdk.errors import ApiError, ServerUnreachable
+from hedgerow.sdk.filters import instant_filter
+from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/events"
@@ -42,7 +44,7 @@ class Events:
         since: datetime | None = None,
         until: datetime | None = None,
         newest: bool = False,
-        limit: int = 100,
+        limit: int = PAGE_ITEMS,
         after: str | None = None,
     ) -> Page[Event]:
         """Oldest first, or (``newest``) newest first; ``since`` is included, ``until`` is not.
@@ -63,13 +65,11 @@ class Events:
         after: str | None = None,
     ) -> Iterator[Event]:
         """Every event there is now, oldest first, page by page."""
-        following = after
-        while True:
-            page = self.list(kind=kind, subject=subject, actor=actor, since=since, until=until, limit=1000, after=following)
-            yield from page.items
-            if page.next is None:
-                return
-            following = page.next
+
+        def fetch(following: str | None) -> Page[Event]:
+            return self.list(kind=kind, subject=subject, actor=actor, since=since, until=until, limit=WALK_ITEMS, after=following)
+
+        return walk(fetch, after)
 
     def follow(
         self,
@@ -112,6 +112,6 @@ def _query(
         "kind": kind,
         "subject": subject,
         "actor": actor,
-        "since": None if since is None else since.isoformat(),
-        "until": None if until is None else until.isoformat(),
+        "since": instant_filter(since),
+        "until": instant_filter(until),
     }

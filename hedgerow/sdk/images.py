@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hedgerow.contracts.api import BuildImage, ChangeImage, Page
@@ -11,7 +11,9 @@ from hedgerow.contracts.work import Activity
 from hedgerow.sdk import files
 from hedgerow.sdk.addresses import address
 from hedgerow.sdk.blobs import upload_missing
-from hedgerow.sdk.transport import Transport
+from hedgerow.sdk.filters import label_filters
+from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
+from hedgerow.sdk.transport import Query, Transport
 
 _PATH = "/api/v1/images"
 
@@ -61,19 +63,34 @@ class Images:
 
     def list(
         self,
-        limit: int = 50,
+        limit: int = PAGE_ITEMS,
         after: str | None = None,
         *,
         name: str | None = None,
         kind: ImageKind | None = None,
         model: str | None = None,
         digest: str | None = None,
-        tags: Mapping[str, str] | None = None,
+        tags: Mapping[str, str | None] | None = None,
     ) -> Page[ImageRecord]:
-        """Newest first. ``name`` may end with a star; ``model`` is a reference: with a name alone, any version of it."""
-        pairs = [f"{key}={value}" for key, value in (tags or {}).items()]
-        narrowed = {"name": name, "kind": kind, "model": model, "digest": digest, "tag": pairs}
-        return self._transport.call("GET", _PATH, Page[ImageRecord], query={"limit": limit, "after": after, **narrowed})
+        """Newest first. ``name`` may end with a star; ``model`` is a reference: with a name alone, any version of it.
+
+        ``tags`` must all be there, None stands for any value.
+        """
+        narrowed = {"name": name, "kind": kind, "model": model, "digest": digest, "tag": label_filters(tags)}
+        query: Query = {"limit": limit, "after": after, **narrowed}
+        return self._transport.call("GET", _PATH, Page[ImageRecord], query=query)
+
+    def iterate(
+        self,
+        *,
+        name: str | None = None,
+        kind: ImageKind | None = None,
+        model: str | None = None,
+        digest: str | None = None,
+        tags: Mapping[str, str | None] | None = None,
+    ) -> Iterator[ImageRecord]:
+        """Every version that fits, newest first, read page by page."""
+        return walk(lambda after: self.list(WALK_ITEMS, after, name=name, kind=kind, model=model, digest=digest, tags=tags))
 
     def change_tags(self, reference: str, tags: Mapping[str, str | None]) -> ImageRecord:
         """Set tags; those with the value None are taken away."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +18,10 @@ from hedgerow.sdk import files
 from hedgerow.sdk.addresses import address, file_address
 from hedgerow.sdk.blobs import Progress, upload_missing
 from hedgerow.sdk.downloads import Wanted, download_all
-from hedgerow.sdk.errors import ApiError, NothingToRegister
+from hedgerow.sdk.errors import ApiError, NoSuchFile, NothingToRegister
 from hedgerow.sdk.files import LocalFile
+from hedgerow.sdk.filters import instant_filter, label_filters
+from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.provenance import commit_of, data_refs
 from hedgerow.sdk.transport import Query, Transport
 
@@ -135,7 +138,7 @@ class Models:
         return self._transport.call("GET", address(_PATH, reference), ModelManifest)
 
     def list(
-        self, name: str | None = None, limit: int = 50, after: str | None = None, **filters: Unpack[ModelFilters]
+        self, name: str | None = None, limit: int = PAGE_ITEMS, after: str | None = None, **filters: Unpack[ModelFilters]
     ) -> Page[ModelManifest]:
         """At most ``limit`` (1 to 1000) versions, newest first; ``after`` is the ``next`` of the page before.
 
@@ -157,24 +160,21 @@ class Models:
         >>> [model.version for model in client.models.iterate("valve")]
         [3, 2, 1]
         """
-        after: str | None = None
-        while True:
-            page = self.list(name, 500, after, **filters)
-            yield from page.items
-            if (after := page.next) is None:
-                return
+        return walk(lambda after: self.list(name, WALK_ITEMS, after, **filters))
 
     def update(
         self,
         reference: str,
         *,
-        tags: Mapping[str, str] | None = None,
+        tags: Mapping[str, str | None] | None = None,
         remove_tags: Sequence[str] = (),
         properties: Mapping[str, str] | None = None,
         description: str | None = None,
         revision: int | None = None,
     ) -> ModelManifest:
         """Set and take away tags, add properties, replace the description; the rest of a version never changes.
+
+        A tag with the value None is taken away, as are those of ``remove_tags``.
 
         With ``revision`` (that of the manifest which the caller saw) only if nobody changed the record since.
 
@@ -193,13 +193,10 @@ class Models:
 
     def aliases(self, name: str) -> Sequence[ModelAlias]:
         """All aliases of a model, in order; ``latest`` (always the newest version) is none of them."""
-        found, after = [], None
-        while True:
-            query: Query = {"limit": 1000, "after": after}
-            page = self._transport.call("GET", address(_PATH, name, "aliases"), Page[ModelAlias], query=query)
-            found += page.items
-            if (after := page.next) is None:
-                return found
+        where = address(_PATH, name, "aliases")
+        return [
+            *walk(lambda after: self._transport.call("GET", where, Page[ModelAlias], query={"limit": WALK_ITEMS, "after": after}))
+        ]
 
     def set_alias(self, name: str, alias: str, version: int, *, protected: bool | None = None) -> ModelAlias:
         """Put ``alias`` on a version, or move it there. A protected one only an owner moves, unprotects or removes.
@@ -222,15 +219,29 @@ class Models:
         """The version that it named stays. Raises ApiError: ``not_found``, ``alias_protected``."""
         self._transport.delete(address(_PATH, name, "aliases", alias))
 
-    def download(self, reference: str, folder: str | Path, *, progress: Progress | None = None) -> Sequence[Path]:
+    def download(
+        self,
+        reference: str,
+        folder: str | Path,
+        *,
+        files: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Sequence[Path]:
         """Write the model's files below ``folder``; each is verified and whole, or not there.
 
-        Several at once, large ones in parallel parts; what an interrupted call has of a large one is used by the next.
-        ``progress`` is called with bytes done and bytes in all. Raises DownloadDamaged, NotARegularFile, OSError.
+        ``files``: only these, by their paths in the model. Several at once, large ones in parallel parts; what an
+        interrupted call has of a large one is used by the next. ``progress`` is called with bytes done and bytes in all.
+
+        >>> Path("saved").mkdir(); _ = Path("saved/a.onnx").write_bytes(b"weights"); _ = Path("saved/notes.txt").write_text("-")
+        >>> _ = client.models.register("parts", "saved")
+        >>> [path.as_posix() for path in client.models.download("parts:1", "out", files=["a.onnx"])]
+        ['out/a.onnx']
+
+        Raises NoSuchFile, DownloadDamaged, NotARegularFile, OSError.
         """
         manifest = self.get(reference)
         root = address(_PATH, f"{manifest.name}:{manifest.version}", "files")
-        wanted = [Wanted(file_address(root, entry.path), entry) for entry in manifest.files]
+        wanted = [Wanted(file_address(root, entry.path), entry) for entry in _chosen(manifest, files)]
         return download_all(self._transport, wanted, Path(folder), progress)
 
     def download_sample_input(self, reference: str, folder: str | Path) -> Path | None:
@@ -267,6 +278,19 @@ class Models:
         return self._transport.call("POST", _PATH, ModelManifest, body=request)
 
 
+def _chosen(manifest: ModelManifest, paths: Sequence[str] | None) -> Sequence[FileEntry]:
+    """Raises NoSuchFile."""
+    if paths is None:
+        return manifest.files
+    there = {entry.path: entry for entry in manifest.files}
+    for path in paths:
+        if path not in there:
+            close = difflib.get_close_matches(path, there, n=1)
+            hint = f"Did you mean {close[0]}?" if close else "See its files: hedgerow model show"
+            raise NoSuchFile(model=f"{manifest.name}:{manifest.version}", path=path[:200], hint=hint)
+    return [there[path] for path in dict.fromkeys(paths)]
+
+
 def _request(
     name: str,
     entries: Sequence[FileEntry],
@@ -299,21 +323,16 @@ def _request(
 def _narrowed(filters: ModelFilters) -> dict[str, str | bool | Sequence[str] | None]:
     if unknown := sorted(filters.keys() - ModelFilters.__annotations__.keys()):
         raise TypeError(f"There is no filter {unknown[0]!r}; there are name, {', '.join(ModelFilters.__annotations__)}")
-    since, until = filters.get("since"), filters.get("until")
     return {
-        "tag": _pairs(filters.get("tags", {})),
-        "property": _pairs(filters.get("properties", {})),
+        "tag": label_filters(filters.get("tags")),
+        "property": label_filters(filters.get("properties")),
         "framework": filters.get("framework"),
         "q": filters.get("search"),
-        "since": since.astimezone().isoformat() if since else None,
-        "until": until.astimezone().isoformat() if until else None,
+        "since": instant_filter(filters.get("since")),
+        "until": instant_filter(filters.get("until")),
         "run": filters.get("run"),
         "digest": filters.get("digest"),
         "data": filters.get("data"),
         "alias": filters.get("alias"),
         "newest": "true" if filters.get("newest") else None,
     }
-
-
-def _pairs(labels: Mapping[str, str | None]) -> Sequence[str]:
-    return [key if value is None else f"{key}={value}" for key, value in labels.items()]

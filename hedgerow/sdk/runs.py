@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from hedgerow.contracts.api import Page, SubmitRun
 from hedgerow.contracts.model import SourceCommit
-from hedgerow.contracts.work import MetricPoint, Run
+from hedgerow.contracts.work import MetricPoint, Run, RunState
 from hedgerow.sdk import files
 from hedgerow.sdk.addresses import address, file_address
 from hedgerow.sdk.blobs import upload_missing
+from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.provenance import commit_of, data_refs
 from hedgerow.sdk.transport import Transport
 
@@ -37,6 +38,7 @@ class Runs:
     ) -> Run:
         """Snapshot the folder ``source`` and queue ``script`` in it; follow it by the run's ``activity_id``.
 
+        ``variables`` are environment variables of the script; ``secret:NAME`` stands for the value of that secret.
         ``data`` names what the script reads: a file or folder here, which is hashed and not sent, or a ``sha256:…``. ``commit``
         is the version of the code; "git" looks into the folder for it. Both are what lineage shows.
         """
@@ -58,14 +60,26 @@ class Runs:
     def get(self, run_id: str) -> Run:
         return self._transport.call("GET", address(_PATH, run_id), Run)
 
-    def list(self, experiment: str | None = None, limit: int = 50, after: str | None = None) -> Page[Run]:
-        """Newest first."""
-        query = {"experiment": experiment, "limit": limit, "after": after}
+    def list(
+        self,
+        experiment: str | None = None,
+        limit: int = PAGE_ITEMS,
+        after: str | None = None,
+        *,
+        state: RunState | None = None,
+    ) -> Page[Run]:
+        """Newest first; ``experiment`` may end with a star."""
+        query = {"experiment": experiment, "limit": limit, "after": after, "state": state}
         return self._transport.call("GET", _PATH, Page[Run], query=query)
+
+    def iterate(self, experiment: str | None = None, *, state: RunState | None = None) -> Iterator[Run]:
+        """Every run that fits, newest first, read page by page."""
+        return walk(lambda after: self.list(experiment, WALK_ITEMS, after, state=state))
 
     def metrics(self, run_id: str) -> Sequence[MetricPoint]:
         """Every logged point, oldest first."""
-        return self._transport.call("GET", address(_PATH, run_id, "metrics"), Page[MetricPoint]).items
+        where = address(_PATH, run_id, "metrics")
+        return [*walk(lambda after: self._transport.call("GET", where, Page[MetricPoint], query={"after": after}))]
 
     def download(self, run_id: str, folder: str | Path) -> Sequence[Path]:
         """Write the run's outputs below ``folder``."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from hedgerow.contracts.api import Page, PutSecret, RotatedVault, SecretInfo
 from hedgerow.sdk.addresses import address
+from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/secrets"
@@ -23,9 +26,18 @@ class Secrets:
         """When and by whom it was set; ``revision`` counts how often."""
         return self._transport.call("GET", address(_PATH, name), SecretInfo)
 
-    def list(self, limit: int = 100, after: str | None = None) -> Page[SecretInfo]:
+    def list(self, limit: int = PAGE_ITEMS, after: str | None = None) -> Page[SecretInfo]:
         """By name."""
         return self._transport.call("GET", _PATH, Page[SecretInfo], query={"limit": limit, "after": after})
+
+    def iterate(self) -> Iterator[SecretInfo]:
+        """Every secret by name, read page by page; no values.
+
+        >>> _ = client.secrets.set("mail-password", "correct horse")
+        >>> [secret.name for secret in client.secrets.iterate()]
+        ['mail-password']
+        """
+        return walk(lambda after: self.list(WALK_ITEMS, after))
 
     def delete(self, name: str) -> None:
         self._transport.delete(address(_PATH, name))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import httpx
 
@@ -12,9 +13,11 @@ from hedgerow.contracts.service import DeploymentSettings, Endpoint
 from hedgerow.contracts.work import Activity
 from hedgerow.errors import UnavailableError
 from hedgerow.sdk.addresses import address
+from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/endpoints"
+ServiceState = Literal["starting", "ready", "degraded", "failed"]
 
 
 class NoScoringUrl(UnavailableError):
@@ -49,8 +52,21 @@ class Services:
     def get(self, endpoint: str) -> Endpoint:
         return self._transport.call("GET", address(_PATH, endpoint), Endpoint)
 
-    def list(self, limit: int = 50, after: str | None = None) -> Page[Endpoint]:
-        return self._transport.call("GET", _PATH, Page[Endpoint], query={"limit": limit, "after": after})
+    def list(
+        self,
+        limit: int = PAGE_ITEMS,
+        after: str | None = None,
+        *,
+        name: str | None = None,
+        state: ServiceState | None = None,
+    ) -> Page[Endpoint]:
+        """By name. ``name`` may end with a star; ``state``: with a deployment in that state."""
+        query = {"limit": limit, "after": after, "name": name, "state": state}
+        return self._transport.call("GET", _PATH, Page[Endpoint], query=query)
+
+    def iterate(self, *, name: str | None = None, state: ServiceState | None = None) -> Iterator[Endpoint]:
+        """Every endpoint that fits, read page by page."""
+        return walk(lambda after: self.list(WALK_ITEMS, after, name=name, state=state))
 
     def set_traffic(self, endpoint: str, traffic: Mapping[str, int]) -> Endpoint:
         """Percentages by deployment, summing to 100. Raises ApiError ``revision_conflict`` when somebody was quicker."""
@@ -60,6 +76,10 @@ class Services:
     def delete(self, endpoint: str) -> None:
         """Stops every replica and forgets the endpoint."""
         self._transport.delete(address(_PATH, endpoint))
+
+    def delete_deployment(self, endpoint: str, deployment: str) -> None:
+        """One that gets no traffic (``still_serving`` otherwise), or the last one: the endpoint goes with it."""
+        self._transport.delete(address(_PATH, endpoint, "deployments", deployment))
 
     def score(self, endpoint: str, data: object) -> object:
         """POST ``data`` as JSON to the endpoint's scoring URL; returns the decoded answer."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hedgerow.contracts.api import CreateToken, Page, Role, TokenInfo
 from hedgerow.sdk.addresses import address
+from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/tokens"
@@ -33,9 +34,13 @@ class Tokens:
     def get(self, token_id: str) -> TokenInfo:
         return self._transport.call("GET", address(_PATH, token_id), TokenInfo)
 
-    def list(self, limit: int = 100, after: str | None = None) -> Page[TokenInfo]:
+    def list(self, limit: int = PAGE_ITEMS, after: str | None = None) -> Page[TokenInfo]:
         """Newest first; ``after`` is the ``next`` of the page before."""
         return self._transport.call("GET", _PATH, Page[TokenInfo], query={"limit": limit, "after": after})
+
+    def iterate(self) -> Iterator[TokenInfo]:
+        """Every token, newest first, read page by page."""
+        return walk(lambda after: self.list(WALK_ITEMS, after))
 
     def revoke(self, token_id: str) -> None:
         """Refused from now on; a second time changes nothing."""

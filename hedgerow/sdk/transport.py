@@ -16,7 +16,7 @@ from hedgerow.backoff import Backoff
 from hedgerow.contracts.names import ENV_TOKEN, HEADER_IDEMPOTENCY
 from hedgerow.contracts.work import Problem, ProblemAnswer
 from hedgerow.errors import InvalidDocument, InvalidSetting
-from hedgerow.sdk.errors import ApiError, ServerUnreachable
+from hedgerow.sdk.errors import ApiError, EmptyFilter, ServerUnreachable
 
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 20
@@ -216,7 +216,13 @@ def _frames(chunks: Iterable[bytes], last_id: str) -> Iterator[Frame]:
 
 
 def _given(query: Query | None) -> dict[str, str | int | bool | Sequence[str]]:
-    return {name: value for name, value in (query or {}).items() if value is not None}
+    """What is asked for, without what is not said. Raises EmptyFilter."""
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    for name, value in given.items():
+        # A variable that was not set, in a script: the answer to it must not be the whole list.
+        if value == "" or (isinstance(value, Sequence) and "" in value and not isinstance(value, str)):
+            raise EmptyFilter(name=name)
+    return given
 
 
 def _check(base_url: str, token: str | None) -> None:

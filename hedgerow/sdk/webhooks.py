@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.api import Page
@@ -18,6 +18,7 @@ from hedgerow.contracts.events import (
 )
 from hedgerow.contracts.webhook_signature import TOLERANCE_S, is_genuine
 from hedgerow.sdk.addresses import address
+from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/webhooks"
@@ -41,9 +42,13 @@ class Webhooks:
     def get(self, name: str) -> Webhook:
         return self._transport.call("GET", address(_PATH, name), Webhook)
 
-    def list(self, limit: int = 100, after: str | None = None) -> Page[Webhook]:
+    def list(self, limit: int = PAGE_ITEMS, after: str | None = None) -> Page[Webhook]:
         """By name."""
         return self._transport.call("GET", _PATH, Page[Webhook], query={"limit": limit, "after": after})
+
+    def iterate(self) -> Iterator[Webhook]:
+        """Every webhook by name, read page by page."""
+        return walk(lambda after: self.list(WALK_ITEMS, after))
 
     def change(self, name: str, *, url: str | None = None, kinds: Sequence[str] | None = None) -> Webhook:
         """What waits goes to the new URL; new kinds count for events that come."""
@@ -66,11 +71,15 @@ class Webhooks:
         self._transport.delete(address(_PATH, name))
 
     def deliveries(
-        self, name: str, *, state: DeliveryState | None = None, limit: int = 100, after: str | None = None
+        self, name: str, *, state: DeliveryState | None = None, limit: int = PAGE_ITEMS, after: str | None = None
     ) -> Page[Delivery]:
         """Newest first: what was sent, what waits, what was given up."""
         query = {"state": state, "limit": limit, "after": after}
         return self._transport.call("GET", address(_PATH, name, "deliveries"), Page[Delivery], query=query)
+
+    def iterate_deliveries(self, name: str, *, state: DeliveryState | None = None) -> Iterator[Delivery]:
+        """Every delivery that fits, newest first, read page by page."""
+        return walk(lambda after: self.deliveries(name, state=state, limit=WALK_ITEMS, after=after))
 
     def delivery(self, name: str, event_number: int) -> Delivery:
         return self._transport.call("GET", address(_PATH, name, "deliveries", str(event_number)), Delivery)

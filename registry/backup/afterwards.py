@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from hedgerow.contracts.work import Problem
 from hedgerow.errors import Bug
-from registry.store import activities, events, facts, leases, runs
+from registry.store import activities, clock_jumps, events, facts, leases, runs
 from registry.store.blobs import CONDEMNED
 from registry.store.schema import Part
 from registry.store.tables import blobs, deployments, device_sessions, endpoints, twins
@@ -34,6 +34,8 @@ def begin_new_life(connection: Connection, now: datetime) -> tuple[str, int]:
     events.begin_new_life(connection)
     interrupted = _fail_work(connection, now)
     connection.execute(delete(lease_rows))
+    # Of the old machine's clock.
+    clock_jumps.write(connection, None)
     connection.execute(delete(device_sessions))
     _stop_deployments(connection)
     return facts.renew_incarnation(connection), interrupted

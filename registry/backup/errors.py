@@ -37,6 +37,14 @@ class TargetIsMount(UserError):
     remedy = "Restore into a folder below it, such as {folder}/workspace."
 
 
+class RestorePlaceTaken(ConflictError):
+    """Where a restore builds lies something that is not ours."""
+
+    key = "restore_place_taken"
+    message = "{folder} cannot be built in: {problem}"
+    remedy = "Remove it, or restore into a folder that only you can write to."
+
+
 class RestoreUnderWay(ConflictError):
     """Two restores into one place."""
 

@@ -1,7 +1,8 @@
 """Keeps every blob where it is while backups run: the lease ``blobs.keep``, which garbage collection takes before it deletes.
 
 One for all backups of a server process (there is one server to a workspace): they share the lease, the last one gives it
-back. A killed server's lease runs out by itself, and its successor takes it over at once.
+back. A killed server's lease runs out by itself, and its successor takes it over at once. What a killed collection held is
+over after ``KEEP_LONGEST_S`` at the latest, whatever its clock said.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from registry.backup.errors import BlobsBusy
 from registry.errors import DatabaseUnavailable, LeaseLost
 from registry.store import leases
 from registry.store.database import Database
-from registry.store.garbage import KEEP_LEASE
+from registry.store.garbage import KEEP_LEASE, KEEP_LONGEST_S
 from registry.store.leases import Lease
 
 HOLDER = "backup"
 # A reader that takes nothing is cut off after a minute (SILENCE_S), so this is never missed by a backup that lives.
-TTL_S = 180.0
+TTL_S = KEEP_LONGEST_S
 _RENEW_AFTER_S = 30.0
 
 
@@ -63,11 +64,11 @@ class BlobKeeper:
             self._users -= 1
             if self._users == 0 and self._lease is not None:
                 with contextlib.suppress(DatabaseUnavailable), self._database.write() as connection:
-                    leases.release(connection, self._lease, self._clock.now())
+                    leases.release(connection, self._lease)
 
     def _take(self) -> Lease | None:
         with self._database.write() as connection:
-            lease = leases.acquire(connection, KEEP_LEASE, HOLDER, TTL_S, self._clock.now())
+            lease = leases.acquire(connection, KEEP_LEASE, HOLDER, TTL_S, self._clock.now(), longest_s=KEEP_LONGEST_S)
         self._renewed_s = self._clock.monotonic_s()
         return lease
 

@@ -1,15 +1,18 @@
 """Where a restored workspace is built: a hidden folder beside its target, put in place by one rename.
 
 The folder has one name for each target, so that what a killed restore left is cleared by the next; its lock (the kernel's) lets
-only one restore in.
+only one restore in. Its name can be guessed, and other users may be able to make it before us: it must be our own folder, that
+nobody else can write to.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +20,7 @@ from pathlib import Path
 from hedgerow.atomic_write import atomic_write, fsync_folder
 from hedgerow.contracts.backup import RestoreReport
 from hedgerow.contracts.document import decode, encode
-from registry.backup.errors import RestoreUnderWay, TargetIsMount, TargetNotEmpty
+from registry.backup.errors import RestorePlaceTaken, RestoreUnderWay, TargetIsMount, TargetNotEmpty
 
 _DONE = "restored.json"
 
@@ -75,7 +78,7 @@ def check_free(target: Path) -> None:
 
 @contextmanager
 def building_place(target: Path) -> Iterator[BuildingPlace]:
-    """Gone afterwards unless it was published, or committed. Raises TargetNotEmpty, TargetIsMount, RestoreUnderWay, OSError."""
+    """Gone afterwards unless it was published, or committed. Raises its errors, OSError."""
     target = target.resolve()
     check_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,8 +97,7 @@ def building_place(target: Path) -> Iterator[BuildingPlace]:
 
 def _locked(place: BuildingPlace) -> int:
     while True:
-        place.folder.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        descriptor = _opened(place.folder)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if place.folder.is_dir() and os.path.samestat(os.fstat(descriptor), place.folder.stat()):
@@ -104,3 +106,28 @@ def _locked(place: BuildingPlace) -> int:
             os.close(descriptor)
             raise RestoreUnderWay(folder=place.target) from None
         os.close(descriptor)  # removed or put in place between our look and our lock
+
+
+def _opened(folder: Path) -> int:
+    """Raises RestorePlaceTaken, OSError."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as problem:
+        if problem.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise RestorePlaceTaken(folder=folder, problem="it is a link or a file") from None
+        if problem.errno == errno.EACCES:
+            raise RestorePlaceTaken(folder=folder, problem="it belongs to another user") from None
+        raise
+    # Of what is open, not of what has the name by now.
+    seen = os.fstat(descriptor)
+    problem_found = ""
+    if seen.st_uid != os.geteuid():
+        problem_found = f"it belongs to the user with the id {seen.st_uid}"
+    elif seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        problem_found = "others may write into it"
+    if problem_found:
+        os.close(descriptor)
+        raise RestorePlaceTaken(folder=folder, problem=problem_found)
+    return descriptor

@@ -79,11 +79,16 @@ class Loader:
             raise self._damaged(f"a row of table {self._table.name} is not one ({problem})") from None
 
     def _lines(self, member: Readable) -> Iterator[bytes]:
-        rest = b""
+        # Of the line that has no end yet. Joined once it has: a line of many parts would else be copied with each.
+        open_line: list[bytes] = []
         for part in self._unpacked(member):
-            *lines, rest = (rest + part).split(b"\n")
-            yield from lines
-        if rest:
+            first, *others = part.split(b"\n")
+            open_line.append(first)
+            if others:
+                yield b"".join(open_line)
+                yield from others[:-1]
+                open_line = [others[-1]]
+        if any(open_line):
             raise self._damaged(f"the rows of table {self._table.name} do not end where they should")
 
     def _unpacked(self, member: Readable) -> Iterator[bytes]:

@@ -15,6 +15,10 @@ _LOCAL = ("file", "local")
 # What these keep is gone with the process, or is somebody's cache of something else.
 _REFUSED = ("memory", "http", "https", "data", "simplecache", "filecache", "blockcache", "cached")
 _S3 = ("s3", "s3a")
+# With two attempts of each of the two libraries: an endpoint that cannot be reached is told of within 20 s, one that takes
+# requests and never answers within about a minute.
+_S3_CONFIG = {"connect_timeout": 4, "read_timeout": 15, "retries": {"total_max_attempts": 2, "mode": "standard"}}
+_S3_RETRIES = 2
 
 
 def open_store(folder: Path, url: str | None = None, endpoint: str | None = None) -> BlobStore:
@@ -59,7 +63,7 @@ def _object_store(folder: Path, url: str, endpoint: str | None) -> BlobStore:
     # Listings are never remembered: other processes write, too.
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
     if scheme in _S3:
-        options["client_kwargs"] = {"endpoint_url": endpoint} if endpoint else {}
+        options |= {"client_kwargs": {"endpoint_url": endpoint} if endpoint else {}, "config_kwargs": _S3_CONFIG}
     elif endpoint:
         raise InvalidSetting(
             name="blobs_endpoint",
@@ -67,7 +71,15 @@ def _object_store(folder: Path, url: str, endpoint: str | None) -> BlobStore:
             problem="only s3:// has one",
             source="--blobs-endpoint (HEDGEROW_BLOBS_ENDPOINT)",
         )
-    return ObjectStore(lambda: kind(**options), root, folder)
+
+    def make() -> Any:  # noqa: ANN401 - fsspec has no types
+        made = kind(**options)
+        if scheme in _S3:
+            # Its own attempts are multiplied with those of the library below it; there is no option for them.
+            made.retries = _S3_RETRIES
+        return made
+
+    return ObjectStore(make, root, folder)
 
 
 def _refused(url: str, problem: str) -> InvalidSetting:

@@ -53,6 +53,14 @@ class StorageUnavailable(UnavailableError):
     remedy = "Free disk space (or make it writable) and try again; nothing was stored half."
 
 
+class ObjectStoreUnavailable(StorageUnavailable):
+    """The object store that holds the blobs does not answer, or refuses."""
+
+    key = "object_store_unavailable"
+    message = "The object store that holds the contents cannot be used now: {problem}"
+    remedy = "Check --blobs, --blobs-endpoint, the credentials and the network, and try again; nothing was stored half."
+
+
 class BlobSizeWrong(UserError):
     """A record gives another size for a blob than the blob has."""
 

@@ -141,17 +141,12 @@ class Temporary:
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
             fsync_folder(target.parent.parent)
-        second = self.path.with_name(f"{self.path.name}.link")
         try:
-            os.link(self.path, second)
+            os.link(self.path, target)
         except OSError as problem:
-            if problem.errno not in _NO_LINKS:
+            if problem.errno != errno.EEXIST and problem.errno not in _NO_LINKS:
                 raise
-            second = self.path
-        second.replace(target)
-        # Nothing moves when both names are the same file already.
-        if second != self.path:
-            second.unlink(missing_ok=True)
+            self._replace(target)
         fsync_folder(target.parent)
 
     def remove(self) -> None:
@@ -169,6 +164,19 @@ class Temporary:
         except BaseException:
             self.remove()
             raise
+
+    def _replace(self, target: Path) -> None:
+        second = self.path.with_name(f"{self.path.name}.link")
+        try:
+            os.link(self.path, second)
+        except OSError as problem:
+            if problem.errno not in _NO_LINKS:
+                raise
+            second = self.path
+        second.replace(target)
+        # Nothing moves when both names are the same file already.
+        if second != self.path:
+            second.unlink(missing_ok=True)
 
     def _folder_made(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,6 +217,18 @@ def sweep_temporaries(folder: Path, before: datetime, *, dry_run: bool) -> Swept
             if not dry_run:
                 path.unlink()
     return Swept(count, size_bytes)
+
+
+def oldest_writer(folder: Path) -> datetime | None:
+    """When the first of the uploads began that go on now (their temporaries are locked); None when there is none."""
+    began: list[datetime] = []
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                began.append(datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC))
+    return min(began, default=None)
 
 
 def _seal(file: BinaryIO) -> None:

@@ -2,12 +2,13 @@
 
 Content is first written to a local temporary, hashed on the way, and then copied to its final key: only then is its digest
 known to be right, and an upload that is cut off never touches the store. Object stores make an object visible whole when its
-last part is in, so a killed process leaves at most parts that no key leads to.
+last part is in, so a killed process leaves at most parts that no key leads to (``cut_uploads.py`` takes them back).
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from hedgerow.contracts.names import is_digest
-from registry.blobs.errors import BlobUnknown, DigestMismatch, StorageUnavailable
-from registry.blobs.folder import Temporary, sweep_temporaries
+from registry.blobs.cut_uploads import abort_uploads, started_uploads
+from registry.blobs.errors import BlobUnknown, DigestMismatch, ObjectStoreUnavailable
+from registry.blobs.folder import Temporary, oldest_writer, sweep_temporaries
 from registry.blobs.hashing import READ_BYTES, Hashed, Readable, VerifiedReader, copy_hashed
 from registry.blobs.port import BlobStore, Staged, StoredBlob, Swept
 
+_LOG = logging.getLogger(__name__)
 # A part of a multi-part upload, and what is read ahead; S3 takes parts of 5 MiB to 5 GiB, 10 000 of them.
 _PART_BYTES = 16 * 1024 * 1024
 _PARTS_MOST = 10_000
@@ -69,7 +72,7 @@ class ObjectStore(BlobStore):
         try:
             with _translated(digest):
                 return bytes(self._fs.cat_file(self._key(digest), start=start, end=start + size))
-        except StorageUnavailable:
+        except ObjectStoreUnavailable:
             # What a file system answers with nothing, S3 calls an error: a range that begins behind the end.
             if start < self.size(digest):
                 raise
@@ -102,7 +105,14 @@ class ObjectStore(BlobStore):
                     yield StoredBlob(digest, int(entry["size"]), _modified(entry))
 
     def sweep(self, before: datetime, *, dry_run: bool = False) -> Swept:
-        return sweep_temporaries(self._scratch / "uploads", before, dry_run=dry_run)
+        """Raises ObjectStoreUnavailable."""
+        local = self._scratch / "uploads"
+        with _translated(""):
+            # The store first: whose writer is not seen alive after that has none.
+            started = started_uploads(self._fs, self._root)
+            cut = abort_uploads(self._fs, self._root, started, before, oldest_writer(local), dry_run=dry_run)
+        swept = sweep_temporaries(local, before, dry_run=dry_run)
+        return Swept(swept.count + cut.count, swept.size_bytes + cut.size_bytes)
 
     @property
     def _fs(self) -> Any:  # noqa: ANN401 - fsspec has no types
@@ -128,7 +138,7 @@ class ObjectStore(BlobStore):
         key = self._key(hashed.digest)
 
         def publish() -> None:
-            with _translated(hashed.digest):
+            with _translated(None):
                 self._copy_in(temporary.path, key, hashed.size_bytes)
 
         def republish() -> None:
@@ -152,7 +162,12 @@ class ObjectStore(BlobStore):
             target.close()
             target.commit()
         except BaseException:
-            target.discard()
+            try:
+                target.discard()
+            except Exception as problem:  # noqa: BLE001 - what went wrong first is what is told
+                _LOG.warning("Parts of %s stay in the store until garbage is collected: %s", key, problem)
+            # Otherwise it closes itself when it is forgotten, and that would store what it has.
+            target.closed = True
             raise
 
 
@@ -185,16 +200,19 @@ def _modified(entry: dict[str, Any]) -> datetime:
 
 
 @contextmanager
-def _translated(digest: str) -> Iterator[None]:
-    """What a store far away can answer, in our words; botocore's own exceptions need not be known here."""
+def _translated(digest: str | None) -> Iterator[None]:
+    """What a store far away can answer, in our words; botocore's own exceptions need not be known here.
+
+    ``digest`` is what is looked for; None when something is stored: what is not there then is the bucket.
+    """
     try:
         yield
-    except FileNotFoundError:
-        raise BlobUnknown(digest=digest) from None
     except OSError as problem:
+        if isinstance(problem, FileNotFoundError) and digest is not None:
+            raise BlobUnknown(digest=digest) from None
         said = str(problem) or (os.strerror(problem.errno) if problem.errno else type(problem).__name__)
-        raise StorageUnavailable(problem=f"the object store answers: {said[:300]}") from problem
+        raise ObjectStoreUnavailable(problem=said[:300]) from problem
     except Exception as problem:
         if type(problem).__module__.partition(".")[0] not in ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs"):
             raise
-        raise StorageUnavailable(problem=f"the object store cannot be used: {str(problem)[:300]}") from problem
+        raise ObjectStoreUnavailable(problem=str(problem)[:300]) from problem

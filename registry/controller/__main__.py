@@ -29,11 +29,13 @@ from registry.controller.balancer.haproxy_config import HaproxyOptions
 from registry.controller.balancer.haproxy_process import HaproxyBalancer
 from registry.controller.balancer.port import Balancer
 from registry.controller.builds import IMAGE_BUILD, build_image
+from registry.controller.clock_watch import ClockWatch
 from registry.controller.controller import Controller, StopRules
 from registry.controller.event_keeping import EventKeeping
 from registry.controller.event_loop import EventLoop
 from registry.controller.file_work.tasks import ENV_BLOBS, ENV_BLOBS_ENDPOINT
 from registry.controller.garbage import collect_garbage
+from registry.controller.garbage_schedule import GarbageSchedule
 from registry.controller.jobs import Jobs, JobTools, Kind
 from registry.controller.lease_keeper import LeaseKeeper
 from registry.controller.own_python import OwnPython
@@ -54,6 +56,7 @@ from registry.egress import EgressPolicy
 from registry.errors import RoleTaken
 from registry.settings import read_settings
 from registry.store import schema
+from registry.store.blobs import LEASE_S
 from registry.store.database import open_database
 from registry.store.runs import RUN
 from registry.vault import Vault
@@ -104,19 +107,27 @@ def _run(settings: ControllerSettings, workspace: Workspace) -> None:
         loop = parts.enter_context(closing(EventLoop(clock)))
         keeper = LeaseKeeper(database, clock, workspace.folder)
         tools = JobTools(database, wakeups, loop, clock, keeper.lease, workspace.processes, workspace.work)
-        controller = _assemble(settings, workspace, tools, keeper, receiver)
+        watch = ClockWatch(tools, max(LEASE_S, settings.blob_lease_s))
+        controller = _assemble(settings, workspace, tools, keeper, receiver, watch)
+        watch.begin()
         feed = parts.enter_context(closing(SocketReceiver(workspace.run, FEED)))
         outgoing = WebhookWatch(loop, feed, _webhooks(settings, workspace, tools))
         outgoing.begin()
         parts.callback(outgoing.stop)
         EventKeeping(tools, settings.events_keep_days).begin()
+        GarbageSchedule(tools, settings.gc_every_s).begin()
         if settings.ready_file is not None:
             parts.callback(settings.ready_file.unlink, missing_ok=True)
         controller.run(lambda: _announce(settings.ready_file))
 
 
 def _assemble(
-    settings: ControllerSettings, workspace: Workspace, tools: JobTools, keeper: LeaseKeeper, receiver: SocketReceiver
+    settings: ControllerSettings,
+    workspace: Workspace,
+    tools: JobTools,
+    keeper: LeaseKeeper,
+    receiver: SocketReceiver,
+    watch: ClockWatch,
 ) -> Controller:
     places = _places(settings)
     python = OwnPython(dict(os.environ) | places)
@@ -133,7 +144,10 @@ def _assemble(
         {
             IMAGE_BUILD: Kind(lambda activity, request: build_image(story_tools, activity, request), settings.max_builds),
             BLOBS_COLLECT: Kind(
-                lambda activity, request: collect_garbage(story_tools, places | _database(settings), activity, request), 1
+                lambda activity, request: collect_garbage(
+                    story_tools, places | _database(settings), watch.look, activity, request
+                ),
+                1,
             ),
             RUN: Kind(lambda activity, request: run_script(story_tools, activity, request), settings.max_runs),
         },

@@ -31,6 +31,7 @@ from registry.controller.file_work.tasks import Done, LaidFile, LayOut, Parts, T
 from registry.controller.file_work.tasks import Part as StoredPart
 from registry.controller.stories import StoryTools, answer_of, file_work, make_folder
 from registry.store import blobs, environments, events, images, models
+from registry.store.activities import BuildTask
 
 IMAGE_BUILD = "image.build"
 _FILES, _SOURCE = "files", "files/source"
@@ -48,7 +49,7 @@ class Plan:
 
 def build_image(tools: StoryTools, activity: Activity, request: bytes) -> Story:
     """Play an ``image.build`` activity; its result is {"image": "NAME:VERSION", "digest": …}."""
-    wanted = decode(request, BuildImage)
+    wanted = decode(request, BuildTask)
     plan = yield from record(lambda connection, _lease: _plan(connection, wanted))
     folder = make_folder(tools.workspace.work / "builds" / activity.id)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from sqlalchemy import Connection
@@ -19,12 +19,17 @@ from registry.store.leases import Lease
 _WORKER = "registry.controller.garbage_work"
 
 
-def collect_garbage(tools: StoryTools, environment: Mapping[str, str], activity: Activity, request: bytes) -> Story:
+def collect_garbage(
+    tools: StoryTools, environment: Mapping[str, str], look_at_clock: Callable[[], None], activity: Activity, request: bytes
+) -> Story:
     """Play a ``blobs.collect`` activity; its result is CollectedGarbage, each value as text.
+
+    ``look_at_clock`` writes down whether the clock jumped a moment ago.
 
     ``environment`` tells the worker where database and contents are: URLs may hold passwords, command lines are for all to see.
     """
     wanted = decode(request, CollectGarbage)
+    look_at_clock()
     folder = make_folder(tools.workspace.work / "gc" / activity.id)
     try:
         options = ["--workspace", str(tools.workspace.folder), "--holder", f"gc {activity.id}"]

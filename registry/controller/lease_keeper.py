@@ -43,14 +43,14 @@ class LeaseKeeper:
     def release(self) -> None:
         """Let the next one in at once. Raises DatabaseUnavailable."""
         with self._database.write() as connection:
-            leases.release(connection, self._lease, self._clock.now())
+            leases.release(connection, self._lease)
 
     def _take(self, same_place: str) -> Lease:
         now = self._clock.now()
         with self._database.write() as connection:
             previous = leases.find(connection, NAME)
             if previous is not None and previous.holder.startswith(same_place):
-                leases.release(connection, previous, now)
+                leases.release(connection, previous)
             lease = leases.acquire(connection, NAME, self._holder, TTL_S, now)
         if lease is None:
             raise LeaseLost(name=NAME, holder=previous.holder if previous else "another controller")

@@ -22,6 +22,9 @@ class ControllerSettings:
         None, "address of an S3 server that is not Amazon's; credentials are AWS_ACCESS_KEY_ID and so on"
     )
     blob_lease_s: float = setting(86400.0, "how long stored content is kept although nothing refers to it yet")
+    gc_every_s: float = setting(
+        86400.0, "how often contents that nothing refers to are freed; 0: only when asked for (hedgerow gc)"
+    )
     balancer_port: int = setting(8090, "port of the balancer in front of services, on loopback; 0 picks a free one")
     haproxy: str = setting("haproxy", "the balancer's program, by name or path")
     max_builds: int = setting(2, "image builds at once")

@@ -21,7 +21,7 @@ def authenticate(context: ServerContext, request: Request) -> Caller:
     if not text:
         raise TokenMissing
     now = context.clock.now()
-    with context.database.read() as connection:
+    with context.database.look() as connection:
         found = tokens.verify(connection, text, now)
     # Browsers hand cookies to every program on a host, whatever its port: what such a program may learn opens pages only.
     if found.is_page_session != (sent is None):

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.api import EdgePlan, Page
 from hedgerow.contracts.edge import EdgeDeployment
-from hedgerow.contracts.names import check_name
+from hedgerow.contracts.names import check_known_name, check_name
 from hedgerow.errors import InvalidDocument
 from registry.errors import PreconditionFailed, RecordNotFound
 from registry.hub.errors import ManifestInvalid, TargetInvalid
@@ -69,7 +69,7 @@ def put_edge_deployment(name: str) -> Response:
     """
     here = context()
     wanted = read_body(EdgeDeployment)
-    if wanted.name != check_name(name, _KIND):
+    if wanted.name != check_known_name(name, _KIND):
         raise InvalidDocument(document="EdgeDeployment", problem=f"its name is {wanted.name!r}, the address says {name!r}")
     for module in wanted.modules.values():
         if module.image is not None:
@@ -84,6 +84,7 @@ def put_edge_deployment(name: str) -> Response:
     def put(connection: Connection) -> Response:
         before = edge_deployments.find(connection, name)
         check_revision(_KIND, name, None if before is None else before.revision)
+        _check_new_names(wanted, before)
         stored = edge_deployments.put(connection, check_manifest(connection, wanted), here.clock.now())
         if before is None or stored.revision != before.revision:
             kind = "edge-deployment.created" if before is None else "edge-deployment.changed"
@@ -95,10 +96,22 @@ def put_edge_deployment(name: str) -> Response:
     return answered
 
 
+def _check_new_names(wanted: EdgeDeployment, before: EdgeDeployment | None) -> None:
+    """A manifest may keep names that 0.1.0 took: under another one, a module on a device would be another module.
+
+    Raises InvalidName.
+    """
+    if before is None:
+        check_name(wanted.name, _KIND)
+    for module in sorted(wanted.modules.keys() - (before.modules.keys() if before is not None else set())):
+        check_name(module, "module")
+
+
 def _plan_of_put(wanted: EdgeDeployment) -> EdgePlan:
     here = context()
     with here.database.read() as connection:
         deployments = {one.name: one for one in edge_deployments.every(connection)}
+        _check_new_names(wanted, deployments.get(wanted.name))
         # Among equals the newest wins, so a replaced one keeps its age here as it does when it is stored.
         created_at = deployments[wanted.name].created_at if wanted.name in deployments else here.clock.now()
         deployments[wanted.name] = msgspec.structs.replace(check_manifest(connection, wanted), created_at=created_at)
@@ -109,7 +122,7 @@ def _plan_of_put(wanted: EdgeDeployment) -> EdgePlan:
 def show_edge_deployment(name: str) -> Response:
     """The manifest as it is stored, with its images pinned."""
     with context().database.read() as connection:
-        found = edge_deployments.get(connection, check_name(name, _KIND))
+        found = edge_deployments.get(connection, check_known_name(name, _KIND))
     return answer_tagged(found, str(found.revision))
 
 
@@ -124,7 +137,7 @@ def show_edge_deployment(name: str) -> Response:
 def delete_edge_deployment(name: str) -> Response:
     """Its devices get the next deployment that matches them, or an empty desired state. With `dry_run` only an EdgePlan."""
     here = context()
-    check_name(name, _KIND)
+    check_known_name(name, _KIND)
     if arguments.flag("dry_run"):
         with here.database.read() as connection:
             edge_deployments.get(connection, name)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.api import ChangeDevice, Device, DeviceTwin, EnrollDevice, EnrolledDevice, FleetEvent, Page
 from hedgerow.contracts.device import DeviceConfig
-from hedgerow.contracts.names import check_name
+from hedgerow.contracts.names import check_known_name
 from hedgerow.contracts.seal import device_key
 from registry.errors import InvalidFilter, NameTaken, PreconditionFailed, RecordNotFound
 from registry.hub.desired import read_envelope
@@ -117,7 +117,7 @@ def show_device(name: str) -> Response:
     """With its newest report and whether it is online."""
     here = context()
     with here.database.read() as connection:
-        device = fleet.get(connection, check_name(name, "device"), here.clock.now())
+        device = fleet.get(connection, check_known_name(name, "device"), here.clock.now())
     return answer_revised(device, _revision(device))
 
 
@@ -184,7 +184,7 @@ def show_twin(name: str) -> Response:
     """What the device should run beside what it says of itself."""
     here = context()
     with here.database.read() as connection:
-        device = fleet.get(connection, check_name(name, "device"), here.clock.now())
+        device = fleet.get(connection, check_known_name(name, "device"), here.clock.now())
         envelope = twins.desired_envelopes(connection, [device.uuid]).get(device.uuid)
     desired = None if envelope is None else read_envelope(envelope)
     return answer_seen(DeviceTwin(device=device.name, desired=desired, reported=device.reported, seen_at=device.seen_at))
@@ -192,7 +192,7 @@ def show_twin(name: str) -> Response:
 
 def _expected(connection: Connection, name: str) -> Device:
     """The device, nobody else changes it meanwhile, as the request's If-Match expects it."""
-    device = fleet.get(connection, check_name(name, "device"), context().clock.now(), lock=True)
+    device = fleet.get(connection, check_known_name(name, "device"), context().clock.now(), lock=True)
     check_revision("device", name, _revision(device))
     return device
 
@@ -218,6 +218,6 @@ def list_fleet_events() -> Response:
         raise InvalidArgument(name="after", value=after[:80], hint="Use the `next` of the page before.")
     with here.database.read() as connection:
         name = arguments.text("device")
-        uuid = None if name is None else fleet.get(connection, check_name(name, "device"), here.clock.now()).uuid
+        uuid = None if name is None else fleet.get(connection, check_known_name(name, "device"), here.clock.now()).uuid
         found = fleet.events_before(connection, limit + 1, int(after) if after else None, uuid)
     return answer(Page(items=found[:limit], next=str(found[limit - 1].number) if len(found) > limit else None))

@@ -6,7 +6,7 @@ from flask import Blueprint, Response
 from sqlalchemy import Connection
 
 from hedgerow.contracts.api import ModelAlias, Page, SetAlias
-from hedgerow.contracts.names import Reference, check_name
+from hedgerow.contracts.names import Reference, check_known_name, check_name
 from registry.errors import AliasProtected, AliasReserved, PreconditionFailed, RecordDeleted
 from registry.server.http import (
     actor,
@@ -38,7 +38,7 @@ def routes() -> Blueprint:
 def list_aliases(name: str) -> Response:
     limit, after = page_arguments()
     with context().database.read() as connection:
-        models.get(connection, Reference(check_name(name, "model")))
+        models.get(connection, Reference(check_known_name(name, "model")))
         found, following = model_aliases.page(connection, name, limit, after)
     return answer(Page(items=found, next=following))
 
@@ -46,7 +46,7 @@ def list_aliases(name: str) -> Response:
 @operation("Show an alias", "reader", scope="models", result=ModelAlias)
 def show_alias(name: str, alias: str) -> Response:
     with context().database.read() as connection:
-        found = model_aliases.get(connection, check_name(name, "model"), check_name(alias, "alias"))
+        found = model_aliases.get(connection, check_known_name(name, "model"), check_name(alias, "alias"))
     return answer_tagged(found, str(found.revision))
 
 
@@ -61,7 +61,7 @@ def show_alias(name: str, alias: str) -> Response:
 def set_alias(name: str, alias: str) -> Response:
     """Made, or moved from another version. A protected one is moved and unprotected by an owner only."""
     wanted = read_body(SetAlias)
-    check_name(name, "model")
+    check_known_name(name, "model")
     check_name(alias, "alias")
 
     def put(connection: Connection) -> Response:
@@ -88,7 +88,7 @@ def set_alias(name: str, alias: str) -> Response:
 )
 def delete_alias(name: str, alias: str) -> Response:
     """The version that it named stays. A protected alias is taken away by an owner only."""
-    check_name(name, "model")
+    check_known_name(name, "model")
     check_name(alias, "alias")
 
     def remove(connection: Connection) -> Response:

@@ -175,7 +175,7 @@ def list_models() -> Response:
     limit, after = page_arguments()
     query = _query()
     with context().database.read() as connection:
-        found, following = models.find(connection, query, limit, after)
+        found, following = models.find_documents(connection, query, limit, after)
     return answer(Page(items=found, next=following))
 
 

@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 from sqlalchemy import Row
 
 from hedgerow.contracts.api import Page, RecordedGap, StoredTelemetry
-from hedgerow.contracts.names import check_name
+from hedgerow.contracts.names import check_known_name
 from registry.errors import RecordNotFound
 from registry.server import arguments
 from registry.server.errors import InvalidArgument
@@ -45,7 +45,7 @@ def list_telemetry() -> Response:
     names, device_uuid = _device()
     module = arguments.text("module")
     if module is not None:
-        check_name(module, "module")
+        check_known_name(module, "module")
     with context().database.read_series() as connection:
         if after is None:
             rows = telemetry.newest(connection, limit, device_uuid=device_uuid, module=module)
@@ -77,7 +77,7 @@ def _device() -> tuple[dict[str, str], str | None]:
     here = context()
     with here.database.read() as connection:
         name = arguments.text("device")
-        wanted = None if name is None else fleet.get(connection, check_name(name, "device"), here.clock.now()).uuid
+        wanted = None if name is None else fleet.get(connection, check_known_name(name, "device"), here.clock.now()).uuid
         return fleet.names_by_uuid(connection), wanted
 
 

@@ -77,6 +77,22 @@ class MalformedRequest(UserError):
     remedy = "Send it again as plain HTTP/1.1."
 
 
+class AddressTooLong(UserError):
+    """The first line of a request is longer than any that this server has use for."""
+
+    key = "address_too_long"
+    message = "The request's address is longer than {limit_bytes} bytes"
+    remedy = "Ask for fewer things at once, or send them in a body."
+
+
+class HeadTooLarge(UserError):
+    """Too many headers, or too long ones."""
+
+    key = "head_too_large"
+    message = "The request has too many headers, or one that is too long"
+    remedy = "Send at most 100 headers of 8 kB; cookies of other services on the same host are headers, too."
+
+
 class TooManyStreams(UnavailableError):
     """Every thread that may follow events is in use."""
 

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, request
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 from hedgerow.receiving import Receiving
 from registry.server.followers import Followers
+from registry.server.unreadable import LONGEST_LINE, refuse
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -67,7 +69,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "threads": self._serving.threads,
             "keepalive": _KEEP_ALIVE_S,
             "graceful_timeout": STOP_GRACE_S,
-            "limit_request_line": 8190,
+            "limit_request_line": LONGEST_LINE,
             # Proxies are handled by --behind-proxy alone.
             "forwarded_allow_ips": "",
             "forwarder_headers": "",
@@ -97,6 +99,17 @@ class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             return super().handle(conn)
         finally:
             self.receiving.done(connection)
+
+    def handle_error(self, req: object, client: socket.socket, addr: Any, exc: BaseException) -> None:  # noqa: ANN401 - as gunicorn has it
+        """What could not be read as a request is answered in the one error shape, not with gunicorn's page."""
+        refuse(client, str(addr[0]) if addr else "a Unix socket", exc)
+
+    def _keepalive_after(self, conn: Any, keepalive: Any) -> bool:  # noqa: ANN401 - as gunicorn has it
+        try:
+            return bool(super()._keepalive_after(conn, keepalive))
+        except ParseException:
+            # The rest of a body that nobody read is no chunks; its request was answered, and a second answer would be wrong.
+            return False
 
     def head_is_whole(self) -> None:
         """Before a request is answered: from now on it is not measured as one that is still being sent."""

@@ -29,9 +29,11 @@ from registry.errors import InvalidPage, PreconditionFailed
 from registry.server import oci_errors
 from registry.server.access import OCI_PREFIX
 from registry.server.errors import (
+    AddressTooLong,
     ConnectionStalled,
     ContentTypeRefused,
     DocumentTooLarge,
+    HeadTooLarge,
     MalformedRequest,
     MethodRefused,
     NoSuchPath,
@@ -47,6 +49,8 @@ _STATUS: tuple[tuple[type[HedgerowError], int], ...] = (
     (MethodRefused, 405),
     (ConnectionStalled, 408),
     (DocumentTooLarge, 413),
+    (AddressTooLong, 414),
+    (HeadTooLarge, 431),
     (ContentTypeRefused, 415),
     (RangeRefused, 416),
     (PreconditionFailed, 412),

@@ -14,7 +14,7 @@ from flask import Blueprint, Response
 from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Role
-from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST, check_name, is_digest
+from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST, check_known_name, is_digest
 from registry.blobs.errors import BlobUnknown
 from registry.errors import RecordNotFound
 from registry.server import oci_models
@@ -67,7 +67,7 @@ def list_tags(name: str) -> Response:
 
 @needs(*_PULLERS, scope="images")
 def get_manifest(name: str, tag: str) -> Response:
-    check_name(name, "image")
+    check_known_name(name, "image")
     with context().database.read() as connection:
         digest = tag if is_digest(tag) else _digest_of_tag(connection, name, tag)
         found = images.find_blob(connection, name, digest, device_uuid=_device())
@@ -78,7 +78,7 @@ def get_manifest(name: str, tag: str) -> Response:
 
 @needs(*_PULLERS, scope="images")
 def get_blob(name: str, digest: str) -> Response:
-    check_name(name, "image")
+    check_known_name(name, "image")
     with context().database.read() as connection:
         found = images.find_blob(connection, name, digest, device_uuid=_device()) if is_digest(digest) else None
     if found is None:
@@ -94,7 +94,7 @@ def list_referrers(name: str, digest: str) -> Response:
 
 def _tags(name: str) -> list[str]:
     """Raises RecordNotFound for a repository that this caller has no business with."""
-    check_name(name, "image")
+    check_known_name(name, "image")
     with context().database.read() as connection:
         tags = sorted(str(version) for version in images.versions_of(connection, name, device_uuid=_device()))
     if not tags:

@@ -12,7 +12,7 @@ from flask import Blueprint, Response
 
 from hedgerow.contracts.api import Role
 from hedgerow.contracts.model import ModelManifest
-from hedgerow.contracts.names import MEDIA_OCI_MANIFEST, check_name, is_digest
+from hedgerow.contracts.names import MEDIA_OCI_MANIFEST, check_known_name, is_digest
 from hedgerow.errors import InvalidName
 from registry.blobs.errors import BlobUnknown
 from registry.errors import RecordNotFound
@@ -41,7 +41,7 @@ def list_model_tags(name: str) -> Response:
 
 @needs(*_PULLERS, scope="models")
 def get_model_manifest(name: str, tag: str) -> Response:
-    check_name(name, "model")
+    check_known_name(name, "model")
     digest = tag if is_digest(tag) else _artifact(name, tag).manifest_digest
     with context().database.read() as connection:
         if not model_packs.is_manifest(connection, name, digest):
@@ -51,7 +51,7 @@ def get_model_manifest(name: str, tag: str) -> Response:
 
 @needs(*_PULLERS, scope="models")
 def get_model_blob(name: str, digest: str) -> Response:
-    check_name(name, "model")
+    check_known_name(name, "model")
     with context().database.read() as connection:
         if not (is_digest(digest) and model_packs.has_blob(connection, name, digest)):
             raise BlobUnknown(digest=digest[:80])
@@ -65,7 +65,7 @@ def list_model_referrers(name: str, digest: str) -> Response:
 
 
 def _tags(name: str) -> list[str]:
-    check_name(name, "model")
+    check_known_name(name, "model")
     with context().database.read() as connection:
         tags = model_packs.tags_of(connection, name)
     if not tags:

@@ -20,7 +20,8 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, Row, func, select, update
 
-from hedgerow.contracts.names import BLOBS_COLLECT
+from hedgerow.contracts.api import BuildImage
+from hedgerow.contracts.names import BLOBS_COLLECT, KnownName
 from hedgerow.contracts.work import Activity, ActivityEvent, ActivityState, Problem
 from registry.errors import RecordNotFound
 from registry.store import blobs, events, leases
@@ -43,6 +44,12 @@ INTERRUPTED = Problem(
     message="The process that did this work was ended before it was done",
     remedy="Start it again.",
 )
+
+
+class BuildTask(BuildImage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The request of an ``image.build`` activity: 0.1.0 may have queued it, under a name that is not given any more."""
+
+    name: KnownName
 
 
 def create(connection: Connection, *, kind: str, subject: str, request: msgspec.Struct, now: datetime) -> str:

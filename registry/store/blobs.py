@@ -6,19 +6,19 @@ together beside a garbage collection. A *condemned* row promises nothing any mor
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, bindparam, case, delete, select, update
+from sqlalchemy import Connection, bindparam, case, delete, func, select, update
 
 from hedgerow.contracts.model import FileEntry
 from registry.blobs.errors import BlobMissing, BlobSizeWrong
 from registry.blobs.hashing import CHUNK_BYTES, ChunkHashes
 from registry.blobs.port import BlobStore, Staged
+from registry.store.prepared import Prepared
 from registry.store.tables import activity_blobs, blob_chunks, blobs
-from registry.store.time_text import to_text
+from registry.store.time_text import maybe_from_text, to_text
 from registry.store.upsert import insert
 
 if TYPE_CHECKING:
@@ -31,12 +31,9 @@ CONDEMNED = "-"
 # SQLite takes 32 766 values in one statement; a folder may have more files.
 _MANY = 1000
 # FOR SHARE: neither condemned nor deleted before this transaction ends (a snapshot cannot lock, and need not).
-_SIZES = (
-    select(blobs.c.digest, blobs.c.size_bytes)
-    .where(blobs.c.digest.in_(bindparam("digests", expanding=True)), blobs.c.leased_until != CONDEMNED)
-    .order_by(blobs.c.digest)
-    .with_for_update(read=True)
-)
+_THERE = select(blobs.c.digest, blobs.c.size_bytes).where(blobs.c.leased_until != CONDEMNED).with_for_update(read=True)
+_SIZES = _THERE.where(blobs.c.digest.in_(bindparam("digests", expanding=True))).order_by(blobs.c.digest)
+_SIZE = Prepared(lambda _: _THERE.where(blobs.c.digest == bindparam("digest")))
 
 
 def record(
@@ -54,21 +51,22 @@ def record(
     """
     until = now + timedelta(seconds=lease_s)
     row = {"digest": digest, "size_bytes": size_bytes, "stored_at": to_text(now), "leased_until": to_text(until)}
-    connection.execute(_known(connection.dialect.name), row)
+    _KNOWN.run(connection, row)
     if chunks is not None:
         keep_chunks(connection, digest, chunks)
     return until
 
 
-@functools.cache
 def _known(dialect: str) -> Insert:
-    # Made once: putting a statement together takes longer than running it.
     statement = insert(dialect, blobs)
     new = statement.excluded
     # Never shorter: somebody else may have been promised more. An update always, also of nothing: it is what holds the row.
     longer = case((blobs.c.leased_until > new.leased_until, blobs.c.leased_until), else_=new.leased_until)
     changed = {"size_bytes": new.size_bytes, "leased_until": longer}
     return statement.on_conflict_do_update(index_elements=[blobs.c.digest], set_=changed)
+
+
+_KNOWN = Prepared(_known, columns=("digest", "size_bytes", "stored_at", "leased_until"))
 
 
 def record_staged(connection: Connection, staged: Staged, now: datetime, *, lease_s: float = LEASE_S) -> datetime:
@@ -102,6 +100,12 @@ def size_of(connection: Connection, digest: str) -> int | None:
     """In bytes; None when it is not known."""
     query = select(blobs.c.size_bytes).where(blobs.c.digest == digest, blobs.c.leased_until != CONDEMNED)
     return connection.execute(query).scalar_one_or_none()
+
+
+def oldest(connection: Connection) -> datetime | None:
+    """When the oldest blob was stored first; None without any."""
+    found = connection.execute(select(func.min(blobs.c.stored_at))).scalar_one()
+    return maybe_from_text(found)
 
 
 def require(connection: Connection, files: Iterable[FileEntry]) -> None:
@@ -169,8 +173,11 @@ def release_activity(connection: Connection, activity_id: str) -> None:
 
 
 def _sizes(connection: Connection, digests: list[str]) -> dict[str, int]:
+    wanted = sorted(set(digests))
+    if len(wanted) == 1:  # as most models have it
+        return {row.digest: row.size_bytes for row in _SIZE.rows(connection, {"digest": wanted[0]})}
     found: dict[str, int] = {}
-    for part in _parts(sorted(set(digests))):
+    for part in _parts(wanted):
         found |= {row.digest: row.size_bytes for row in connection.execute(_SIZES, {"digests": list(part)})}
     return found
 

@@ -23,8 +23,10 @@ from sqlalchemy.pool import QueuePool
 
 from hedgerow.errors import InvalidSetting, MissingExtra
 from registry.errors import DatabaseUnavailable
+from registry.store.prepared import Prepared
 
 BUSY_TIMEOUT_MS = 10_000
+_WRITING, _READING, _COMMIT, _ROLLBACK = (Prepared.of_text(words) for words in ("BEGIN IMMEDIATE", "BEGIN", "COMMIT", "ROLLBACK"))
 _DATABASE_SOURCE = "--database or the environment variable HEDGEROW_DATABASE"
 
 
@@ -49,6 +51,12 @@ class Database:
         """A writing transaction on the records: committed at the end, rolled back on any exception."""
         with _translated(), _turn(self.records, self.records_turn), self.records.connect() as connection, _begun(connection):
             yield connection
+
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """For one reading statement: it sees one moment by itself, and needs no transaction around it."""
+        with _translated(), self.records.connect() as connection:
+            yield connection if _is_sqlite(connection) else connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def read_series(self) -> Iterator[Connection]:
@@ -92,12 +100,12 @@ def _postgres_url(url: str) -> URL:
 
 
 def _sqlite_engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=5, max_overflow=60)
+    # SQLAlchemy must not begin by itself: `_begun` does: IMMEDIATE for writers, a snapshot for readers.
+    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=5, max_overflow=60, isolation_level="AUTOCOMMIT")
     # Created by us, for the owner only, before SQLite would create it for everybody; its -wal and -shm take this mode over.
     event.listen(engine, "do_connect", lambda *_: path.touch(mode=0o600))
     event.listen(engine, "connect", _prepare_sqlite)
-    # SQLAlchemy must not begin by itself: `_begun` does: IMMEDIATE for writers, a snapshot for readers.
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
+    return engine
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -117,9 +125,9 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 def _snapshot(engine: Engine) -> Iterator[Connection]:
     """Reads that all see the same moment; PostgreSQL's default would show each statement a later one."""
     with engine.connect() as connection:
-        if connection.dialect.name != "sqlite":
+        if not _is_sqlite(connection):
             connection = connection.execution_options(isolation_level="REPEATABLE READ")
-        with _begun(connection, "BEGIN"):
+        with _begun(connection, _READING):
             yield connection
 
 
@@ -137,20 +145,24 @@ def _turn(engine: Engine, lock: threading.Lock) -> Iterator[None]:
 
 
 @contextmanager
-def _begun(connection: Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-    if connection.dialect.name != "sqlite":
+def _begun(connection: Connection, begin: Prepared = _WRITING) -> Iterator[None]:
+    if not _is_sqlite(connection):
         with connection.begin():
             yield
         return
-    connection.exec_driver_sql(begin)
+    begin.run(connection)
     try:
         yield
     except BaseException:
         # SQLite ends a transaction itself when the disk is full; a second end would hide why.
         if cast(sqlite3.Connection, connection.connection.dbapi_connection).in_transaction:
-            connection.exec_driver_sql("ROLLBACK")
+            _ROLLBACK.run(connection)
         raise
-    connection.exec_driver_sql("COMMIT")
+    _COMMIT.run(connection)
+
+
+def _is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from hedgerow.contracts.events import Actor
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.work import ENDED
 from registry.errors import RecordDeleted
+from registry.store.activities import BuildTask
 from registry.store.tables import activities, image_versions
 from registry.store.time_text import from_text
 
@@ -60,7 +61,7 @@ def unfinished_builds(connection: Connection, exact: Reference, needs: Callable[
     return [
         f"the build of image {row.subject} (activity {row.id})"
         for row in connection.execute(query.order_by(activities.c.id))
-        if needs(msgspec.json.decode(row.request, type=BuildImage))
+        if needs(msgspec.json.decode(row.request, type=BuildTask))
     ]
 
 

@@ -21,7 +21,6 @@ elsewhere: :func:`begin_new_life` makes the restored events come before all new 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +33,7 @@ from sqlalchemy.types import BigInteger, Text
 from hedgerow.contracts.events import Actor, Event
 from registry.errors import CursorOfAnotherLife, InvalidPage
 from registry.store import facts
+from registry.store.prepared import Prepared
 from registry.store.tables import events, tokens, webhooks
 from registry.store.time_text import from_text, to_text
 
@@ -112,14 +112,15 @@ def record(
         "actor": actor.text(),
         "details": msgspec.json.encode(dict(details or {}), order="sorted").decode(),
     }
-    return int(connection.execute(_added(connection.dialect.name), row).scalar_one())
+    return int(_ADDED.first(connection, row).number)
 
 
-@functools.cache
 def _added(dialect: str) -> ReturningInsert[int]:
-    # Made once: putting a statement together takes longer than running it.
     transaction = literal(0) if dialect == "sqlite" else cast(cast(func.pg_current_xact_id(), Text), BigInteger)
     return events.insert().values(transaction_id=transaction).returning(events.c.number)
+
+
+_ADDED = Prepared(_added, columns=("at", "kind", "subject", "actor", "details"))
 
 
 # --- reading -----------------------------------------------------------------------------------------------------------

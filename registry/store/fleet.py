@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, Select, delete, func, select, update
 
 from hedgerow.contracts.api import Device, EnrollDevice, FleetEvent
 from hedgerow.contracts.document import decode
-from hedgerow.contracts.names import check_name
+from hedgerow.contracts.names import check_known_name
 from hedgerow.contracts.status import StatusReport
 from registry.errors import NameTaken, RecordNotFound
 from registry.store.matching import name_matches, tag_matches
@@ -168,7 +168,7 @@ def _filtered(query: Select[Any], wanted: Wanted, now: datetime) -> Select[Any]:
     if wanted.name is not None:
         query = query.where(name_matches(devices.c.name, wanted.name, "device"))
     if wanted.edge_deployment is not None:
-        query = query.where(twins.c.edge_deployment == check_name(wanted.edge_deployment, "edge deployment"))
+        query = query.where(twins.c.edge_deployment == check_known_name(wanted.edge_deployment, "edge deployment"))
     # As in _device: online as long as it may keep its session without a word.
     present = func.coalesce(device_sessions.c.expires_at, "") > to_text(now)
     if wanted.state == "revoked":

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, select, update
 
-from hedgerow.contracts.api import BuildImage
 from hedgerow.contracts.work import ENDED
 from registry.blobs.port import StoredBlob
+from registry.store.activities import BuildTask
 from registry.store.blobs import CONDEMNED, hold_for_activity
 from registry.store.tables import (
     activities,
@@ -34,8 +34,10 @@ from registry.store.tables import (
 from registry.store.time_text import to_text
 from registry.store.upsert import insert
 
-# Held by whoever needs that no blob goes away (a backup), and by the collection itself.
+# Held by whoever needs that no blob goes away (a backup), and by the collection itself; nobody takes it for longer at a time.
 KEEP_LEASE = "blobs.keep"
+KEEP_LONGEST_S = 180.0
+_DOUBT = timedelta(days=7)
 _USES = (
     model_files.c.digest,
     model_samples.c.digest,
@@ -110,6 +112,16 @@ def condemn_unknown(connection: Connection, stored: Iterable[StoredBlob], now: d
     return doomed
 
 
+def shorten_leases(connection: Connection, now: datetime, longest_s: float) -> int:
+    """Leases that no right clock can have given end ``longest_s`` from now; returns how many.
+
+    A week is left for the doubt that it is our clock that is wrong: a lease too long costs space, one too short an upload.
+    """
+    latest = now + timedelta(seconds=longest_s)
+    wrong = blobs.c.leased_until > to_text(latest + _DOUBT)
+    return connection.execute(update(blobs).where(wrong).values(leased_until=to_text(latest))).rowcount
+
+
 def hold_for_work(connection: Connection) -> None:
     """Bring ``activity_blobs`` in line with the work there is: of work that ended, and of builds queued before it existed."""
     ended = select(activities.c.id).where(activities.c.state.in_(sorted(ENDED)))
@@ -118,7 +130,7 @@ def hold_for_work(connection: Connection) -> None:
         activities.c.kind == "image.build", activities.c.state.not_in(sorted(ENDED))
     )
     for row in connection.execute(query).all():
-        wanted = msgspec.json.decode(row.request, type=BuildImage)
+        wanted = msgspec.json.decode(row.request, type=BuildTask)
         stored = select(blobs.c.digest).where(blobs.c.digest.in_([entry.digest for entry in wanted.source]))
         hold_for_activity(connection, row.id, [found.digest for found in connection.execute(stored)])
 

@@ -6,11 +6,13 @@ Versioned records are listed newest first by (created_at, name, version); the th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Row, Select, Table, tuple_
+from sqlalchemy import Select, Table, tuple_
 
 from registry.errors import InvalidPage
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class After:
     version: int
 
     @classmethod
-    def of_row(cls, row: Row[Any]) -> After:
+    def of_row(cls, row: Any) -> After:  # noqa: ANN401 - a row with these columns
         return cls(row.created_at, row.name, row.version)
 
     @classmethod
@@ -46,6 +48,6 @@ def page_of(query: Select[Any], table: Table, limit: int, after: str | None) -> 
     return query.order_by(table.c.created_at.desc(), table.c.name.desc(), table.c.version.desc()).limit(limit + 1)
 
 
-def split_page(rows: list[Row[Any]], limit: int) -> tuple[list[Row[Any]], str | None]:
+def split_page(rows: list[R], limit: int) -> tuple[list[R], str | None]:
     """The rows of the page, and the ``after`` of the following one (None at the end)."""
     return rows[:limit], After.of_row(rows[limit - 1]).text() if len(rows) > limit else None

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Table, func, select, union
 
 from hedgerow.contracts.lineage import NodeKind
-from hedgerow.contracts.names import Reference, check_name, is_digest
+from hedgerow.contracts.names import Reference, check_known_name, check_name, is_digest
 from registry.errors import AmbiguousCommit, InvalidLineageId, RecordNotFound
 from registry.store.lineage_graph import KINDS, Key, Thing
 from registry.store.model_aliases import NEWEST
@@ -134,7 +134,7 @@ def _row(command: str, kind: NodeKind, *columns: Column[Any]) -> Callable[[Conne
         parts = text.split("/")
         if len(parts) != len(columns):
             raise InvalidLineageId(value=f"{kind}:{text}"[:200], kinds=", ".join(KINDS))
-        here = [column == check_name(part, kind.replace("-", " ")) for column, part in zip(columns, parts, strict=True)]
+        here = [column == check_known_name(part, kind.replace("-", " ")) for column, part in zip(columns, parts, strict=True)]
         if connection.execute(select(*columns).where(*here).limit(1)).first() is None:
             raise RecordNotFound(kind=kind.replace("-", " "), name=text, command=command)
         return tuple(parts)
@@ -146,7 +146,7 @@ def _module(connection: Connection, text: str) -> Key:
     device, slash, module = text.partition("/")
     if not slash:
         raise InvalidLineageId(value=f"module:{text}"[:200], kinds=", ".join(KINDS))
-    key = (check_name(device, "device"), check_name(module, "module"))
+    key = (check_known_name(device, "device"), check_known_name(module, "module"))
     query = (
         select(desired_images.c.module)
         .join(devices, devices.c.uuid == desired_images.c.device_uuid)

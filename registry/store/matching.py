@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, func
 
-from hedgerow.contracts.names import check_name
+from hedgerow.contracts.names import check_known_name
 from registry.errors import InvalidFilter
 
 _STAR = "*"
@@ -16,10 +16,10 @@ _STAR = "*"
 def name_matches(column: ColumnElement[Any], wanted: str, kind: str) -> ColumnElement[bool]:
     """``press-1`` is that name, ``press-*`` every name that begins so. Raises InvalidName."""
     if not wanted.endswith(_STAR):
-        return column == check_name(wanted, kind)
+        return column == check_known_name(wanted, kind)
     start = wanted.removesuffix(_STAR)
     # Half a name ends anywhere, also behind a dash.
-    check_name(f"{start.rstrip('.-_')}x" if start else "x", kind)
+    check_known_name(f"{start.rstrip('.-_')}x" if start else "x", kind)
     # Not LIKE: "_" is a letter of names, and SQLite's LIKE does not tell a from A.
     return func.substr(column, 1, len(start)) == start
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, literal_column, select, update
 
 from hedgerow.contracts.api import ModelAlias
 from hedgerow.contracts.events import Actor
@@ -100,7 +100,9 @@ def version_of(connection: Connection, name: str, alias: str) -> int | None:
 def listed() -> ColumnElement[str | None]:
     """A column for statements over ``model_versions``: the aliases of each version, as :func:`parse_listed` reads them."""
     here = (model_aliases.c.name == model_versions.c.name) & (model_aliases.c.version == model_versions.c.version)
-    return select(func.aggregate_strings(model_aliases.c.alias, ",")).where(here).correlate(model_versions).scalar_subquery()
+    # Written out: as a value it would keep the statement from being compiled once and for all.
+    comma: Any = literal_column("','")
+    return select(func.aggregate_strings(model_aliases.c.alias, comma)).where(here).correlate(model_versions).scalar_subquery()
 
 
 def parse_listed(text: str | None) -> list[str]:

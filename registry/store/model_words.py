@@ -9,10 +9,12 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
 from hedgerow.contracts.model import ModelManifest
+from registry.store.prepared import Prepared
 from registry.store.tables import model_labels, model_words
 from registry.store.time_text import to_text
 
@@ -21,8 +23,10 @@ MOST_WORDS = 200
 # An index entry must stay small.
 _LONGEST_LOOKUP = 100
 _WORD = re.compile(r"[^\W_]+")
-# Made once: putting a statement together takes longer than running it.
-_INSERT_LABELS, _INSERT_WORDS = model_labels.insert(), model_words.insert()
+_INSERT_LABELS = Prepared(lambda _: model_labels.insert(), columns=("name", "version", "kind", "key", "lookup", "created_at"))
+_INSERT_WORDS = Prepared(lambda _: model_words.insert(), columns=("name", "version", "word", "created_at"))
+
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -52,22 +56,35 @@ def parse_words(text: str) -> list[Word]:
 
 def insert(connection: Connection, manifest: ModelManifest) -> None:
     """Write the labels and words of a version that has none."""
-    key = {"name": manifest.name, "version": manifest.version, "created_at": to_text(manifest.created_at)}
-    labels = [
+    _INSERT_LABELS.run_many(connection, label_rows(manifest))
+    _INSERT_WORDS.run_many(connection, word_rows(manifest))
+
+
+def label_rows(manifest: ModelManifest) -> Rows:
+    """Of ``model_labels``."""
+    key = _key(manifest)
+    return [
         {**key, "kind": kind, "key": label, "lookup": lookup_of(value)}
         for kind, values in (("tag", manifest.tags), ("property", manifest.properties))
         for label, value in values.items()
     ]
-    if labels:
-        connection.execute(_INSERT_LABELS, labels)
+
+
+def word_rows(manifest: ModelManifest) -> Rows:
+    """Of ``model_words``."""
+    key = _key(manifest)
     words = words_of(name=manifest.name, framework=manifest.framework, tags=manifest.tags, description=manifest.description)
-    connection.execute(_INSERT_WORDS, [{**key, "word": word} for word in words])
+    return [{**key, "word": word} for word in words]
 
 
 def delete(connection: Connection, name: str, version: int) -> None:
     """Take the labels and words of a version away: nothing finds it any more."""
     for table in (model_labels, model_words):
         connection.execute(table.delete().where(table.c.name == name, table.c.version == version))
+
+
+def _key(manifest: ModelManifest) -> dict[str, Any]:
+    return {"name": manifest.name, "version": manifest.version, "created_at": to_text(manifest.created_at)}
 
 
 def _words_in(part: str) -> Iterator[Word]:

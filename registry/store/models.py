@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, select, update
 
 from hedgerow.contracts.api import ChangeModel, RegisterModel
 from hedgerow.contracts.document import decode, encode
@@ -23,13 +23,17 @@ from registry.errors import FilesCollide, PropertyFixed, RecordNotFound, Registr
 from registry.store import blobs, model_aliases, model_search, model_words
 from registry.store.deletion import told_by_tombstone
 from registry.store.model_search import Label, ModelQuery
+from registry.store.prepared import Prepared
 from registry.store.tables import model_data, model_files, model_names, model_samples, model_versions, runs
 from registry.store.time_text import to_text
 from registry.store.versions import next_version
 
 MOST_LABELS = 500
-# Made once: putting a statement together takes longer than running it.
-_INSERT_VERSION, _INSERT_FILES = model_versions.insert(), model_files.insert()
+_INSERT_VERSION = Prepared(
+    lambda _: model_versions.insert(),
+    columns=("name", "version", "digest", "framework", "run_id", "source_commit", "manifest", "created_at"),
+)
+_INSERT_FILES = Prepared(lambda _: model_files.insert(), columns=("name", "version", "path", "digest"))
 # What the request and the manifest call by the same name.
 _TAKEN_OVER = (
     "framework",
@@ -43,6 +47,14 @@ _TAKEN_OVER = (
     "run_id",
     "source",
     "data",
+)
+
+# A manifest in which nothing is left out. Its parts are not looked into: who adds a field to one of them rewrites what is stored.
+_STORED: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "StoredManifest",
+        [(name, int if name == "revision" else msgspec.Raw) for name in ModelManifest.__struct_fields__],
+    )
 )
 
 
@@ -65,11 +77,29 @@ def register(
     blobs.require(connection, [*request.files, *sample])
     if request.run_id is not None and connection.execute(select(runs.c.id).where(runs.c.id == request.run_id)).first() is None:
         raise RecordNotFound(kind="run", name=request.run_id[:200], command="run")
+    version = next_version(connection, model_names, request.name)
+    manifest = manifest_of(request, version, now, mlflow=mlflow, environment=environment)
+    _insert(connection, manifest)
+    aliases = sorted(set(request.aliases))
+    for alias in aliases:
+        model_aliases.point(connection, manifest.name, alias, manifest.version, now, actor=actor, unseen=True)
+    return msgspec.structs.replace(manifest, aliases=aliases)
+
+
+def manifest_of(
+    request: RegisterModel,
+    version: int,
+    now: datetime,
+    *,
+    mlflow: MlflowFacts | None = None,
+    environment: AskedEnvironment | None = None,
+) -> ModelManifest:
+    """What ``request`` makes, as it is stored: without aliases."""
     files = sorted(request.files, key=lambda entry: entry.path)
     facts = {field: getattr(request, field) for field in _TAKEN_OVER}
-    manifest = ModelManifest(
+    return ModelManifest(
         name=request.name,
-        version=next_version(connection, model_names, request.name),
+        version=version,
         digest=digest_of_files(files),
         files=files,
         mlflow=mlflow,
@@ -77,11 +107,6 @@ def register(
         created_at=now,
         **facts,
     )
-    _insert(connection, manifest)
-    aliases = sorted(set(request.aliases))
-    for alias in aliases:
-        model_aliases.point(connection, manifest.name, alias, manifest.version, now, actor=actor, unseen=True)
-    return msgspec.structs.replace(manifest, aliases=aliases)
 
 
 def check_paths(files: Iterable[FileEntry]) -> None:
@@ -168,6 +193,14 @@ def find(
     return [_manifest(row) for row in rows], following
 
 
+def find_documents(
+    connection: Connection, query: ModelQuery, limit: int, after: str | None = None
+) -> tuple[list[msgspec.Raw], str | None]:
+    """:func:`find`, for whoever passes the manifests on as JSON: what is stored as it would be written is not read first."""
+    rows, following = model_search.search(connection, query, limit, after)
+    return [msgspec.Raw(row.manifest if _is_current(row) else encode(_manifest(row))) for row in rows], following
+
+
 def newest(
     connection: Connection,
     limit: int,
@@ -202,17 +235,8 @@ def _check_labels(name: str, tags: Mapping[str, str], properties: Mapping[str, s
 
 def _insert(connection: Connection, manifest: ModelManifest) -> None:
     key = {"name": manifest.name, "version": manifest.version}
-    row = {
-        **key,
-        "digest": manifest.digest,
-        "framework": manifest.framework,
-        "run_id": manifest.run_id,
-        "source_commit": manifest.source.commit if manifest.source else None,
-        "manifest": encode(manifest).decode(),
-        "created_at": to_text(manifest.created_at),
-    }
-    connection.execute(_INSERT_VERSION, row)
-    connection.execute(_INSERT_FILES, [{**key, "path": entry.path, "digest": entry.digest} for entry in manifest.files])
+    _INSERT_VERSION.run(connection, version_row(manifest))
+    _INSERT_FILES.run_many(connection, file_rows(manifest))
     model_words.insert(connection, manifest)
     if manifest.sample_input:
         connection.execute(model_samples.insert(), {**key, "digest": manifest.sample_input.digest})
@@ -222,20 +246,34 @@ def _insert(connection: Connection, manifest: ModelManifest) -> None:
         )
 
 
+def version_row(manifest: ModelManifest) -> dict[str, Any]:
+    """Of ``model_versions``."""
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "digest": manifest.digest,
+        "framework": manifest.framework,
+        "run_id": manifest.run_id,
+        "source_commit": manifest.source.commit if manifest.source else None,
+        "manifest": encode(manifest).decode(),
+        "created_at": to_text(manifest.created_at),
+    }
+
+
+def file_rows(manifest: ModelManifest) -> model_words.Rows:
+    """Of ``model_files``."""
+    key = {"name": manifest.name, "version": manifest.version}
+    return [{**key, "path": entry.path, "digest": entry.digest} for entry in manifest.files]
+
+
 def _find(connection: Connection, reference: Reference) -> Any:  # noqa: ANN401 - a row of these columns
     version = reference.version
     if reference.alias is not None and reference.alias != model_aliases.NEWEST:
         version = model_aliases.version_of(connection, reference.name, reference.alias)
         if version is None:
             raise _missing(reference)
-    query = _any_version().where(model_versions.c.name == reference.name)
-    if version is not None:
-        query = query.where(model_versions.c.version == version)
-    else:
-        query = query.where(model_versions.c.deleted_at.is_(None)).order_by(model_versions.c.version.desc()).limit(1)
-    if reference.digest is not None:
-        query = query.where(model_versions.c.digest == reference.digest)
-    row = connection.execute(query).one_or_none()
+    values = {"name": reference.name, "version": version, "digest": reference.digest}
+    row = _one_version(newest=version is None, by_digest=reference.digest is not None).first(connection, values)
     if row is None:
         raise _missing(reference)
     if row.deleted_at is not None:
@@ -244,14 +282,31 @@ def _find(connection: Connection, reference: Reference) -> Any:  # noqa: ANN401 
 
 
 @functools.cache
-def _any_version() -> Select[Any]:
-    """Made once: building it costs more than the database takes to answer it."""
+def _one_version(*, newest: bool, by_digest: bool) -> Prepared:
     columns = ("name", "version", "manifest", "revision", "deleted_at", "deleted_by")
-    return select(*(model_versions.c[column] for column in columns), model_aliases.listed().label("aliases"))
+    query = select(*(model_versions.c[column] for column in columns), model_aliases.listed().label("aliases"))
+    query = query.where(model_versions.c.name == bindparam("name"))
+    if newest:
+        query = query.where(model_versions.c.deleted_at.is_(None)).order_by(model_versions.c.version.desc()).limit(1)
+    else:
+        query = query.where(model_versions.c.version == bindparam("version"))
+    if by_digest:
+        query = query.where(model_versions.c.digest == bindparam("digest"))
+    return Prepared(lambda _: query)
 
 
 def _missing(reference: Reference) -> RecordNotFound:
     return RecordNotFound(kind="model", name=reference, command="model")
+
+
+def _is_current(row: Any) -> bool:  # noqa: ANN401 - a row of model_search
+    """Whether the stored document reads as :func:`_manifest` would write it again."""
+    if row.aliases is not None:
+        return False
+    try:
+        return bool(_STORED.decode(row.manifest).revision == row.revision)
+    except msgspec.ValidationError:  # written before a field was added
+        return False
 
 
 def _manifest(row: Any) -> ModelManifest:  # noqa: ANN401 - a row of _find or of model_search

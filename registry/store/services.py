@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, Select, delete, select, update
 from hedgerow.contracts.api import DeployImage, SetTraffic
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.image import ImageRecord
-from hedgerow.contracts.names import Reference, check_name
+from hedgerow.contracts.names import Reference, check_known_name, check_name
 from hedgerow.contracts.service import Deployment, DeploymentSettings, DeploymentState, Endpoint, ImagePin, ReplicaStatus
 from registry.errors import DeploymentRefused, RecordNotFound, RevisionConflict, StillServing, TrafficRefused
 from registry.store import activities, images
@@ -55,8 +55,8 @@ def deploy(connection: Connection, endpoint: str, name: str, wanted: DeployImage
 
     The first deployment of an endpoint gets all traffic. Raises RecordNotFound (the image), DeploymentRefused, InvalidName.
     """
-    check_name(endpoint, "endpoint")
-    check_name(name, "deployment")
+    check_known_name(endpoint, "endpoint")
+    check_known_name(name, "deployment")
     image = images.hold(connection, Reference.parse(wanted.image))
     _check_can_run(endpoint, name, image, wanted.settings)
     _put_endpoint(connection, endpoint, name, now)
@@ -67,7 +67,7 @@ def deploy(connection: Connection, endpoint: str, name: str, wanted: DeployImage
 
 def get(connection: Connection, name: str) -> Endpoint:
     """Raises RecordNotFound, also for an endpoint that is going; InvalidName."""
-    check_name(name, "endpoint")
+    check_known_name(name, "endpoint")
     row = connection.execute(select(endpoints).where(endpoints.c.name == name)).one_or_none()
     found = None if row is None else _endpoint(row, _deployments_of(connection, [name]))
     if found is None or _going(found):
@@ -77,8 +77,8 @@ def get(connection: Connection, name: str) -> Endpoint:
 
 def find_deployment(connection: Connection, endpoint: str, name: str) -> Deployment | None:
     """None when it is not there, or going. Raises InvalidName."""
-    check_name(endpoint, "endpoint")
-    check_name(name, "deployment")
+    check_known_name(endpoint, "endpoint")
+    check_known_name(name, "deployment")
     here = (deployments.c.endpoint == endpoint) & (deployments.c.name == name) & (deployments.c.state != "deleting")
     row = connection.execute(_deployment_query().where(here)).one_or_none()
     return None if row is None else _deployment(row)
@@ -99,7 +99,7 @@ def newest(
     if name is not None:
         query = query.where(name_matches(endpoints.c.name, name, "endpoint"))
     if after is not None:
-        query = query.where(endpoints.c.name > check_name(after, "endpoint"))
+        query = query.where(endpoints.c.name > check_known_name(after, "endpoint"))
     rows = list(connection.execute(query))
     page = rows[:limit]
     below = _deployments_of(connection, [row.name for row in page])
@@ -217,6 +217,8 @@ def _check_can_run(endpoint: str, name: str, image: ImageRecord, settings: Deplo
 
 def _put_endpoint(connection: Connection, endpoint: str, deployment: str, now: datetime) -> None:
     row = _lock_endpoint(connection, endpoint)
+    if row is None:
+        check_name(endpoint, "endpoint")
     while row is None:
         traffic = msgspec.json.encode({deployment: _ALL_PERCENT}).decode()
         first = insert(connection, endpoints).values(name=endpoint, revision=1, traffic=traffic, created_at=to_text(now))
@@ -234,6 +236,8 @@ def _put_deployment(
 ) -> int:
     here = (deployments.c.endpoint == endpoint) & (deployments.c.name == name)
     row = connection.execute(select(deployments).where(here).with_for_update()).one_or_none()
+    if row is None:
+        check_name(name, "deployment")
     values = {
         "image_name": image.name,
         "image_version": image.version,
@@ -256,7 +260,7 @@ def _write_traffic(connection: Connection, endpoint: str, traffic: Mapping[str, 
 
 def _lock_endpoint(connection: Connection, name: str) -> Row[Any] | None:
     """The endpoint's row orders everybody who changes it or what is below it."""
-    check_name(name, "endpoint")
+    check_known_name(name, "endpoint")
     return connection.execute(select(endpoints).where(endpoints.c.name == name).with_for_update()).one_or_none()
 
 

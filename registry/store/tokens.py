@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, or_, select, update
 from hedgerow.contracts.api import Role, TokenInfo
 from registry.errors import DatabaseUnavailable, InvalidPage, RecordNotFound, TokenRefused
 from registry.store.database import Database
+from registry.store.prepared import Prepared
 from registry.store.tables import tokens
 from registry.store.time_text import from_text, maybe_from_text, to_text
 
@@ -28,8 +29,8 @@ PREFIX = "hrw"
 _USE_RESOLUTION = timedelta(minutes=1)
 # Subject of a page session: this and the id of the token that it was made from, with which it ends.
 _PAGE = "page:"
-# Asked at every request: made once, because putting a statement together takes longer than running it.
-_BY_ID = select(tokens).where(tokens.c.id == bindparam("token_id"))
+# Asked at every request.
+_BY_ID = Prepared(lambda _: select(tokens).where(tokens.c.id == bindparam("token_id")))
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def verify(connection: Connection, text: str, now: datetime) -> VerifiedToken:
     token_id, _, secret = rest.partition("_")
     row = None
     if prefix == PREFIX and token_id and secret:
-        row = connection.execute(_BY_ID, {"token_id": token_id}).one_or_none()
+        row = _BY_ID.first(connection, {"token_id": token_id})
     if row is None or not hmac.compare_digest(row.secret_hash, _hash(secret)):
         raise TokenRefused(problem="it is not one of this workspace's")
     if row.revoked_at is not None:
@@ -109,7 +110,7 @@ def verify(connection: Connection, text: str, now: datetime) -> VerifiedToken:
 
 def is_good(connection: Connection, token_id: str, now: datetime) -> bool:
     """Whether a token that was found good once still is: for answers that go on for long."""
-    row = connection.execute(_BY_ID, {"token_id": token_id}).one_or_none()
+    row = _BY_ID.first(connection, {"token_id": token_id})
     return row is not None and row.revoked_at is None and (row.expires_at is None or from_text(row.expires_at) > now)
 
 
@@ -176,7 +177,7 @@ def _hash(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-def _scopes(row: Row[Any]) -> list[str]:
+def _scopes(row: Any) -> list[str]:  # noqa: ANN401 - a row of either kind
     return msgspec.json.decode(row.scopes, type=list[str])
 
 

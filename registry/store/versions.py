@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Table, bindparam, func, select
 
+from registry.store.prepared import Prepared
 from registry.store.upsert import insert
 
 if TYPE_CHECKING:
@@ -18,16 +19,17 @@ def next_version(connection: Connection, names: Table, name: str) -> int:
 
     One statement that locks the row until the commit: of two callers the second waits, on SQLite as on PostgreSQL.
     """
-    return int(connection.execute(_counted(connection.dialect.name, names), {"name": name}).scalar_one())
+    return int(_counted(names).first(connection, {"name": name}).last_version)
 
 
 @functools.cache
-def _counted(dialect: str, names: Table) -> ReturningInsert[int]:
-    # Made once: putting a statement together takes longer than running it.
-    statement = insert(dialect, names).values(name=bindparam("name"), last_version=1)
-    return statement.on_conflict_do_update(
-        index_elements=[names.c.name], set_={"last_version": names.c.last_version + 1}
-    ).returning(names.c.last_version)
+def _counted(names: Table) -> Prepared:
+    def count_up(dialect: str) -> ReturningInsert[int]:
+        statement = insert(dialect, names).values(name=bindparam("name"), last_version=1)
+        counted = {"last_version": names.c.last_version + 1}
+        return statement.on_conflict_do_update(index_elements=[names.c.name], set_=counted).returning(names.c.last_version)
+
+    return Prepared(count_up)
 
 
 def count_there(connection: Connection, versions: Table) -> int:

@@ -30,7 +30,8 @@ def main(argv: list[str]) -> int:
         if row.type_name == "bool":
             parser.add_argument(option, action="store_const", const=True, help=row.help)
         else:
-            parser.add_argument(option, help=f"{row.help} [{row.env}, default {row.default}]")
+            default = f", default {row.shown_default}" if row.shown_default else ""
+            parser.add_argument(option, help=f"{row.help} [{row.env}{default}]".replace("%", "%%"))
     clock = SystemClock()
     started_s = clock.monotonic_s()
     try:

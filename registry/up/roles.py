@@ -21,6 +21,9 @@ class UpSettings:
     database: str | None = setting(None, "postgresql://… instead of the SQLite files in the workspace", secret=True)
     blobs: str | None = setting(None, "s3://bucket/prefix (extra s3) or file:///folder for contents instead of the workspace")
     blobs_endpoint: str | None = setting(None, "address of an S3 server that is not Amazon's")
+    gc_every_s: float = setting(
+        86400.0, "how often contents that nothing refers to are freed; 0: only when asked for (hedgerow gc)"
+    )
     broker: str | None = setting(None, "mqtt://… or mqtts://… of a broker of your own instead of the embedded one", secret=True)
     behind_proxy: bool = setting(False, "a TLS-terminating proxy stands in front")
     public_url: str | None = setting(None, "https://… by which devices and people reach it from elsewhere, with --behind-proxy")
@@ -67,6 +70,7 @@ def role_environment(settings: UpSettings) -> dict[str, str]:
         "HEDGEROW_PUBLIC_URL": settings.public_url,
         "HEDGEROW_EGRESS_ALLOW": settings.egress_allow,
         "HEDGEROW_EGRESS_CA_FILE": str(settings.egress_ca_file or ""),
+        "HEDGEROW_GC_EVERY_S": str(settings.gc_every_s),
         "HEDGEROW_EVENTS_KEEP_DAYS": str(settings.events_keep_days),
     }
     return {name: value for name, value in given.items() if value}

@@ -76,6 +76,7 @@ def agent(hub: SmallHub, tmp_path: Path) -> Iterator[AgentProcess]:
         yield made
 
 
+@pytest.mark.alone
 def test_killed_over_running_modules_it_adopts_them_without_a_restart(hub: SmallHub, agent: AgentProcess) -> None:
     hub.deploy(dict.fromkeys("abc", SLEEPER))
     for name in "abc":
@@ -98,6 +99,7 @@ def _running(agent: AgentProcess) -> int:
     return agent.get("/metrics")[1].count('state="running"} 1\n')
 
 
+@pytest.mark.alone
 def test_a_module_that_ended_while_nobody_watched_is_started_again(hub: SmallHub, agent: AgentProcess) -> None:
     hub.deploy({"m": SLEEPER, "other": SLEEPER})
     pid, other = agent.wait_pid("m"), agent.wait_pid("other")
@@ -112,6 +114,7 @@ def test_a_module_that_ended_while_nobody_watched_is_started_again(hub: SmallHub
     assert agent.pid_of("other") == other
 
 
+@pytest.mark.alone
 def test_a_module_killed_right_after_adoption_is_noticed_too(hub: SmallHub, agent: AgentProcess) -> None:
     hub.deploy({"m": SLEEPER})
     pid = agent.wait_pid("m")
@@ -248,6 +251,7 @@ def test_history_is_readable_json(hub: SmallHub, agent: AgentProcess) -> None:
     assert history["modules"]["m"]["failures"] >= 1
 
 
+@pytest.mark.alone
 def test_a_full_disk_keeps_no_agent_from_looking_after_its_modules(broker: Broker, tmp_path: Path) -> None:
     need_root()
     workspace = Workspace(broker_url=broker.url, uuid=os.urandom(16).hex())

@@ -209,6 +209,7 @@ def test_a_controller_whose_parent_is_gone_leaves_the_services(made: Plane, clie
 # --- what it starts ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_killed_replica_is_replaced_under_load(client: Client, double: str) -> None:
     url = deploy(client, double, replicas=2).scoring_url
     clients = 4
@@ -231,6 +232,7 @@ def test_a_killed_replica_is_replaced_under_load(client: Client, double: str) ->
     assert [one.restarts for one in deployment_of(client).replicas if one.restarts] == [1]
 
 
+@pytest.mark.alone
 def test_a_replica_that_never_answers_is_given_up_and_named(tmp_path: Path) -> None:
     with plane(tmp_path, "--ready-timeout-s", "2") as impatient:
         client = impatient.client

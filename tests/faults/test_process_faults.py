@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
-from hedgerow.process import Absent, AlreadyRunning, Exited, ProcessSpec, Running, Supervised, SupervisionFailed
+from hedgerow.errors import HedgerowError
+from hedgerow.process import (
+    Absent,
+    AlreadyRunning,
+    Exited,
+    ProcessSpec,
+    ProcessStartFailed,
+    Running,
+    Supervised,
+    SupervisionFailed,
+)
 from hedgerow.process.identity import start_time_ticks
 from tests.process_folders import REPOSITORY, Folders, alive, ended, need_root, pids_in, process_folders, shell
 from tests.waiting import wait_for
@@ -292,6 +305,7 @@ def test_removed_state_folder_does_not_harm_the_process(folders: Folders, tmp_pa
     assert ended(Supervised(tmp_path / "moved")).exit_code == 0
 
 
+@pytest.mark.alone
 def test_frozen_shim_is_thawed_by_stop(folders: Folders) -> None:
     one = folders.make()
     one.start(shell("exec sleep 60"))
@@ -301,3 +315,51 @@ def test_frozen_shim_is_thawed_by_stop(folders: Folders) -> None:
     assert isinstance(seen, Exited)
     assert seen.signal == signal.SIGTERM
     assert time.monotonic() - began < 4
+
+
+def test_child_that_gives_up_before_it_is_recorded_is_told_of(folders: Folders, tmp_path: Path) -> None:
+    """The shim of a busy machine: held while it writes its record, until its child has met a folder that it may not enter."""
+    need_root()
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    one = folders.make()
+    folder = folders.root / "one"
+    folder.mkdir()
+    told: list[Exception] = []
+
+    def start() -> None:
+        try:
+            one.start(ProcessSpec(argv=["/bin/true"], cwd=str(private), environment={}, uid=64123))
+        except HedgerowError as problem:
+            told.append(problem)
+
+    thread = threading.Thread(target=start)
+    with open_held(folder / "exit.json.new"):
+        thread.start()
+        wait_for(lambda: zombie_below(folder), what="the end of the child")
+    thread.join(30)
+    assert [type(problem) for problem in told] == [ProcessStartFailed]
+    assert "private: Permission denied" in str(told[0])
+    assert one.observe() == Absent()
+
+
+@contextlib.contextmanager
+def open_held(path: Path) -> Iterator[None]:
+    """While this lasts, whoever opens the file waits: its lease is ours, and the kernel asks us first."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # how we are asked; nobody minds this one
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    finally:
+        os.close(fd)
+
+
+def zombie_below(folder: Path) -> bool:
+    """Whether a child of the shim of ``folder`` has ended without having been waited for."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if str(folder) in process.cmdline() and any(c.status() == psutil.STATUS_ZOMBIE for c in process.children()):
+                return True
+    return False

@@ -170,6 +170,7 @@ def test_a_privileged_module_needs_this_devices_consent(site: Site, pinned: Imag
     assert site.containers() == []
 
 
+@pytest.mark.alone
 def test_without_a_docker_engine_only_docker_modules_wait(broker: Broker, tmp_path: Path) -> None:
     workspace = Workspace(broker_url=broker.url, uuid=os.urandom(16).hex())
     nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/no-docker.sock"}

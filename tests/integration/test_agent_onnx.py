@@ -50,6 +50,7 @@ def score(address: str) -> httpx.Response:
     return httpx.post(f"{address}/v2/models/iris/infer", json={"inputs": [tensor]}, timeout=20)
 
 
+@pytest.mark.alone
 def test_from_the_registry_to_scores_and_telemetry_and_again_offline(
     broker: Broker, registry: Registry, image: ImagePin, tmp_path: Path
 ) -> None:

@@ -213,6 +213,7 @@ def test_an_image_is_pulled_once_however_often_it_is_wanted() -> None:
     assert changes
 
 
+@pytest.mark.alone
 def test_a_failed_pull_is_told_and_tried_again_at_once_when_the_network_is_back() -> None:
     source = Slow()
     source.go.set()

@@ -88,6 +88,7 @@ def test_a_deployed_module_runs_and_is_reported(hub: SmallHub, agent: AgentProce
     assert "HOME" not in environment
 
 
+@pytest.mark.alone
 def test_a_killed_module_is_back_within_a_second_and_the_reason_is_recorded(hub: SmallHub, agent: AgentProcess) -> None:
     hub.deploy({"m": SLEEPER})
     pid = agent.wait_pid("m")
@@ -165,6 +166,7 @@ def test_stopped_and_running_again(hub: SmallHub, agent: AgentProcess) -> None:
     agent.wait_pid("m", other_than=pid)
 
 
+@pytest.mark.alone
 def test_a_slow_stop_delays_nobody(hub: SmallHub, agent: AgentProcess) -> None:
     stubborn = shell("trap '' TERM; while :; do sleep 1; done", stop_grace_s=6.0)
     hub.deploy({"stubborn": stubborn, "m": SLEEPER})
@@ -191,6 +193,7 @@ def test_an_unhealthy_module_is_restarted(hub: SmallHub, agent: AgentProcess) ->
     agent.wait_state("m", "running")
 
 
+@pytest.mark.alone
 def test_a_hung_module_is_noticed(hub: SmallHub, agent: AgentProcess) -> None:
     port = free_port()
     probe = Probe(path="/health", period_s=0.2, timeout_s=0.3, failure_threshold=2)
@@ -336,6 +339,7 @@ def test_a_restored_hub_gets_what_it_lacks(hub: SmallHub, agent: AgentProcess) -
     assert hub.bodies() == [json.dumps({"n": n}) for n in range(40)]
 
 
+@pytest.mark.alone
 def test_it_boots_offline_and_runs_what_it_knows(hub: SmallHub, agent: AgentProcess) -> None:
     hub.deploy({"m": SLEEPER})
     pid = agent.wait_pid("m")

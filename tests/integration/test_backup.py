@@ -322,7 +322,7 @@ def test_backups_share_the_lease_that_keeps_blobs_and_wait_for_no_collection(tmp
         with old.database.write() as connection:
             lease = leases.acquire(connection, garbage.KEEP_LEASE, "gc", 60.0, NOW)
             if lease is not None:
-                leases.release(connection, lease, NOW)
+                leases.release(connection, lease)
             return lease is not None
 
     with place(tmp_path / "old") as old:

@@ -90,7 +90,7 @@ def test_a_webhook_from_its_creation_to_its_end(here: Plane) -> None:
         assert rows[0].split()[:4] == ["EVENT", "KIND", "SUBJECT", "STATE"]
         number = json.loads(hedgerow(here, "webhook", "deliveries", "chat", "--state", "delivered", "--json"))[0]["event_number"]
         assert hedgerow(here, "webhook", "redeliver", "chat", "--event", str(number)).strip() == "1 delivery waits again"
-        assert hedgerow(here, "webhook", "delete", "chat").strip() == "Deleted chat"
+        assert hedgerow(here, "webhook", "delete", "chat", "--yes").strip() == "Deleted chat"
         assert "There is no webhook chat" in hedgerow(here, "webhook", "show", "chat", code=1)
         assert hedgerow(here, "webhook", "list").strip() == "No webhooks."
 

@@ -126,17 +126,17 @@ def test_tags_and_aliases_change(hedgerow: Run) -> None:
     )
     assert document(hedgerow("model", "alias", "set", "moving", "champion", "--json"))["version"] == 2
     assert [one["alias"] for one in document(hedgerow("model", "alias", "list", "moving", "--json"))] == ["champion"]
-    in_use = hedgerow("model", "delete", "moving:2")
+    in_use = hedgerow("model", "delete", "moving:2", "--yes")
     assert in_use.returncode == 1
     assert "alias moving@champion" in in_use.stderr
-    assert hedgerow("model", "delete", "moving:2", "--force", said="n\n").returncode == 130
+    assert hedgerow("model", "delete", "moving:2", "--force", said="y\n").returncode == 2, "a pipe is nobody to ask"
     assert document(hedgerow("model", "show", "moving@champion", "--json"))["version"] == 2
     assert hedgerow("model", "delete", "moving:2", "--force", "--yes").returncode == 0
     gone = hedgerow("model", "show", "moving:2")
     assert gone.returncode == 1
     assert "was deleted by" in gone.stderr
     assert hedgerow("model", "alias", "delete", "moving", "champion").returncode == 1
-    assert hedgerow("model", "delete", "moving").stdout == "Deleted moving:1\n"
+    assert hedgerow("model", "delete", "moving:1", "-y").stdout == "Deleted moving:1\n"
 
 
 def test_a_commit_that_was_asked_for_and_is_not_there_is_said(hedgerow: Run) -> None:
@@ -149,7 +149,7 @@ def test_what_is_deleted_and_downloaded_is_said_in_json_too(hedgerow: Run) -> No
     assert "(1 file, " in hedgerow("model", "register", "mine", "model.onnx", "--alias", "champion").stdout
     assert document(hedgerow("model", "download", "mine", "-o", "there", "--json")) == ["there/model.onnx"]
     assert document(hedgerow("model", "alias", "delete", "mine", "champion", "--json")) == {"deleted": "mine@champion"}
-    assert document(hedgerow("model", "delete", "mine", "--json")) == {"deleted": "mine:1"}
+    assert document(hedgerow("model", "delete", "mine:1", "--yes", "--json")) == {"deleted": "mine:1"}
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,9 @@ def test_a_name_never_leads_to_another_noun(server: RunningServer, at: list[str]
     (tmp_path / "model.bin").write_bytes(b"weights")
     assert hedgerow(*at, "model", "register", "precious", "model.bin", cwd=tmp_path).returncode == 0
     for name in ("precious#x", "precious?x", "../models/precious", "nope/../precious", "", ".."):
-        refused = hedgerow(*at, "model", "delete", name, cwd=tmp_path)
-        assert refused.returncode == 1, name
+        for words in ((name, "--all-versions"), (f"{name}:1",)):
+            refused = hedgerow(*at, "model", "delete", *words, "--yes", cwd=tmp_path)
+            assert refused.returncode == 1, words
     shown = hedgerow(*at, "model", "show", "../workspace", cwd=tmp_path)
     assert "is not a reference" in shown.stderr
     assert hedgerow(*at, "model", "show", "precious", cwd=tmp_path).returncode == 0
@@ -81,7 +82,7 @@ def test_a_device_is_not_made_when_its_key_has_no_place_to_go(server: RunningSer
         (["model", "register", b"\xff", "file"], "Expected a name (1 to 128"),
         (["model", "register", "m", "file", "--tag", b"k=\xff"], "is no text"),
         (["model", "register", "Churn", "file"], "Expected a name (1 to 128 of a-z and 0-9"),
-        (["model", "alias", "delete", "m", "a" * 10_000], "aaa... is longer than any that there is. Shorten it."),
+        (["model", "alias", "delete", "m", "a" * 10_000], "is longer than"),
         (["modle"], "Did you mean 'model'?"),
         (["service", "traffic", "e", "blue=\u00b2"], "whole numbers"),
         (["service", "traffic", "e", "blue=" + "9" * 5000], "whole numbers"),

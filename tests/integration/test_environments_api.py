@@ -244,7 +244,7 @@ def test_the_command_line(server: RunningServer, tmp_path: Path) -> None:
     assert "A=1" in shown
     found = json.loads(hedgerow(server, tmp_path, "env", "list", "--name", "cli", "--package", "scipy", "--json").stdout)
     assert [item["version"] for item in found] == [2]
-    assert hedgerow(server, tmp_path, "env", "delete", "cli:2").stdout.strip() == "Deleted cli:2"
+    assert hedgerow(server, tmp_path, "env", "delete", "cli:2", "--yes").stdout.strip() == "Deleted cli:2"
     for arguments, status, words in (
         (["create", "cli"], 2, "one of them"),
         (["create", "cli", "a", "--conda", "env.yml"], 2, "one of them"),

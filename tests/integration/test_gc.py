@@ -148,6 +148,6 @@ def test_an_object_store_that_is_away_is_a_sentence(tmp_path: Path) -> None:
         (tmp_path / "m").write_bytes(os.urandom(300_000))
         with pytest.raises(ApiError) as refused:
             running.client.models.register("m", tmp_path / "m")
-        assert (refused.value.status, refused.value.problem.code) == (503, "storage_unavailable")
+        assert (refused.value.status, refused.value.problem.code) == (503, "object_store_unavailable")
         with pytest.raises(ActivityFailed):
             collected(running)

@@ -69,7 +69,7 @@ def made(folder: Path, url: str | None) -> Iterator[Store]:
 
 @pytest.fixture(params=BACKENDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgres_tables_url") if request.param == "postgresql" else None
     with made(tmp_path / "workspace", url) as ready:
         yield ready
 

@@ -285,10 +285,10 @@ def test_submitting_records_data_and_leaves_the_scripts_options_alone(server: Ru
 def test_image_commands(server: RunningServer, database: Database, tmp_path: Path) -> None:
     with database.write() as connection:
         add_image(connection, "shelf", now=datetime.now(UTC))
-    assert "team=red" in hedgerow(server, "image", "tag", "shelf:1", "--tag", "team=red", cwd=tmp_path).stdout
+    assert "team=red" in hedgerow(server, "image", "tag", "shelf:1", "team=red", cwd=tmp_path).stdout
     listed = hedgerow(server, "image", "list", "--tag", "team=red", "--json", cwd=tmp_path)
     assert [item["name"] for item in json.loads(listed.stdout)] == ["shelf"]
-    assert hedgerow(server, "image", "tag", "shelf:1", "--remove", "team", cwd=tmp_path).stdout.strip() == "shelf:1"
-    assert hedgerow(server, "image", "delete", "shelf:1", "--force", cwd=tmp_path).returncode == 0
+    assert hedgerow(server, "image", "tag", "shelf:1", "--remove", "team", cwd=tmp_path).stdout.strip() == "shelf:1  no tags"
+    assert hedgerow(server, "image", "delete", "shelf:1", "--force", "--yes", cwd=tmp_path).returncode == 0
     with database.read() as connection:
         assert images.versions_of(connection, "shelf") == []

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -18,6 +21,7 @@ from tests.fixtures.parts import search_path
 from tests.fixtures.real_process import RealProcess
 from tests.waiting import wait_for
 
+USUAL_PORTS = (8080, 1883, 8090)
 HEDGEROW = Path(sys.executable).with_name("hedgerow")
 # A build of the docker kind belongs to its own test; without an engine the quickstart says so and goes on.
 NO_DOCKER = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
@@ -40,6 +44,23 @@ NETWORK = {
 }
 
 
+@pytest.fixture(autouse=True)
+def usual_ports_are_taken(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A quickstart looks whether 8080 is free and binds it a second later: two beside each other would both find it so.
+
+    With the usual ports taken it picks others. Those that run alone see them free.
+    """
+    with ExitStack() as kept:
+        for port in USUAL_PORTS if request.node.get_closest_marker("alone") is None else ():
+            taken = kept.enter_context(socket.socket())
+            # Each test process takes them, for as long as it needs them taken.
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with suppress(OSError):  # somebody else has it: as good
+                taken.bind(("127.0.0.1", port))
+                taken.listen()
+        yield
+
+
 def environment(tmp_path: Path) -> dict[str, str]:
     return {"PATH": search_path(), "HOME": str(tmp_path), "LANG": "C.UTF-8"} | NO_DOCKER | NETWORK
 
@@ -50,6 +71,7 @@ def quickstart(tmp_path: Path, *options: str, **variables: str) -> subprocess.Co
     return subprocess.run(argv, capture_output=True, text=True, timeout=170, env=env, cwd=tmp_path)
 
 
+@pytest.mark.alone
 def test_the_whole_story_then_nothing_is_left(tmp_path: Path) -> None:
     answer = quickstart(tmp_path)
     assert answer.returncode == 0, answer.stdout + answer.stderr

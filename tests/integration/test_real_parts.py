@@ -14,6 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.fixtures.brokers import Broker, MosquittoFactory
 from tests.fixtures.oci_registry import OciRegistry
+from tests.fixtures.postgres_shelf import PostgresShelf
 from tests.waiting import wait_for
 
 
@@ -56,6 +57,37 @@ def test_postgres_gives_each_test_an_empty_database(postgres_url: str) -> None:
     with psycopg.connect(postgres_url.replace("+psycopg", "")) as connection:
         rows = connection.execute("select count(*) from pg_tables where schemaname = 'public'").fetchone()
     assert rows == (0,)
+
+
+def test_postgres_with_tables_is_lent_empty_and_counts_from_one(postgres_shelf: PostgresShelf) -> None:
+    lent = []
+    for _ in range(2):
+        with postgres_shelf.lend() as url:
+            lent.append(url)
+            with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+                assert _filled_tables(connection) == ["schema_version_records", "schema_version_series"]
+                (sequence,) = connection.execute("select min(sequencename) from pg_sequences").fetchone() or ()
+                assert connection.execute("select nextval(%s)", [sequence]).fetchone() == (1,)
+                connection.execute("insert into facts (key, value) values ('a', 'b')")
+            left_open = psycopg.connect(url.replace("+psycopg", ""))
+            left_open.execute("lock table facts")
+        left_open.close()
+    assert lent[0] == lent[1], "it was made anew, which takes long"
+
+
+@pytest.mark.parametrize(
+    "change", ["drop table webhooks", "create index another on blobs (digest)", "analyze blobs", "truncate schema_version_series"]
+)
+def test_postgres_with_a_changed_schema_is_not_lent_again(postgres_shelf: PostgresShelf, change: str) -> None:
+    with postgres_shelf.lend() as changed, psycopg.connect(changed.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(change + " cascade" if change.startswith("drop") else change)
+    with postgres_shelf.lend() as following:
+        assert following != changed
+
+
+def _filled_tables(connection: psycopg.Connection[tuple[object, ...]]) -> list[object]:
+    names = connection.execute("select tablename from pg_tables where schemaname = 'public' order by 1").fetchall()
+    return [name for (name,) in names if connection.execute(f"select 1 from {name} limit 1").fetchone()]
 
 
 def test_docker_runs_the_base_image_with_a_published_port(docker_engine: docker.DockerClient, python_base_image: str) -> None:

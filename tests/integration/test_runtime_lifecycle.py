@@ -140,6 +140,7 @@ def infer_rounds(server: ScoringServer, rounds: int) -> tuple[int, dict[str, obj
     return answer.status_code, answer.json(), answer.elapsed.total_seconds()
 
 
+@pytest.mark.alone
 def test_a_model_that_runs_too_long_is_answered_on_time_and_its_turn_is_free_again(tmp_path: Path) -> None:
     options = ("--timeout-ms", "300", "--max-concurrent", "1")
     with ScoringServer(tmp_path, "--model", models.endless(), *options) as server:

@@ -164,6 +164,7 @@ HANGING = """
 """
 
 
+@pytest.mark.alone
 def test_a_run_that_hangs_is_answered_on_time_and_its_worker_replaced(tmp_path: Path) -> None:
     file = script(tmp_path, HANGING)
     with ScoringServer(tmp_path, "--script", file, "--timeout-ms", "300") as server:
@@ -179,6 +180,7 @@ def test_a_run_that_hangs_is_answered_on_time_and_its_worker_replaced(tmp_path: 
         server.wait_for_log("is replaced")
 
 
+@pytest.mark.alone
 def test_while_it_hangs_others_wait_only_so_long(tmp_path: Path) -> None:
     file = script(tmp_path, HANGING)
     with ScoringServer(tmp_path, "--script", file, "--timeout-ms", "2500", "--queue-wait-ms", "200") as server:
@@ -193,6 +195,7 @@ def test_while_it_hangs_others_wait_only_so_long(tmp_path: Path) -> None:
         hanging.join(10)
 
 
+@pytest.mark.alone
 def test_a_script_that_takes_its_process_down_cuts_only_its_own_request(tmp_path: Path) -> None:
     file = script(tmp_path, "import os\ndef init(): ...\ndef run(data):\n  if data == 'die': os._exit(9)\n  return os.getpid()\n")
     with ScoringServer(tmp_path, "--script", file) as server:

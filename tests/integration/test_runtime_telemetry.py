@@ -92,6 +92,7 @@ def test_the_last_second_is_sent_when_the_server_stops(tmp_path: Path, hub: Hub)
     assert sum(int(str(body["requests"])) for _, _, body in hub.posts) == 1
 
 
+@pytest.mark.alone
 def test_a_message_keeps_its_id_until_it_is_stored_and_requests_do_not_wait(tmp_path: Path, hub: Hub) -> None:
     hub.status = 503
     with ScoringServer(tmp_path, "--model", models.iris(), env=environment(hub.url)) as server:
@@ -107,6 +108,7 @@ def test_a_message_keeps_its_id_until_it_is_stored_and_requests_do_not_wait(tmp_
         assert server.process.log_text().count("telemetry could not be sent") == 1, "said once per outage"
 
 
+@pytest.mark.alone
 def test_nobody_listening_costs_no_request_anything(tmp_path: Path) -> None:
     with ScoringServer(tmp_path, "--model", models.iris(), env=environment("http://127.0.0.1:1/x")) as server:
         assert server.score([ROW]).status_code == 200

@@ -115,6 +115,7 @@ def events_in(lines: Iterator[str]) -> Iterator[ActivityEvent]:
             yield event
 
 
+@pytest.mark.alone
 def test_events_come_as_they_happen_and_the_stream_ends_with_the_activity(api: Api, worker: Worker) -> None:
     activity_id = worker.claim()
     with following(api, activity_id) as events:
@@ -204,6 +205,7 @@ def test_streams_leave_threads_for_calls(server: RunningServer, api: Api, worker
     worker.end(activity_id)
 
 
+@pytest.mark.alone
 def test_a_stop_ends_streams_at_once(tmp_path: Path) -> None:
     with running_server(tmp_path) as server, server.client() as api:
         database = open_database(None, server.workspace)

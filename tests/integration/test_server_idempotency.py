@@ -27,7 +27,7 @@ MODELS = "/api/v1/models"
 
 @pytest.fixture(params=BACKENDS)
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningApp]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgres_tables_url") if request.param == "postgresql" else None
     with running_app(tmp_path, url) as app:
         yield app
 

@@ -23,7 +23,7 @@ PATH = "/api/v1/secrets"
 
 @pytest.fixture(params=BACKENDS)
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningApp]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgres_tables_url") if request.param == "postgresql" else None
     with running_app(tmp_path, url) as app:
         yield app
 
@@ -164,14 +164,14 @@ def test_the_command_line(server: RunningServer, tmp_path: Path) -> None:
     for words, given, said in (
         (("secret", "set", "empty"), "", "The value is empty"),
         (("secret", "set", "Not A Name"), VALUE, "not allowed"),
-        (("secret", "delete", "nosuch"), None, "no secret nosuch"),
+        (("secret", "delete", "nosuch", "--yes"), None, "no secret nosuch"),
     ):
         ended = hedgerow(server, *words, given=given)
         assert (ended.returncode, ended.stdout) == (1, ""), words
         assert said in ended.stderr
         assert VALUE not in ended.stderr
     assert hedgerow(server, "secret", "set", "mail", VALUE).returncode == 2, "there is no way to give it as an argument"
-    assert hedgerow(server, "secret", "delete", "mail").stdout == "Deleted mail\n"
+    assert hedgerow(server, "secret", "delete", "mail", "--yes").stdout == "Deleted mail\n"
     assert VALUE not in server.process.log_text()
     for process in psutil.Process(server.process.pid).children(recursive=True):
         assert VALUE not in " ".join(process.cmdline())
@@ -191,7 +191,7 @@ def test_the_command_line_of_tokens(server: RunningServer) -> None:
     me = json.loads(hedgerow(server, "token", "whoami", "--json").stdout)
     assert (me["name"], me["role"]) == ("this-machine", "owner")
     assert made["id"] in hedgerow(server, "token", "list").stdout
-    assert hedgerow(server, "token", "revoke", made["id"]).returncode == 0
+    assert hedgerow(server, "token", "revoke", made["id"], "--yes").returncode == 0
     assert "revoked" in hedgerow(server, "token", "list").stdout
     for words, said in (
         (("--scope", "model:iris", "--role", "reader"), "nothing that the scope"),

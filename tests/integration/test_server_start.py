@@ -32,6 +32,7 @@ def start_and_fail(folder: Path, *options: str) -> str:
 def test_ready_means_ready_and_stopped_leaves_nothing(tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     with running_server(tmp_path, "--ready-file", str(ready)) as server:
+        wait_for(ready.exists, what="the ready file, which is written a moment after the server's own")
         facts = json.loads(ready.read_bytes())
         assert facts == server.facts == {"url": server.url, "pid": server.process.pid}
         with server.client() as api:

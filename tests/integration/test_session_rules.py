@@ -11,7 +11,7 @@ import pytest
 from scripts.inventory import TOP
 
 
-def _session(folder: Path, test_file: str, **env: str) -> subprocess.CompletedProcess[str]:
+def _session(folder: Path, test_file: str, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
     path = folder / "test_inner.py"
     path.write_text(test_file)
     argv = [
@@ -25,6 +25,7 @@ def _session(folder: Path, test_file: str, **env: str) -> subprocess.CompletedPr
         str(TOP / "pyproject.toml"),
         "-p",
         "tests.conftest",
+        *options,
         str(path),
     ]
     return subprocess.run(
@@ -51,6 +52,16 @@ def test_a_skip_fails_the_session_and_is_listed(test_file: str, tmp_path: Path) 
     assert done.returncode != 0, done.stdout
     assert "skipped, which counts as failed" in done.stdout
     assert "no gate here" in done.stdout
+
+
+def test_so_it_does_when_tests_run_beside_each_other(tmp_path: Path) -> None:
+    (tmp_path / "test_skipped_whole.py").write_text("import pytest\npytest.skip('no gate at all', allow_module_level=True)\n")
+    skips = "import pytest\ndef test_a(): pass\ndef test_b(): pytest.skip('no gate here')\n"
+    done = _session(tmp_path, skips, "-n", "2", str(tmp_path / "test_skipped_whole.py"))
+    assert done.returncode != 0, done.stdout
+    assert "skipped, which counts as failed" in done.stdout
+    assert "no gate here" in done.stdout
+    assert "no gate at all" in done.stdout
 
 
 def test_an_expected_failure_is_no_skip_and_must_fail(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ CONDA = "channels: [conda-forge]\ndependencies: [python=3.10, numpy=1.26, {pip: 
 
 @pytest.fixture(params=BACKENDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgres_tables_url") if request.param == "postgresql" else None
     with ready_database(tmp_path / "workspace", url) as opened:
         yield opened
 

@@ -24,7 +24,7 @@ ALL = Wanted()
 
 @pytest.fixture(params=BACKENDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgres_tables_url") if request.param == "postgresql" else None
     with ready_database(tmp_path / "ws", url) as made:
         yield made
 

@@ -63,7 +63,7 @@ class Home:
 
 @pytest.fixture(params=BACKENDS)
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgres_tables_url") if request.param == "postgresql" else None
     with ready_database(tmp_path / "workspace", url) as database:
         yield Home(database, FolderStore(tmp_path / "blobs"))
 
@@ -164,7 +164,7 @@ def test_never_beside_a_backup(home: Home) -> None:
         home.collect()
     assert home.on_disk() == {digest}
     with home.database.write() as connection:
-        leases.release(connection, lease, datetime.now(UTC))
+        leases.release(connection, lease)
     assert home.collect().blobs == 1
 
 

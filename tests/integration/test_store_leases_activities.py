@@ -21,7 +21,7 @@ REQUEST = EnrollDevice(name="any-request")
 
 @pytest.fixture(params=BACKENDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgres_tables_url") if request.param == "postgresql" else None
     with ready_database(tmp_path / "w", url) as opened:
         yield opened
 
@@ -57,7 +57,7 @@ def test_a_lease_has_one_holder_until_it_runs_out(database: Database) -> None:
 def test_a_released_lease_is_free_at_once_and_its_numbers_go_on(database: Database) -> None:
     first = held(database, "a")
     with database.write() as connection:
-        leases.release(connection, first, after(1))
+        leases.release(connection, first)
     assert held(database, "b", at_s=1).token == first.token + 1
 
 

@@ -41,7 +41,7 @@ PARTS = (model_files, model_samples, model_labels, model_words, alias_rows, mode
 
 @pytest.fixture(params=BACKENDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgres_tables_url") if request.param == "postgresql" else None
     with ready_database(tmp_path / "workspace", url) as opened:
         yield opened
 

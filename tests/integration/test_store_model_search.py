@@ -27,7 +27,7 @@ MANY = 22_000
 
 @pytest.fixture(params=BACKENDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgres_tables_url") if request.param == "postgresql" else None
     with ready_database(tmp_path / "workspace", url) as opened:
         yield opened
 
@@ -154,6 +154,8 @@ HOT: dict[str, ModelQuery] = {
     "rare tag": ModelQuery(tags=tags("rare=7")),
     "rare tag with a common one": ModelQuery(tags=tags("all=1", "rare=7")),
     "two common tags": ModelQuery(tags=tags("all=1", "half=no")),
+    "two common tags that never meet": ModelQuery(tags=tags("half=yes", "half=no")),
+    "two common tags and more": ModelQuery(tags=tags("all=1", "half=no"), since=after(100), until=after(5000), newest_only=True),
     "common tag with one on old versions": ModelQuery(tags=tags("all=1", "old=yes")),
     "tag and name": ModelQuery(name="model-7", tags=tags("all=1")),
     "tag and framework": ModelQuery(framework="onnx", tags=tags("rare=8")),
@@ -176,6 +178,18 @@ def test_indexes_alone_find_a_page(crowded: Database, name: str, cursor: str | N
         plan = plan_of(connection, statement)
     assert list(table_scans(plan)) == [], "\n".join(plan)
     assert any("ix_model" in line for line in plan), "\n".join(plan)
+
+
+@pytest.mark.parametrize("name", ["two common tags", "two common tags that never meet", "two common tags and more"])
+def test_sqlite_walks_two_large_indexes_side_by_side(crowded: Database, name: str) -> None:
+    if crowded.records.dialect.name != "sqlite":
+        return
+    with crowded.read() as connection:
+        statement = model_search.page_statement(connection, HOT[name], 50, None)
+        assert statement is not None
+        plan = plan_of(connection, statement)
+    assert "MERGE (INTERSECT)" in plan, "\n".join(plan)
+    assert not any("TEMP B-TREE" in line for line in plan), "\n".join(plan)
 
 
 def test_the_plan_test_can_fail(crowded: Database) -> None:
@@ -215,6 +229,7 @@ def keys(rows: Sequence[Any]) -> list[tuple[str, str, int]]:
         ("rare tag", MANY // 500),
         ("rare tag with a common one", MANY // 500),
         ("two common tags", MANY // 2),
+        ("two common tags that never meet", 0),
         ("common tag with one on old versions", MANY // 10),
         ("word", 1),
         ("common words", MANY),

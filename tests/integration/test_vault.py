@@ -35,7 +35,7 @@ def vault(tmp_path: Path) -> Vault:
 
 @pytest.fixture(params=BACKENDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    url = request.getfixturevalue("postgres_tables_url") if request.param == "postgresql" else None
     with ready_database(tmp_path / "workspace", url) as ready:
         yield ready
 

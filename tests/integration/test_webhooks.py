@@ -134,6 +134,7 @@ def test_500_then_200_is_the_same_delivery_again_and_keeps_the_order(client: Cli
     assert client.webhooks.get("flaky").failing_since is None
 
 
+@pytest.mark.alone
 def test_a_hook_that_hangs_delays_nobody(client: Client, there: Receiver) -> None:
     with receiver() as stuck:
         stuck.goes_on.clear()

@@ -29,6 +29,13 @@ def test_processes_that_make_it_at_once_agree_who_it_is(tmp_path: Path) -> None:
     assert len(answers) == 1
 
 
+@pytest.mark.parametrize("name", [".format.json.1f2e3d4c", "..format.json.1f2e3d4c.x7k2.tmp"])
+def test_half_a_format_file_of_somebody_else_is_no_strangers_file(name: str, tmp_path: Path) -> None:
+    """Another process is at it now, or was killed at it."""
+    (tmp_path / name).write_text("{")
+    assert open_workspace(tmp_path).id
+
+
 def test_one_cut_off_half_way_is_finished(tmp_path: Path) -> None:
     whole = open_workspace(tmp_path)
     keyid, master = whole.trusted_key.keyid, whole.device_master

@@ -60,3 +60,26 @@ def test_an_unknown_command_is_wrong_usage() -> None:
     answer = CliRunner().invoke(cli, ["modle"])
     assert answer.exit_code == 2
     assert "modle" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("widths", "room", "fitted"),
+    [
+        ([5, 10, 3], 80, [5, 10, 3]),
+        ([5, 100, 3], 80, [5, 68, 3]),
+        ([5, 100, 100], 80, [5, 35, 35]),
+        ([60, 40, 40], 80, [60, 8, 8]),
+        ([90, 40, 10], 80, [64, 6, 6]),
+        ([100], 80, [80]),
+        ([9, 9, 9, 9], 20, [6, 6, 6, 6]),
+    ],
+)
+def test_columns_fit_a_terminal(widths: list[int], room: int, fitted: list[int]) -> None:
+    assert output.fit(widths, room) == fitted
+
+
+def test_elsewhere_than_on_a_terminal_values_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(["name", "text"], [["a", "x" * 300], ["日本語", "y"]], "")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"a       {'x' * 300}"
+    assert lines[2] == "日本語  y", "a wide letter takes two cells"

@@ -9,13 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hedgerow.contracts.names import MAX_NAME_LENGTH, NAME_PATTERN, DeviceTopics, Reference, check_name, is_digest
+from hedgerow.contracts.names import (
+    KNOWN_NAME_PATTERN,
+    MAX_NAME_LENGTH,
+    NAME_PATTERN,
+    DeviceTopics,
+    Reference,
+    check_known_name,
+    check_name,
+    is_digest,
+)
 from hedgerow.errors import InvalidName, InvalidReference
 
 DIGEST = "sha256:" + "0a" * 32
 NAMES = st.from_regex(NAME_PATTERN, fullmatch=True).filter(lambda text: "\n" not in text and len(text) <= MAX_NAME_LENGTH)
-REFERENCES = st.builds(Reference, NAMES, version=st.none() | st.integers(1, 2**31 - 1)) | st.builds(
-    Reference, NAMES, digest=st.just(DIGEST)
+KNOWN = st.from_regex(KNOWN_NAME_PATTERN, fullmatch=True).filter(lambda text: "\n" not in text and len(text) <= MAX_NAME_LENGTH)
+REFERENCES = st.builds(Reference, KNOWN, version=st.none() | st.integers(1, 2**31 - 1)) | st.builds(
+    Reference, KNOWN, digest=st.just(DIGEST)
 )
 
 
@@ -76,10 +86,25 @@ def test_bad_names_are_refused_with_the_value(name: str) -> None:
     assert "Use 1 to 128" in caught.value.advice
 
 
-@given(st.text(max_size=140))
+@pytest.mark.parametrize("name", ["a..b", "a._b", "a___b", "a.-b", "a-_b"])
+def test_what_the_first_release_took_is_known_and_not_given(name: str) -> None:
+    assert check_known_name(name, "model") == name
+    assert Reference.parse(f"{name}:1") == Reference(name, 1)
+    with pytest.raises(InvalidName):
+        check_name(name, "model")
+    with pytest.raises(InvalidReference):  # 0.1.0 had no aliases
+        Reference.parse(f"a@{name}")
+
+
+@given(NAMES)
+def test_every_name_that_is_given_is_known(name: str) -> None:
+    assert check_known_name(check_name(name, "model"), "model") == name
+
+
+@given(st.text(max_size=140) | KNOWN)
 def test_a_name_is_safe_in_a_path_a_url_and_a_topic(text: str) -> None:
     try:
-        name = check_name(text, "device")
+        name = check_known_name(text, "device")
     except InvalidName:
         return
     assert re.fullmatch(r"[a-z0-9._-]+", name)

@@ -111,3 +111,31 @@ def test_any_environment_gives_settings_or_one_clear_error(environment: dict[str
         loaded = load_settings(GateSettings, environment)
         assert isinstance(loaded.port, int)
         assert loaded.level in ("low", "high")
+
+
+@dataclass(frozen=True)
+class ShownSettings:
+    """Defaults of every kind, as help texts have them."""
+
+    port: int = setting(0, "Port to listen on; 0 takes a free one.")
+    url: str = setting("", "Address of another.")
+    limit_s: float | None = setting(None, "Seconds, or nothing.")
+    every_s: float = setting(86400.0, "Seconds.")
+    share: float = setting(0.5, "Of one.")
+    quiet: bool = setting(False, "Say less.")
+    checks: bool = setting(True, "Look twice.")
+    token: str = setting("known", "A secret.", secret=True)
+
+
+def test_help_texts_show_defaults_that_there_are() -> None:
+    shown = {row.name: row.shown_default for row in rows(ShownSettings)}
+    assert shown == {
+        "port": "0",
+        "url": "",
+        "limit_s": "",
+        "every_s": "86400",
+        "share": "0.5",
+        "quiet": "",
+        "checks": "on",
+        "token": "",
+    }

@@ -208,7 +208,10 @@ def test_any_text_is_a_target_or_a_refusal(text: str) -> None:
         ("inside.example", "http://inside.example/x", ["fe80::1"], False),
         ("inside.example", "http://inside.example/x", ["::ffff:10.0.0.1"], False),
         ("inside.example", "https://sub.inside.example/x", ["192.168.0.1"], False),
-        ("169.254.0.0/16", "http://metadata.example/x", ["169.254.169.254"], True),
+        ("169.254.0.0/16", "http://inside.example/x", ["169.254.1.1"], True),
+        ("169.254.0.0/16", "http://metadata.example/x", ["169.254.169.254"], False),
+        ("inside.example", "http://inside.example/x", ["::7f00:1"], False),
+        ("inside.example", "http://inside.example/x", ["::ffff:0:10.0.0.1"], False),
         ("64:ff9b::/96", "https://outside.example/x", ["64:ff9b::808:808"], True),
         ("localhost", "http://localhost:5000/x", ["127.0.0.1", "::1"], True),
         ("127.0.0.1", "http://127.0.0.1:5000/x", ["127.0.0.1"], True),
@@ -228,6 +231,55 @@ def test_what_the_operator_allows(allow: str, url: str, found: list[str], good: 
     else:
         with pytest.raises(EgressRefused):
             decide()
+
+
+METADATA = ["169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "192.0.0.192"]
+
+
+@pytest.mark.parametrize("allow", ["", "inside.example", "0.0.0.0/0, ::/0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *METADATA,
+        *(f"{prefix}{address}" for address in METADATA for prefix in ("::", "::ffff:", "::ffff:0:", "64:ff9b::", "64:ff9b:1::")),
+        "2002:a9fe:a9fe::1",
+        "2001:0:c000:204:0:0:5601:5601",  # Teredo
+        "fd00:ec2::254",
+        "fd00:ec2:0:0:0:0:0:254",
+        "fd00:ec2::254%1",
+        "fd20:ce::254",
+    ],
+)
+def test_where_clouds_keep_secrets_nobody_is_sent(allow: str, text: str) -> None:
+    policy = EgressPolicy.parse(allow)
+    target = check_url("https://inside.example/x", policy)
+    with pytest.raises(EgressRefused):
+        choose(target, [text], policy)
+    if "%" not in text:
+        host = f"[{text}]" if ":" in text else text
+        with pytest.raises(EgressRefused):
+            check_url(f"https://{host}/x", policy)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.example/services/T0/secret?key=secret",
+        "https://user:secret@hooks.example/x",
+        "https://hooks.example:22/secret",
+        "http://hooks.example/secret#secret",
+        "https://169.254.169.254/secret",
+        "https://a b/secret",
+        "secret",
+        "https://[secret/x",
+        "https://hooks.example/" + "secret" * 500,
+    ],
+)
+def test_a_refusal_shows_the_host_only(url: str) -> None:
+    with pytest.raises(EgressRefused) as refused:
+        choose(check_url(url, CLOSED), ["10.0.0.1"], CLOSED)
+    assert "secret" not in refused.value.sentence().replace("keeps the secrets", "")
+    assert "secret" not in str(refused.value.fields).replace("the secrets", "")
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "a b", "http://x", "*", "1.2.3", "ü.example"])

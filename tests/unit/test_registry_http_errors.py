@@ -19,7 +19,7 @@ ALLOWED: dict[type[families.HedgerowError], set[int]] = {
     families.ForbiddenError: {403},
     families.AccessError: {401},
     families.NotFoundError: {404},
-    families.UserError: {400, 404, 405, 408, 413, 415, 416},
+    families.UserError: {400, 404, 405, 408, 413, 414, 415, 416, 431},
     families.ConflictError: {409, 412},
     families.UnavailableError: {503},
 }

@@ -42,7 +42,10 @@ def command(keep: bool, stop: bool, folder: Path, as_json: bool) -> None:
         place = open_place(folder, SystemClock())
         if stop:
             place.remove()
-            click.echo(f"Nothing of a quickstart is left in {folder}.")
+            if as_json:
+                print_json({"removed": str(folder)})
+            else:
+                click.echo(f"Nothing of a quickstart is left in {folder}.")
         else:
             _run(place, keep=keep, as_json=as_json)
 

@@ -1,22 +1,28 @@
 """The collection from beginning to end. Repeating it is always right: what a killed one left half done is found again.
 
 First blobs that no record needs (by digest, a page at a time), then content that no row knows, then remains of uploads. It
-holds the lease ``blobs.keep`` all the while, as a backup does, and stops at once when it has lost it.
+holds the lease ``blobs.keep`` all the while, as a backup does, and stops at once when it has lost it: of all the machines that
+have this workspace one collects at a time.
+
+Leases of uploads, and a backup's, are judged by a time that goes on evenly: a clock that is set ahead, before or meanwhile,
+ends none of them early (``registry/store/clock_jumps.py``), one that is set back lets nothing that is stored after it look old.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 
 from hedgerow.clock import Clock
 from hedgerow.contracts.api import CollectedGarbage, FreedBlob
 from registry.blobs.errors import BlobsKept
 from registry.blobs.port import BlobStore, StoredBlob
-from registry.store import garbage, leases
+from registry.store import clock_jumps, garbage, leases
+from registry.store.blobs import LEASE_S
+from registry.store.clock_jumps import SetAhead
 from registry.store.database import Database
-from registry.store.garbage import KEEP_LEASE, Garbage
+from registry.store.garbage import KEEP_LEASE, KEEP_LONGEST_S, Garbage
 from registry.store.leases import Lease
 
 # Content is deleted while its rows are held: so many at a time keep everybody else's waiting short.
@@ -37,6 +43,8 @@ class Collection:
     ) -> None:
         self._database, self._store, self._clock, self._report = database, store, clock, report
         self._holder, self._grace_s, self._dry_run = holder, grace_s, dry_run
+        self._ahead: SetAhead | None = None
+        self._began, self._began_s = clock.now(), clock.monotonic_s()
         self._lease: Lease | None = None
         self._renewed_s = 0.0
         self._blobs = self._bytes = 0
@@ -44,15 +52,17 @@ class Collection:
 
     def run(self) -> CollectedGarbage:
         """Raises BlobsKept (a backup runs), LeaseLost, StorageUnavailable, DatabaseUnavailable."""
+        with self._database.read() as connection:
+            self._ahead = clock_jumps.read(connection)
         self._take_lease()
         try:
             if not self._dry_run:
                 with self._database.write() as connection:
                     garbage.hold_for_work(connection)
+                    garbage.shorten_leases(connection, self._clock.now(), max(LEASE_S, self._grace_s))
             self._collect_rows()
             self._collect_unknown()
-            before = self._clock.now() - timedelta(seconds=self._grace_s)
-            swept = self._store.sweep(before, dry_run=self._dry_run)
+            swept = self._store.sweep(self._old(), dry_run=self._dry_run)
         finally:
             self._let_go()
         return CollectedGarbage(
@@ -70,7 +80,7 @@ class Collection:
             self._keep_lease()
             # Looking takes as long as it takes and holds nothing; only what was found is locked.
             with self._database.read() as connection:
-                found = garbage.find(connection, self._clock.now(), after, _BATCH)
+                found = garbage.find(connection, self._judged_at(), after, _BATCH)
             if not found:
                 return
             after = found[-1].digest
@@ -78,14 +88,15 @@ class Collection:
                 self._count(found)
             else:
                 with self._database.write() as connection:
-                    condemned = garbage.condemn(connection, found, self._clock.now())
+                    condemned = garbage.condemn(connection, found, self._judged_at())
                 self._delete(condemned)
             self._tell(_ROWS_DONE * _place(after))
 
     def _collect_unknown(self) -> None:
-        before = self._clock.now() - timedelta(seconds=self._grace_s)
         for page in _pages(self._store.stored(), _LISTED):
             self._keep_lease()
+            # After the look: a clock that was set back before it made what was stored since look old.
+            before = self._old()
             old = [blob for blob in page if blob.stored_at < before]
             with self._database.read() as connection:
                 lost = garbage.unknown(connection, old)
@@ -118,13 +129,30 @@ class Collection:
         done = "would free" if self._dry_run else "freed"
         self._report(progress, f"{done} {self._blobs} blobs, {self._bytes} bytes so far")
 
+    def _judged_at(self) -> datetime:
+        """The steady time, and never more than what passed since the beginning."""
+        elapsed = timedelta(seconds=self._clock.monotonic_s() - self._began_s)
+        return min(clock_jumps.steady(self._ahead, moment) for moment in (self._clock.now(), self._began + elapsed))
+
+    def _old(self) -> datetime:
+        """What was stored before this, and no row knows, has nobody who is about to record it."""
+        return self._judged_at() - timedelta(seconds=self._grace_s)
+
     def _take_lease(self) -> None:
-        now = self._clock.now()
         with self._database.write() as connection:
-            self._lease = leases.acquire(connection, KEEP_LEASE, self._holder, _LEASE_TTL_S, now)
-            if self._lease is None:
-                holder = leases.find(connection, KEEP_LEASE)
-                raise BlobsKept(holder=holder.holder if holder else "somebody else")
+            self._lease = leases.acquire(
+                connection,
+                KEEP_LEASE,
+                self._holder,
+                _LEASE_TTL_S,
+                self._clock.now(),
+                longest_s=KEEP_LONGEST_S,
+                judged_at=self._judged_at(),
+            )
+            holder = leases.find(connection, KEEP_LEASE)
+        # Not inside: a lease that was found to be too long is shorter now.
+        if self._lease is None:
+            raise BlobsKept(holder=holder.holder if holder else "somebody else")
         self._renewed_s = self._clock.monotonic_s()
 
     def _keep_lease(self) -> None:
@@ -134,7 +162,7 @@ class Collection:
     def _let_go(self) -> None:
         if self._lease is not None:
             with self._database.write() as connection:
-                leases.release(connection, self._lease, self._clock.now())
+                leases.release(connection, self._lease)
 
 
 def _place(digest: str) -> float:

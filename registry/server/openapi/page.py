@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from hedgerow.contracts.names import DIGEST_PATTERN, NAME_PATTERN
+from hedgerow.contracts.names import DIGEST_PATTERN, KNOWN_NAME_PATTERN, NAME_PATTERN
 from hedgerow.errors import HedgerowError
 from registry.server.http_errors import status_of_kind
 from registry.server.openapi.answers import errors_of
@@ -18,7 +18,7 @@ from registry.server.openapi.examples import curl, example, path_example
 
 _VARIABLE = re.compile(r"{(\w+)}")
 _REF = "#/components/schemas/"
-_PATTERNS = {NAME_PATTERN: "name", DIGEST_PATTERN: "digest"}
+_PATTERNS = {NAME_PATTERN: "name", KNOWN_NAME_PATTERN: "name", DIGEST_PATTERN: "digest"}
 _WORDS = {"object": "object", "boolean": "true or false", "null": "null"}
 
 

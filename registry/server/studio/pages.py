@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from flask import Blueprint, Response, render_template, request
 
-from hedgerow.contracts.names import Reference, check_name
+from hedgerow.contracts.names import Reference, check_known_name
 from registry.hub.desired import read_envelope
 from registry.server.http import context, needs
 from registry.server.studio import asking, reading, words
@@ -103,7 +103,7 @@ def list_devices() -> Response:
 def show_device(name: str) -> Response:
     here = context()
     with here.database.read() as connection:
-        device = fleet.get(connection, check_name(name, "device"), here.clock.now())
+        device = fleet.get(connection, check_known_name(name, "device"), here.clock.now())
         envelope = twins.desired_envelopes(connection, [device.uuid]).get(device.uuid)
         happened = fleet.events_before(connection, _EVENTS, device_uuid=device.uuid)
     with here.database.read_series() as connection:
