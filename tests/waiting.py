@@ -35,7 +35,8 @@ def wait_for(predicate: Callable[[], T], *, timeout_s: float = 10.0, what: str) 
 def free_port() -> int:
     """A TCP port on loopback that nothing listened on a moment ago. Only for programs that cannot bind port 0 themselves.
 
-    Test processes that run beside each other (pytest-xdist) share the ports by remainder, so none takes what another found.
+    Test processes that run beside each other (pytest-xdist) share the ports, in pairs because Linux gives out only even or only
+    odd ones for a while, so none takes what another found.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % workers
@@ -43,7 +44,7 @@ def free_port() -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        if port % workers == own:
+        if port // 2 % workers == own:
             return port
 
 
