@@ -1,8 +1,7 @@
 """The Azure ML scoring contract (azmlinfsrv): ``/score``, its ids and headers, its errors ``{"message": …}``.
 
-With a scoring script the body goes to ``run()`` as text (GET: the query as JSON text; OPTIONS: empty 200, ``run()`` not called).
-
-Without one ("no-code"), the body is JSON for the ONNX model itself, in one of three forms:
+With a scoring script the request goes to one of its processes (scripts/). Without one ("no-code"), the body is JSON for the
+ONNX model itself, in one of three forms:
 
     {"data": [[5.1, 3.5, 1.4, 0.2], …]}          rows for a model with one input
     [[5.1, 3.5, 1.4, 0.2], …]                     the same, bare
@@ -15,84 +14,179 @@ objects. JSON has stdlib semantics on this side: NaN and Infinity are read and w
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping
 from time import perf_counter
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from hedgerow.errors import ScriptError
 from runtime.errors import BadBody, BodyNotJson, BodyNotText, IdTooLong
-from runtime.exchange import Request, Response
-from runtime.http_errors import answer_error
+from runtime.exchange import Exchange, Headers, Response, with_headers
+from runtime.http_errors import answer_error, failure_of
+from runtime.ids import new_id
 from runtime.metrics import Board
+from runtime.model_lane import INLINE_BYTES, Job, Outputs
 from runtime.onnx_model import OnnxModel
 from runtime.scoring import Scoring
+from runtime.scripts.frames import Answer, Head
+from runtime.scripts.pool import ScriptCall
+from runtime.telemetry import JsonText
 from runtime.tensors import Array, array_from_json, values_of
 
 SCORE_METHODS = ("GET", "POST", "OPTIONS")
 HEADER_FAILED = "x-ms-run-function-failed"
+HEADER_RAN = "x-ms-run-fn-exec-ms"
 _FORMS = 'Send {"data": [rows]}, a bare list of rows, or {"inputs": {"name": values}}.'
 _LONGEST_ID = 100
 
 
 class AmlFace:
-    """Answers ``/score``; everything else of the contract that needs ids takes them from :func:`identify`."""
+    """Answers ``/score``; everything else of the contract that needs ids takes them from :meth:`identify`."""
 
     def __init__(self, scoring: Scoring, board: Board, server_version: str) -> None:
-        self._scoring, self._board, self._server_version = scoring, board, server_version
+        self._scoring, self._board = scoring, board
+        self._server_version = server_version
+        self._counters = board.route("score")
 
-    def score(self, request: Request) -> Response:
-        """The whole answer, errors included; never raises for what a caller, a script or a model did."""
-        started = perf_counter()
+    # A request --------------------------------------------------------------------------------------------------------
+
+    def score(self, exchange: Exchange) -> None:
+        """Answer now or later; never raises for what a caller, a script or a model did."""
+        request = exchange.request
         try:
-            response = self._answer(request)
+            # Before anything is scored: a refused id must not cost a run.
+            if len(request.headers) > 2:
+                propagated_ids(request.headers, "")
+            if not self._scoring.loaded:
+                self._scoring.wait_until_loaded(exchange, self.score, self._refused)
+            elif self._scoring.has_script:
+                self._by_script(exchange)
+            else:
+                self._by_model(exchange)
         except Exception as problem:  # noqa: BLE001 - one request's failure is its own, whatever it is
-            failed = isinstance(problem, ScriptError)
-            response = with_headers(answer_error(problem, "message"), {HEADER_FAILED: str(failed)})
-        response = self.identify(request.headers, response)
-        self._board.answered("score", response.status, perf_counter() - started)
-        return response
+            self._refused(exchange, problem)
 
     def identify(self, headers: Mapping[str, str], response: Response) -> Response:
         """Add the ids and the server's version, last: nothing else may set them. Ids that are too long make it a 431."""
         added = {"x-ms-server-version": self._server_version}
         try:
-            added |= propagated_ids(headers, str(uuid.uuid4()))
+            added |= propagated_ids(headers, new_id())
         except IdTooLong as problem:
             response = answer_error(problem, "message")
         return with_headers(response, added)
 
-    def _answer(self, request: Request) -> Response:
-        # Before anything is scored: a refused id must not cost a run.
-        propagated_ids(request.headers, "")
+    def _send(self, exchange: Exchange, response: Response) -> None:
+        exchange.answer(self.identify(exchange.request.headers, response))
+        self._counters.answered(response.status, perf_counter() - exchange.started_at)
+
+    def _refused(self, exchange: Exchange, problem: Exception) -> None:
+        failed = isinstance(problem, ScriptError)
+        self._send(exchange, with_headers(answer_error(problem, "message"), {HEADER_FAILED: str(failed)}))
+
+    # By the model -----------------------------------------------------------------------------------------------------
+
+    def _by_model(self, exchange: Exchange) -> None:
+        request = exchange.request
         if request.method == "OPTIONS":
-            return Response(200, b"", headers={HEADER_FAILED: "False"})
-        text = query_as_json(request.query).encode() if request.method == "GET" else request.body
-        body, ran_s = self._by_script(text, request.headers) if self._scoring.has_script else self._by_model(text)
-        return Response(200, body, headers={HEADER_FAILED: "False", "x-ms-run-fn-exec-ms": f"{ran_s * 1000:.3f}"})
+            self._send(exchange, Response(200, b"", headers={HEADER_FAILED: "False"}))
+            return
+        body = query_as_json(request.query).encode() if request.method == "GET" else request.body
+        lane = self._scoring.only_model()
+        counters = lane.counters
 
-    def _by_script(self, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, float]:
+        def done(job: Job) -> None:
+            self._scoring.ended()
+            problem = job.error
+            if isinstance(problem, Exception):
+                counters.failed(failure_of(problem))
+                self._scoring.recorder.failed()
+                self._refused(exchange, problem)
+                return
+            outputs = job.outputs or {}
+            counters.scored(job.rows, job.queued_s, job.ran_s, first_of_run=job.leads)
+            self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, outputs)
+            answer = job.result if isinstance(job.result, bytes) else json_answer(outputs)
+            headers = {HEADER_FAILED: "False", HEADER_RAN: f"{job.ran_s * 1000:.3f}"}
+            self._send(exchange, Response(200, answer, headers=headers))
+
+        if len(body) > INLINE_BYTES:
+            job = Job(exchange, done, prepare=lambda: feeds_from(lane.model, body), finish=json_answer)
+        else:
+            feeds = feeds_from(lane.model, body)
+            job = Job(exchange, done, feeds=feeds)
+            job.may_share(lane.model)
+        self._scoring.begun()
         try:
-            text = body.decode("utf-8")
-        except UnicodeDecodeError as problem:
-            raise BodyNotText(problem=problem) from None
-        outcome = self._scoring.score_script(text, headers)
-        return outcome.value.encode(), outcome.ran_s
+            lane.submit(job)
+        except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
+            job.error = problem
+            done(job)
 
-    def _by_model(self, body: bytes) -> tuple[bytes, float]:
-        model = self._scoring.only_model()
-        outcome = self._scoring.score_model(model, feeds_from(model, body))
-        values = {name: values_of(value) for name, value in outcome.value.items()}
-        answer = next(iter(values.values())) if len(values) == 1 else values
-        return json.dumps(answer).encode(), outcome.ran_s
+    # By the script ----------------------------------------------------------------------------------------------------
+
+    def _by_script(self, exchange: Exchange) -> None:
+        request = exchange.request
+        mode = self._scoring.script_mode
+        if request.method == "OPTIONS" and mode != "raw":
+            self._send(exchange, Response(200, b"", headers={HEADER_FAILED: "False"}))
+            return
+        body = query_as_json(request.query).encode() if request.method == "GET" and mode != "raw" else request.body
+        if mode == "string" and not body.isascii():
+            try:
+                body.decode("utf-8")
+            except UnicodeDecodeError as problem:
+                raise BodyNotText(problem=problem) from None
+        call = ScriptCall(exchange, self, body)
+        self._scoring.begun()
+        try:
+            self._scoring.score_script(call)
+        except Exception as problem:  # noqa: BLE001 - told like every other failure of a call
+            self.failed(call, problem)
+
+    def answered(self, call: ScriptCall, answer: Answer) -> None:
+        """A script's whole answer (scripts/pool.py)."""
+        self._scoring.ended()
+        took_ms = (call.queued_s + answer.ran_s) * 1000
+        if answer.failed:
+            self._scoring.recorder.failed()
+        else:
+            self._board.add("hedgerow_scored_rows_total")
+            self._scoring.recorder.scored(1, took_ms, JsonText(answer.body))
+        headers = dict(answer.headers)
+        headers[HEADER_FAILED] = str(answer.failed)
+        if not answer.failed:
+            headers[HEADER_RAN] = f"{answer.ran_s * 1000:.3f}"
+        self._send(call.exchange, Response(answer.status, answer.body, answer.content_type, headers))
+
+    def began(self, call: ScriptCall, head: Head) -> None:
+        """The head of a script's streamed answer."""
+        self._scoring.ended()
+        headers = {**dict(head.headers), HEADER_FAILED: "False"}
+        response = Response(head.status, b"", head.content_type, headers)
+        call.exchange.begin(self.identify(call.exchange.request.headers, response))
+        self._counters.answered(head.status, perf_counter() - call.exchange.started_at)
+
+    def failed(self, call: ScriptCall, problem: Exception) -> None:
+        """A call without an answer: refused, late, or its process died."""
+        self._scoring.ended()
+        self._scoring.recorder.failed()
+        self._refused(call.exchange, problem)
 
 
-def with_headers(response: Response, added: Mapping[str, str]) -> Response:
-    """The same response with more headers."""
-    return Response(response.status, response.body, response.content_type, {**response.headers, **added})
+def json_answer(outputs: Outputs) -> bytes:
+    """What ``/score`` answers without a script."""
+    values = {name: values_of(value) for name, value in outputs.items()}
+    answer = next(iter(values.values())) if len(values) == 1 else values
+    try:
+        text = msgspec.json.encode(answer)
+    except (TypeError, msgspec.MsgspecError):
+        return json.dumps(answer).encode()
+    # msgspec has no word for NaN and infinities but null; this contract has.
+    return json.dumps(answer).encode() if b"null" in text else text
 
 
-def propagated_ids(headers: Mapping[str, str], made: str) -> dict[str, str]:
+def propagated_ids(headers: Mapping[str, str], made: str) -> Headers:
     """The id headers of the answer; ``made`` stands in for a missing x-request-id. Raises IdTooLong."""
     request_id = headers.get("x-request-id", made)
     legacy, client = headers.get("x-ms-request-id"), headers.get("x-ms-client-request-id")
@@ -120,15 +214,23 @@ def feeds_from(model: OnnxModel, body: bytes) -> dict[str, Array]:
     """Arrays by input name from a no-code body. Raises BodyNotJson, BadBody, BadTensorNames or BadTensor."""
     if not body:
         raise BadBody(problem="it is empty", hint=_FORMS)
+    named = _named(model, _read(body))
+    model.check_names(named)
+    return {spec.name: array_from_json(spec, named[spec.name]) for spec in model.inputs}
+
+
+def _read(body: bytes) -> object:
     try:
-        document = json.loads(body)
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    # Slower and more lenient: NaN, Infinity, other encodings than UTF-8; and the contract's words for what is wrong.
+    try:
+        return json.loads(body)
     except ValueError as problem:
         raise BodyNotJson(problem=problem) from None
     except RecursionError:
         raise BadBody(problem="it is nested too deep", hint=_FORMS) from None
-    named = _named(model, document)
-    model.check_names(named)
-    return {spec.name: array_from_json(spec, named[spec.name]) for spec in model.inputs}
 
 
 def _named(model: OnnxModel, document: object) -> dict[str, object]:

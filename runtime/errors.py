@@ -237,6 +237,14 @@ class ScriptRaised(ScriptError, AmlContractText):
     remedy = "The log holds the script's traceback."
 
 
+class ScriptProcessDied(ScriptError):
+    """The process of a user's script ended in the middle of a call: crashed, killed for want of memory, or left by itself."""
+
+    key = "script_process_died"
+    message = "The scoring script's process ended while it scored this request ({how})"
+    remedy = "Another one answers already; look at the log, and at the memory that run() takes."
+
+
 class ModelFailed(ScriptError):
     """onnxruntime failed inside the model."""
 

@@ -1,26 +1,100 @@
-"""What a contract face takes and gives: one request and one response as plain bytes, whatever HTTP library stands in front."""
+"""What a contract face takes and gives: one request and one response as plain bytes, whatever HTTP stands in front.
+
+    Connection (front/)  makes an Exchange for each request  →  a face (aml.py, oip.py) scores  →  exchange.answer(response)
+
+An answer may come at once or later; faces never wait. Everything here belongs to the event loop's thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from time import perf_counter
+from typing import Protocol
+
+import msgspec
+
+JSON_TYPE = "application/json"
+TEXT_TYPE = "text/plain; charset=utf-8"
+Headers = dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A whole HTTP request to a scoring route. Header names are lower case; ``query`` is still percent-encoded."""
+class Request(msgspec.Struct, frozen=True):
+    """A whole HTTP request. Header names are lower case; ``query`` is still percent-encoded, ``path`` is not."""
 
     method: str
+    path: str = "/"
     query: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Headers = {}
     body: bytes = b""
+    # Where the caller is, for logs; empty for a Unix socket.
+    caller: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A whole HTTP response."""
+class Response(msgspec.Struct, frozen=True):
+    """A whole HTTP response. ``repeated`` are header lines beyond ``headers``, for names that stand more than once."""
 
     status: int
     body: bytes
-    content_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = JSON_TYPE
+    headers: Headers = {}
+    repeated: tuple[tuple[str, str], ...] = ()
+
+
+class Channel(Protocol):
+    """The caller's connection, as an exchange sees it."""
+
+    def send(self, exchange: Exchange, response: Response) -> None: ...
+
+    def send_head(self, exchange: Exchange, response: Response) -> None: ...
+
+    def send_part(self, part: bytes) -> bool: ...
+
+    def send_end(self, exchange: Exchange, *, whole: bool) -> None: ...
+
+
+class Exchange:
+    """One request on its way. Exactly one of ``answer`` and ``stream`` is called; what comes after the first is dropped.
+
+    ``gone`` is set when the caller went away: what still waits for its turn need not be scored.
+    """
+
+    __slots__ = ("_answered", "_channel", "gone", "keep_alive", "request", "route", "started_at")
+
+    def __init__(self, channel: Channel, request: Request, *, keep_alive: bool) -> None:
+        self._channel = channel
+        self.request = request
+        self.keep_alive = keep_alive
+        self.gone = False
+        self.route = ""
+        self.started_at = perf_counter()
+        self._answered = False
+
+    @property
+    def answered(self) -> bool:
+        return self._answered
+
+    def answer(self, response: Response) -> None:
+        """Send the whole answer. The first one counts."""
+        if not self._answered:
+            self._answered = True
+            self._channel.send(self, response)
+
+    def begin(self, response: Response) -> None:
+        """Send the head of an answer whose body follows in parts; ``response.body`` is its first part."""
+        if not self._answered:
+            self._answered = True
+            self._channel.send_head(self, response)
+
+    def part(self, part: bytes) -> bool:
+        """Send one part; False when the caller reads too slowly and the sender should wait."""
+        return self._channel.send_part(part)
+
+    def end(self, *, whole: bool = True) -> None:
+        """The last part was sent. Not ``whole``: the connection is cut, so that the caller notices."""
+        self._channel.send_end(self, whole=whole)
+
+
+def with_headers(response: Response, added: Headers | Iterable[tuple[str, str]]) -> Response:
+    """The same response with more headers."""
+    headers = {**response.headers, **dict(added)}
+    return Response(response.status, response.body, response.content_type, headers, response.repeated)

@@ -16,8 +16,9 @@ from hedgerow.errors import (
     UnavailableError,
     UserError,
 )
-from runtime.errors import AmlContractText, BodyTooLarge, IdTooLong, ScoringTimeout
+from runtime.errors import AmlContractText, BodyTooLarge, IdTooLong, ScoringTimeout, ScriptProcessDied
 from runtime.exchange import Response
+from runtime.metrics import Failure
 
 _log = logging.getLogger("hedgerow.runtime")
 
@@ -32,6 +33,8 @@ _STATUSES: tuple[tuple[type[HedgerowError], int], ...] = (
     (AccessError, 401),
     (ConflictError, 409),
     (UnavailableError, 503),
+    # The router's code for a script that crashed (AKS).
+    (ScriptProcessDied, 502),
     (ScriptError, 500),
     (Bug, 500),
 )
@@ -56,6 +59,13 @@ def answer_error(problem: Exception, dialect: Dialect) -> Response:
     status = status_of(problem, dialect)
     headers = {"retry-after": _RETRY_AFTER_S} if status == 503 else {}
     return answer_text(status, text, dialect, headers)
+
+
+def failure_of(problem: Exception) -> Failure:
+    """Why a request got no answer from its model, in Triton's words."""
+    if isinstance(problem, UnavailableError):
+        return "REJECTED"
+    return "CANCELED" if isinstance(problem, ScoringTimeout) else "BACKEND"
 
 
 def answer_text(status: int, text: str, dialect: Dialect, headers: dict[str, str] | None = None) -> Response:

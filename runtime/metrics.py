@@ -77,6 +77,69 @@ def _with_reasons(named: Iterable[Labels]) -> list[Labels]:
     return [(*labels, ("reason", reason)) for labels in named for reason in FAILURES]
 
 
+class Slot:
+    """One number of one worker."""
+
+    __slots__ = ("_numbers", "_place")
+
+    def __init__(self, numbers: memoryview[float], place: int) -> None:
+        self._numbers, self._place = numbers, place
+
+    def add(self, amount: float = 1.0) -> None:
+        self._numbers[self._place] += amount
+
+    def set(self, value: float) -> None:
+        self._numbers[self._place] = value
+
+
+class RouteCounters:
+    """What the answers of one scoring route count."""
+
+    def __init__(self, board: Board, route: str) -> None:
+        base = ("route", route)
+        self._statuses = {status: board.slot("hedgerow_requests_total", (base, ("status", status))) for status in STATUSES}
+        self._buckets = [board.slot("hedgerow_request_seconds", (base, ("le", label))) for label in _BUCKET_LABELS]
+        self._sum = board.slot("hedgerow_request_seconds", (base, ("", "sum")))
+        self._ok = self._statuses["200"]
+
+    def answered(self, status: int, seconds: float) -> None:
+        """One answer."""
+        (self._ok if status == 200 else self._statuses.get(str(status), self._statuses["other"])).add()
+        self._buckets[bisect_left(BUCKETS_S, seconds)].add()
+        self._sum.add(seconds)
+
+
+class ModelCounters:
+    """What the runs of one model count."""
+
+    def __init__(self, board: Board, labels: Labels) -> None:
+        self._rows = board.slot("hedgerow_scored_rows_total")
+        self._success = board.slot("nv_inference_request_success", labels)
+        self._count = board.slot("nv_inference_count", labels)
+        self._runs = board.slot("nv_inference_exec_count", labels)
+        self._request_us = board.slot("nv_inference_request_duration_us", labels)
+        self._queue_us = board.slot("nv_inference_queue_duration_us", labels)
+        self._infer_us = board.slot("nv_inference_compute_infer_duration_us", labels)
+        self._failures = {
+            reason: board.slot("nv_inference_request_failure", (*labels, ("reason", reason))) for reason in FAILURES
+        }
+
+    def scored(self, rows: int, queued_s: float, ran_s: float, *, first_of_run: bool = True) -> None:
+        """One request that went well. Requests that shared a run count it once."""
+        self._rows.add(rows)
+        self._success.add()
+        self._count.add(rows)
+        if first_of_run:
+            self._runs.add()
+        self._request_us.add((queued_s + ran_s) * 1e6)
+        self._queue_us.add(queued_s * 1e6)
+        self._infer_us.add(ran_s * 1e6)
+
+    def failed(self, reason: Failure) -> None:
+        """One request that got no answer from the model."""
+        self._failures[reason].add()
+
+
 class Board:
     """The shared numbers. Made before the first fork; each worker then takes its row with :meth:`take_row`."""
 
@@ -119,30 +182,18 @@ class Board:
         place, width = self._places[name, labels], len(self._places)
         return sum(self._numbers[row * width + place] for row in range(self._rows))
 
-    # What a request does to the numbers -------------------------------------------------------------------------------
+    # What a request does to the numbers: handles that the event loop's thread keeps, without a look-up or a lock --------
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """One answer of a scoring route."""
-        text = str(status)
-        self.add("hedgerow_requests_total", 1, (("route", route), ("status", text if text in STATUSES else "other")))
-        bucket = _BUCKET_LABELS[bisect_left(BUCKETS_S, seconds)]
-        self.add("hedgerow_request_seconds", 1, (("route", route), ("le", bucket)))
-        self.add("hedgerow_request_seconds", seconds, (("route", route), ("", "sum")))
+    def slot(self, name: str, labels: Labels = ()) -> Slot:
+        """One series of this worker's row, for one thread alone. KeyError for a series that no family declares."""
+        return Slot(self._numbers, self._row * len(self._places) + self._places[name, labels])
 
-    def scored(self, model: ModelKey, rows: int, queued_s: float, ran_s: float) -> None:
-        """One successful execution of a model."""
-        labels = self._models[model]
-        self.add("hedgerow_scored_rows_total", rows)
-        self.add("nv_inference_request_success", 1, labels)
-        self.add("nv_inference_count", rows, labels)
-        self.add("nv_inference_exec_count", 1, labels)
-        self.add("nv_inference_request_duration_us", (queued_s + ran_s) * 1e6, labels)
-        self.add("nv_inference_queue_duration_us", queued_s * 1e6, labels)
-        self.add("nv_inference_compute_infer_duration_us", ran_s * 1e6, labels)
+    def route(self, route: str) -> RouteCounters:
+        return RouteCounters(self, route)
 
-    def failed(self, model: ModelKey, reason: Failure) -> None:
-        """One request for a model that got no answer from it."""
-        self.add("nv_inference_request_failure", 1, (*self._models[model], ("reason", reason)))
+    def model(self, model: ModelKey) -> ModelCounters:
+        """KeyError for a model that the board was not made for."""
+        return ModelCounters(self, self._models[model])
 
     def page(self) -> str:
         """All series in the Prometheus text format, version 0.0.4."""

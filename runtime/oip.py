@@ -15,9 +15,10 @@ import numpy as np
 
 from hedgerow.contracts.model import TensorSpec
 from runtime.errors import BadBody, BadTensor, ModelFailed
-from runtime.exchange import Request, Response
-from runtime.http_errors import answer_error
+from runtime.exchange import Exchange, Request, Response
+from runtime.http_errors import answer_error, failure_of
 from runtime.metrics import Board
+from runtime.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
 from runtime.oip_binary import HEADER_LENGTH, BinaryPart, pack, raw_array, split_body
 from runtime.onnx_model import OnnxModel
 from runtime.scoring import Scoring
@@ -57,18 +58,20 @@ class OipFace:
     """Answers the ``/v2`` routes."""
 
     def __init__(self, scoring: Scoring, board: Board, server_version: str) -> None:
-        self._scoring, self._board, self._server_version = scoring, board, server_version
+        self._scoring, self._server_version = scoring, server_version
+        self._counters = board.route("infer")
         self._decoder = msgspec.json.Decoder(InferRequest)
 
-    def infer(self, request: Request, model: str, version: str | None) -> Response:
-        """The whole answer, errors included; never raises for what a caller or a model did."""
-        started = perf_counter()
+    def infer(self, exchange: Exchange, model: str, version: str | None) -> None:
+        """Answer now or later; never raises for what a caller or a model did."""
         try:
-            response = self._infer(request, self._scoring.model(model, version))
+            if not self._scoring.loaded:
+                self._scoring.check_known(model, version)
+                self._scoring.wait_until_loaded(exchange, lambda again: self.infer(again, model, version), self._refused)
+                return
+            self._infer(exchange, self._scoring.lane(model, version))
         except Exception as problem:  # noqa: BLE001 - one request's failure is its own, whatever it is
-            response = answer_error(problem, "error")
-        self._board.answered("infer", response.status, perf_counter() - started)
-        return response
+            self._refused(exchange, problem)
 
     def server(self) -> Response:
         """Metadata of the server."""
@@ -104,18 +107,72 @@ class OipFace:
         fine = self._scoring.state == "ready"
         return _json({"name": model, "ready": fine}, 200 if fine else 503)
 
-    def _infer(self, request: Request, model: OnnxModel) -> Response:
+    def _infer(self, exchange: Exchange, lane: ModelLane) -> None:
+        request, model = exchange.request, lane.model
+        if len(request.body) > INLINE_BYTES:
+            asked: list[InferRequest] = []
+
+            def prepare() -> dict[str, Array]:
+                question, feeds = self._understand(model, request)
+                asked.append(question)
+                job.wanted = _wanted(question)
+                return feeds
+
+            def finish(outputs: Outputs) -> Response:
+                return self._answer(model, asked[0], outputs)
+
+            job = Job(exchange, lambda job: self._done(exchange, lane, job), prepare=prepare, finish=finish)
+        else:
+            question, feeds = self._understand(model, request)
+
+            def done(job: Job) -> None:
+                if job.error is None:
+                    try:
+                        job.result = self._answer(model, question, job.outputs or {})
+                    except ModelFailed as problem:
+                        job.error = problem
+                self._done(exchange, lane, job)
+
+            job = Job(exchange, done, feeds=feeds, wanted=_wanted(question))
+            job.may_share(model)
+        self._scoring.begun()
+        try:
+            lane.submit(job)
+        except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
+            job.error = problem
+            self._done(exchange, lane, job)
+
+    def _done(self, exchange: Exchange, lane: ModelLane, job: Job) -> None:
+        self._scoring.ended()
+        if isinstance(job.error, Exception) or not isinstance(job.result, Response):
+            problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
+            lane.counters.failed(failure_of(problem))
+            self._scoring.recorder.failed()
+            self._refused(exchange, problem)
+            return
+        lane.counters.scored(job.rows, job.queued_s, job.ran_s, first_of_run=job.leads)
+        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs)
+        self._send(exchange, job.result)
+
+    def _send(self, exchange: Exchange, response: Response) -> None:
+        exchange.answer(response)
+        self._counters.answered(response.status, perf_counter() - exchange.started_at)
+
+    def _refused(self, exchange: Exchange, problem: Exception) -> None:
+        self._send(exchange, answer_error(problem, "error"))
+
+    def _understand(self, model: OnnxModel, request: Request) -> tuple[InferRequest, dict[str, Array]]:
+        """The JSON part and the inputs. Raises BadBody, BadTensor or BadTensorNames."""
         head, binary = split_body(request)
         if head is None:
             spec = model.inputs[0]
             if len(model.inputs) != 1:
                 raise BadBody(problem="a raw binary request has one tensor", hint=f"Model {model.name} has several inputs.")
-            outcome = self._scoring.score_model(model, {spec.name: raw_array(spec, binary)})
-            return self._answer(model, InferRequest([], parameters={"binary_data_output": True}), outcome.value)
+            return InferRequest([], parameters={"binary_data_output": True}), {spec.name: raw_array(spec, binary)}
         asked = self._read(head)
         feeds = feeds_from(model, asked.inputs, binary)
-        outcome = self._scoring.score_model(model, feeds, [wanted.name for wanted in asked.outputs])
-        return self._answer(model, asked, outcome.value)
+        model.check_names(feeds, [wanted.name for wanted in asked.outputs])
+        return asked, feeds
 
     def _read(self, head: bytes) -> InferRequest:
         hint = 'Send {"inputs": [{"name", "shape", "datatype", "data"}]}.'
@@ -143,6 +200,10 @@ class OipFace:
         if asked.id is not None:
             body["id"] = asked.id
         return _with_binary(body, binary) if binary else _json(body)
+
+
+def _wanted(asked: InferRequest) -> tuple[str, ...]:
+    return tuple([wanted.name for wanted in asked.outputs])
 
 
 def feeds_from(model: OnnxModel, inputs: Sequence[InferInput], binary: BinaryPart) -> dict[str, Array]:

@@ -32,12 +32,16 @@ _MODEL_IR_VERSION, _MODEL_OPSET = 1, 8
 
 @dataclass
 class OnnxFacts:
-    """What a file says about itself. ``external`` are paths as written in it; ``compiled`` marks EPContext blobs."""
+    """What a file says about itself. ``external`` are paths as written in it; ``compiled`` marks EPContext blobs.
+
+    ``loops``: the graph may hold Loop or Scan nodes (their names stand somewhere in the file), so values decide how long it runs.
+    """
 
     ir_version: int = 0
     opsets: dict[str, int] = field(default_factory=dict)
     external: set[str] = field(default_factory=set)
     compiled: bool = False
+    loops: bool = False
 
 
 def read_facts(file: Path, model: str) -> OnnxFacts:
@@ -73,6 +77,7 @@ def _read(content: mmap.mmap) -> OnnxFacts:
         elif number == _MODEL_OPSET and isinstance(value, memoryview):
             opset = dict(_fields(value))
             facts.opsets[_text(opset.get(1))] = _number(opset.get(2))
+    facts.loops = content.find(b"Loop") >= 0 or content.find(b"Scan") >= 0
     # Both marks stand in the file as plain bytes wherever they are used; without them the long walk finds nothing.
     if content.find(b"location") >= 0 or content.find(b"EPContext") >= 0:
         _walk(view, "model", facts, 0)

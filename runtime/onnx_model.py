@@ -67,8 +67,8 @@ class OnnxModel:
     Raises ModelUnusable, ModelUnsafe, ModelNeedsOperators or ModelInputUnsupported when it cannot be served.
     """
 
-    def __init__(self, name: str, file: Path, *, version: str = "1", threads: int = 1, batchable: bool = False) -> None:
-        self.name, self.version, self.batchable = name, version, batchable
+    def __init__(self, name: str, file: Path, *, version: str = "1", threads: int = 1) -> None:
+        self.name, self.version, self.threads = name, version, threads
         self.facts = read_facts(file, name)
         check_safe(self.facts, file, name)
         self._session = _open(name, file, threads)
@@ -77,11 +77,6 @@ class OnnxModel:
         self.outputs = [_output_spec(value) for value in self._session.get_outputs()]
         self._input_names = {spec.name for spec in self.inputs}
         self._output_names = [spec.name for spec in self.outputs]
-
-    def start_run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None) -> ModelRun:
-        """A run of ``feeds`` (every input, by name) for the outputs ``wanted`` (None: all). Raises BadTensorNames."""
-        self.check_names(feeds, wanted)
-        return ModelRun(self, feeds, wanted)
 
     def run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None, options: Any = None) -> dict[str, object]:  # noqa: ANN401 - onnxruntime has no types
         """Outputs by name. Raises BadBody (onnxruntime refuses the input) or ModelFailed (it failed inside)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import logging
 import os
@@ -15,16 +16,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from hedgerow.atomic_write import atomic_write
-from hedgerow.receiving import Receiving
-from runtime.app import create_app
+from runtime.access_log import log_answer
 from runtime.errors import PortTaken
+from runtime.front.door import Door, no_witness
+from runtime.front.limits import HttpLimits
 from runtime.metrics import Board
+from runtime.routes import Routes
 from runtime.scoring import Limits, Scoring
 from runtime.serving_plan import ServingPlan
 from runtime.settings import RuntimeSettings
@@ -33,9 +35,6 @@ from runtime.worker import ScoringWorker
 
 _log = logging.getLogger("hedgerow.runtime")
 
-# Threads beyond those that score or wait: health, metrics and refusals must get through a full queue.
-_SPARE_THREADS = 8
-_KEEPALIVE_S = 75
 _HEARTBEAT_S = 30
 _SO_ATTACH_FILTER = 26
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn makes its files there safely
@@ -99,29 +98,24 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         # gunicorn takes the descriptor over and closes it itself.
         self._bind = f"fd://{listener.detach()}"
         self._receiver = Receiver.parse(settings.telemetry_url, settings.telemetry_token) if settings.telemetry_url else None
+        # A script has its own processes, and one of these in front of them; models are shared by all cores of one process.
+        self._fronts = settings.workers if plan.script is None else 1
         models = [(model.name, model.version) for model in plan.models]
         # Twice the workers: during a reload the old and the new ones live side by side.
-        self._board = Board(models, rows=2 * settings.workers + 2)
+        self._board = Board(models, rows=2 * self._fronts + 2)
         self._empty_folder: Path | None = None
         self._telemetry: Telemetry | None = None
-        limits = Limits.of(settings)
-        self._threads = limits.max_concurrent + limits.max_queue + _SPARE_THREADS
-        self.receiving = Receiving(settings.receive_timeout_ms / 1000, self._threads)
-        self.scoring: Scoring
         super().__init__()
 
     def load_config(self) -> None:
         settings = self._settings
         options: dict[str, object] = {
             "bind": [self._bind],
-            "workers": settings.workers,
+            "workers": self._fronts,
             "worker_class": ScoringWorker,
-            "threads": self._threads,
-            "worker_connections": 2048,
             "timeout": _HEARTBEAT_S,
             # A request that may run until its scoring timeout is waited for.
             "graceful_timeout": max(30, settings.timeout_ms // 1000 + 5),
-            "keepalive": _KEEPALIVE_S,
             "logger_class": GunicornLogs,
             # Fails on a read-only root file system and is of no use here; older gunicorns do not have it.
             "control_socket_disable": True,
@@ -143,6 +137,9 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         _log.info("listening on %s", self._address)
         self._forget_ready_file()
         self._enter_empty_folder()
+        if self._plan.models:
+            # Once for all workers: a worker that takes another's place has its models within a fraction of a second.
+            importlib.import_module("onnxruntime")
         ScoringArbiter(self).run()
 
     # In the master ----------------------------------------------------------------------------------------------------
@@ -180,28 +177,30 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         self._board.take_row(worker.row)
         self._board.add("hedgerow_workers_started_total")
 
-    def load(self) -> flask.Flask:
-        """Called by gunicorn in each worker after the fork; the models are loaded later, beside the HTTP face."""
+    def make_front(self, worker: ScoringWorker) -> tuple[Scoring, Door]:
+        """In the worker's event loop, before anything is loaded."""
         settings = self._settings
         recorder = NoTelemetry() if self._receiver is None else self._start_telemetry(self._receiver)
-        self.scoring = Scoring(self._plan, Limits.of(settings), self._board, recorder, threads=settings.threads)
-        version = metadata.version("hedgerow")
-        return create_app(
-            self.scoring,
+        scoring = Scoring(
+            self._plan,
+            Limits.of(settings, fronts=self._fronts),
             self._board,
-            version=version,
-            max_body_bytes=settings.max_body_bytes,
-            access_log=settings.access_log,
-            received=self.receiving.done,
+            recorder,
+            threads=settings.threads,
+            when_ready=worker.became_ready,
+            give_up=worker.give_up,
         )
+        version = metadata.version("hedgerow")
+        routes = Routes(scoring, self._board, version=version, max_body_bytes=settings.max_body_bytes)
+        witness = log_answer if settings.access_log else no_witness
+        return scoring, Door(HttpLimits.of(settings), routes.handle, routes.refusal, witness=witness)
 
     def another_is_ready(self) -> bool:
         """Whether a worker already answers, so that one that still loads need not."""
         return self._board.total("hedgerow_workers_ready") > 0
 
     def worker_is_ready(self, worker: ScoringWorker) -> None:
-        """Count this worker as ready and say where the server is, once per master."""
-        self._board.add("hedgerow_workers_ready")
+        """Say where the server is, once per master."""
         if self._ready_file is not None:
             document = {"address": self._address, "pid": worker.ppid}
             atomic_write(self._ready_file, json.dumps(document).encode() + b"\n")
@@ -218,8 +217,6 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
             return
         if self._telemetry is not None:
             self._telemetry.stop()
-        if worker.retired:
-            worker.end_now(0)
 
 
 def serve(settings: RuntimeSettings, plan: ServingPlan) -> None:

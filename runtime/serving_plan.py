@@ -20,12 +20,12 @@ from runtime.settings import RuntimeSettings
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """An ONNX model to load."""
+    """An ONNX model to load. ``batchable`` is what was measured when its image was built; None measures it at start."""
 
     name: str
     version: str
     file: Path
-    batchable: bool = False
+    batchable: bool | None = None
 
 
 @dataclass(frozen=True)

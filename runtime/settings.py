@@ -27,12 +27,13 @@ class RuntimeSettings:
     model_dir: Path | None = setting(None, "the script's model folder", env="AZUREML_MODEL_DIR")
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(5001, "port to listen on; 0 takes a free one")
-    workers: int = setting(1, "worker processes", env="WORKER_COUNT")
+    workers: int = setting(1, "processes that run the script (a model is shared by all cores of one)", env="WORKER_COUNT")
+    standbys: int = setting(1, "loaded script processes that wait to replace one that hangs or dies")
     threads: int = setting(1, "threads inside one run of an ONNX model")
     ready_file: Path | None = setting(None, "written once requests are answered: address and pid as JSON")
     timeout_ms: int = setting(60_000, "longest time one scoring may run", env="SCORING_TIMEOUT_MS")
-    max_concurrent: int = setting(8, "requests that may be scored at the same time")
-    max_queue: int = setting(64, "requests that may wait for their turn")
+    max_concurrent: int = setting(0, "requests that may be scored at the same time; 0: what the cores can do")
+    max_queue: int = setting(1000, "requests that may wait for their turn")
     queue_wait_ms: int = setting(500, "longest wait for a turn before the answer is 503")
     receive_timeout_ms: int = setting(30_000, "longest time that a request may take to arrive")
     max_body_bytes: int = setting(104_857_600, "largest request body")
@@ -49,8 +50,9 @@ _RANGES = {
     "workers": (1, 512),
     "threads": (1, 1024),
     "timeout_ms": (1, 86_400_000),
-    "max_concurrent": (1, 1024),
-    "max_queue": (0, 4096),
+    "standbys": (0, 64),
+    "max_concurrent": (0, 1024),
+    "max_queue": (0, 65_536),
     "queue_wait_ms": (0, 600_000),
     "receive_timeout_ms": (100, 86_400_000),
     "max_body_bytes": (1, 2**40),

@@ -36,7 +36,7 @@ _JSON_PARSED = 4096
 _POST_TIMEOUT_S = 5.0
 
 
-class JsonText(str):
+class JsonText(bytes):
     """An answer that is JSON already; looked into only when a message is made, and only when it is short."""
 
     __slots__ = ()
@@ -111,7 +111,8 @@ def last_output(output: object) -> object:
 
 def _first_values(value: object, depth: int) -> object:
     if isinstance(value, JsonText):
-        return _first_values(json.loads(value) if len(value) <= _JSON_PARSED else value[:LAST_OUTPUT_BYTES], depth)
+        text = value[:LAST_OUTPUT_BYTES].decode("utf-8", "replace")
+        return _first_values(json.loads(value) if len(value) <= _JSON_PARSED else text, depth)
     if isinstance(value, np.ndarray):
         # The first row only, flattened: an image as output must not be converted whole.
         row = value[0] if value.ndim and len(value) else value

@@ -8,7 +8,7 @@ import pytest
 
 from hedgerow.errors import HedgerowError
 from runtime.errors import ReservedModule, ScriptModeUnsupported, ScriptUnusable
-from runtime.script import check_source, user_traceback
+from runtime.scripts.script import check_source, user_traceback
 
 
 def check(folder: Path, text: str) -> None:

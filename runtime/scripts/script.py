@@ -14,10 +14,11 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from time import perf_counter
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from hedgerow.errors import Bug
 from runtime.errors import (
@@ -27,13 +28,14 @@ from runtime.errors import (
     ScriptRaised,
     ScriptUnusable,
 )
+from runtime.scripts.frames import Answer, Call
 
 _log = logging.getLogger("hedgerow.runtime.script")
 
 RESERVED = ("hedgerow", "runtime")
 HEADERS_PARAMETER = "request_headers"
 _MODE_DECORATORS = frozenset({"rawhttp", "input_schema", "output_schema"})
-_OURS = Path(__file__).parent
+_OURS = Path(__file__).parent.parent
 
 
 def check_source(script: Path, source: Path) -> None:
@@ -56,6 +58,18 @@ def check_source(script: Path, source: Path) -> None:
                     raise ScriptModeUnsupported(script=script.name, decorator=name)
 
 
+class Streamed(Protocol):
+    """An answer that comes in parts; ``None`` among them says that the script failed on the way."""
+
+    status: int
+    content_type: str
+    headers: list[tuple[str, str]]
+
+    def parts(self) -> Iterator[bytes | None]: ...
+
+    def ran_s(self) -> float: ...
+
+
 class Script:
     """A loaded script. :meth:`load` and :meth:`call` belong on the same thread: libraries keep state per thread."""
 
@@ -66,6 +80,8 @@ class Script:
         self._run: Callable[..., object] | None = None
         self._payload_parameter = ""
         self._takes_headers = False
+        self.thread_safe = False
+        self.mode = "string"
 
     def load(self) -> None:
         """Import it, check run(), call init(). Ours is imported by now, so the user's folder may come first.
@@ -81,7 +97,27 @@ class Script:
                 raise ScriptUnusable(script=self.name, problem=f"it has no function {name}()")
         self._analyse(run)
         self._guarded("init()", init)
+        self.thread_safe = getattr(module, "thread_safe", False) is True
         self._run = run
+
+    @property
+    def wants_head(self) -> bool:
+        """Whether the script looks at more of a request than its body."""
+        return self._takes_headers
+
+    def swagger(self) -> dict[str, Any]:
+        """The schemas that the script declares."""
+        return {}
+
+    def answer(self, call: Call) -> Answer | Streamed:
+        """run(), and what became of it; never raises."""
+        started = perf_counter()
+        try:
+            text = self.call(call.body.decode(), call.headers)
+        except ScriptRaised as problem:
+            body = json.dumps({"message": str(problem)}).encode()
+            return Answer(call.id, perf_counter() - started, body, 500, failed=True)
+        return Answer(call.id, perf_counter() - started, text.encode())
 
     def call(self, text: str, headers: Mapping[str, str]) -> str:
         """``run(text)`` and its answer as JSON text. Raises ScriptRaised for anything that goes wrong in it."""
