@@ -10,8 +10,8 @@ answer to a request comes as a call. Everything but load() belongs to the event 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class Scoring:
         self._in_flight = board.slot("hedgerow_in_flight")
         self._ready_gauge = board.slot("hedgerow_workers_ready")
         self._ticking = False
-        self._loop: AbstractEventLoop
+        self._loop = asyncio.get_running_loop()
 
     # How it is --------------------------------------------------------------------------------------------------------
 
@@ -138,9 +138,8 @@ class Scoring:
             found.append(Loaded(model, try_out(model, planned.batchable)))
         return found
 
-    def install(self, loop: AbstractEventLoop, loaded: Sequence[Loaded]) -> None:
+    def install(self, loaded: Sequence[Loaded]) -> None:
         """Take what :meth:`load` gave and start the script's processes; ready follows, or ``give_up`` with a sentence."""
-        self._loop = loop
         for one in loaded:
             self._lanes[one.model.name, one.model.version] = self._lane(one)
         if self._plan.script is None:

@@ -96,7 +96,7 @@ class ScoringWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._loop.call_soon_threadsafe(self._install, loaded)
 
     def _install(self, loaded: Sequence[Loaded]) -> None:
-        self.scoring.install(self._loop, loaded)
+        self.scoring.install(loaded)
 
     def became_ready(self) -> None:
         """Everything is loaded (told by Scoring)."""
