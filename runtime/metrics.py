@@ -177,6 +177,10 @@ class Board:
         with self._lock:
             self._numbers[place] += amount
 
+    def row_value(self, name: str, row: int, labels: Labels = ()) -> float:
+        """One series of one worker."""
+        return float(self._numbers[row * len(self._places) + self._places[name, labels]])
+
     def total(self, name: str, labels: Labels = ()) -> float:
         """Sum of one series over all workers."""
         place, width = self._places[name, labels], len(self._places)

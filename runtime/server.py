@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import json
 import logging
 import os
 import shutil
 import socket
-import struct
 import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from hedgerow.atomic_write import atomic_write
+from hedgerow.errors import HedgerowError
 from runtime.access_log import log_answer
+from runtime.arbiter import ScoringArbiter
 from runtime.errors import PortTaken
 from runtime.front.door import Door, no_witness
 from runtime.front.limits import HttpLimits
 from runtime.metrics import Board
 from runtime.routes import Routes
 from runtime.scoring import Limits, Scoring
-from runtime.serving_plan import ServingPlan
-from runtime.settings import RuntimeSettings
+from runtime.serving_plan import ServingPlan, plan_serving
+from runtime.settings import RuntimeSettings, with_absolute_paths
 from runtime.telemetry import NoTelemetry, Receiver, Telemetry
 from runtime.worker import ScoringWorker
 
 _log = logging.getLogger("hedgerow.runtime")
 
 _HEARTBEAT_S = 30
-_SO_ATTACH_FILTER = 26
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn makes its files there safely
 
 
@@ -57,28 +55,6 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{reachable}:{port}"
 
 
-class ScoringArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's master, which stops listening without cutting a connection that the kernel already made for it."""
-
-    def stop(self, graceful: bool = True) -> None:
-        for listener in self.LISTENERS:
-            refuse_connections(listener)
-        super().stop(graceful)
-
-
-def refuse_connections(listener: Any) -> None:  # noqa: ANN401 - gunicorn's socket wrapper
-    """Let the kernel drop new connections while the workers accept those that are complete.
-
-    Otherwise a connection that completes between a worker's last accept and its close is reset, and a request is lost. A
-    dropped caller tries again after a second, and is then refused properly. Linux only; elsewhere the gap stays.
-    """
-    # struct sock_fprog with one instruction: BPF_RET | BPF_K, 0 bytes of the packet are kept.
-    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-    program = struct.pack("HP", 1, ctypes.addressof(instruction))
-    with contextlib.suppress(OSError):
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-
-
 class GunicornLogs(Logger):  # type: ignore[misc]  # gunicorn has no types
     """Lets gunicorn's messages go to the process's own log; its access log stays off."""
 
@@ -91,9 +67,9 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
     """The master's application object; after a fork it is that worker's own."""
 
     def __init__(self, settings: RuntimeSettings, plan: ServingPlan, listener: socket.socket) -> None:
-        self._settings, self._plan = settings, plan
         # Absolute before the working folder changes.
-        self._ready_file = settings.ready_file.absolute() if settings.ready_file else None
+        self._settings, self._plan = with_absolute_paths(settings), plan
+        self._ready_file = self._settings.ready_file
         self._address = address_of(listener)
         # gunicorn takes the descriptor over and closes it itself.
         self._bind = f"fd://{listener.detach()}"
@@ -122,7 +98,6 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
             "pre_fork": self._before_fork,
             "post_fork": self._after_fork,
             "child_exit": self._after_death,
-            "worker_exit": self._at_worker_end,
             "on_exit": self._at_master_end,
         }
         if _SHARED_MEMORY.is_dir():
@@ -147,8 +122,23 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
     def _before_fork(self, arbiter: Any, worker: ScoringWorker) -> None:  # noqa: ANN401 - gunicorn's arbiter
         worker.row = self._board.free_row(other.row for other in arbiter.WORKERS.values())
 
-    def _after_death(self, arbiter: Any, worker: ScoringWorker) -> None:  # noqa: ANN401 - gunicorn's arbiter
+    def _after_death(self, arbiter: ScoringArbiter, worker: ScoringWorker) -> None:
+        was_ready = self.is_ready(worker)
         self._board.forget_worker(worker.row)
+        arbiter.died(was_ready=was_ready)
+
+    def is_ready(self, worker: ScoringWorker) -> bool:
+        """Whether a worker answers scoring requests."""
+        return self._board.row_value("hedgerow_workers_ready", worker.row) > 0
+
+    def look_again(self) -> bool:
+        """Told to by SIGHUP: what is to be served now. False, and a sentence in the log, when that cannot be served."""
+        try:
+            self._plan = plan_serving(self._settings)
+        except HedgerowError as problem:
+            _log.error("not reloaded: %s", problem.sentence())
+            return False
+        return True
 
     def _at_master_end(self, arbiter: Any) -> None:  # noqa: ANN401 - gunicorn's arbiter
         self._forget_ready_file()
@@ -211,10 +201,8 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         self._telemetry.start()
         return self._telemetry
 
-    def _at_worker_end(self, arbiter: Any, worker: ScoringWorker) -> None:  # noqa: ANN401 - gunicorn's arbiter
-        # gunicorn also calls this in the master, for a worker that vanished.
-        if os.getpid() != worker.pid:
-            return
+    def worker_ends(self) -> None:
+        """The last thing in a worker that ends in order."""
         if self._telemetry is not None:
             self._telemetry.stop()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,13 @@ def load_runtime_settings(environment: Mapping[str, str], flags: Mapping[str, An
     if len(named) > 1:
         raise TooMuchToServe(named=" and ".join(f"--{source}" for source in named))
     return settings
+
+
+def with_absolute_paths(settings: RuntimeSettings) -> RuntimeSettings:
+    """The same settings for a process that changes its working folder."""
+    values: dict[str, Any] = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    changes = {name: value.absolute() for name, value in values.items() if isinstance(value, Path)}
+    return replace(settings, **{**values, **changes})
 
 
 def _check_ranges(settings: RuntimeSettings) -> None:

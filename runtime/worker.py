@@ -57,9 +57,9 @@ class ScoringWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         loop = uvloop.new_event_loop()
         asyncio.set_event_loop(loop)
         code = loop.run_until_complete(self._serve(loop))
-        if code:
-            self.end_now(code)
-        sys.exit(0)
+        self.app.worker_ends()
+        # Python's own clean-up would wait for threads that may never end, and takes longer than all the rest.
+        self.end_now(code)
 
     async def _serve(self, loop: asyncio.AbstractEventLoop) -> int:
         self._loop = loop
@@ -148,11 +148,9 @@ class ScoringWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             patience_s = _STUCK_PATIENCE_S if self._retired else float(self.cfg.graceful_timeout)
             await self.door.drain(patience_s)
         await self.scoring.close()
-        if self._retired:
-            self.end_now(0)
 
     def end_now(self, code: int) -> None:
-        """Leave without Python's own clean-up, which would wait for threads that do not end."""
+        """Leave at once."""
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
