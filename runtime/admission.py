@@ -17,6 +17,8 @@ class Admission:
 
     def __init__(self, most_running: int | None, most_waiting: int, turn: Callable[[], None]) -> None:
         self._most_running, self._most_waiting = most_running, most_waiting
+        # What each lane may keep waiting however full the queue is: one slow model must not shut the others out.
+        self._share = -(-most_waiting // 4)
         self.turn = turn
         self.running = self.waiting = 0
 
@@ -29,9 +31,9 @@ class Admission:
             return limits
         return replace(limits, requests=min(limits.requests, self._most_running - self.running))
 
-    def enqueue(self) -> None:
-        """Raises Overloaded when enough wait already."""
-        if self.waiting >= self._most_waiting:
+    def enqueue(self, already: int) -> None:
+        """``already`` of the same lane wait. Raises Overloaded when that is enough."""
+        if self.waiting >= self._most_waiting and already >= self._share:
             raise Overloaded(waited_ms=0)
         self.waiting += 1
 

@@ -47,6 +47,10 @@ class ScoringArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for _ in range(self.num_workers):
             self.spawn_worker()
 
+    def handle_usr2(self) -> None:
+        """gunicorn would start itself anew beside the old master, with arguments that are not its own here."""
+        _log.warning("SIGUSR2 has no effect; SIGHUP loads everything anew without a pause")
+
     def manage_workers(self) -> None:
         if self._old_age is None:
             super().manage_workers()

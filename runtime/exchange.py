@@ -7,7 +7,7 @@ An answer may come at once or later; faces never wait. Everything here belongs t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import msgspec
 
 JSON_TYPE = "application/json"
 TEXT_TYPE = "text/plain; charset=utf-8"
+HTML_TYPE = "text/html; charset=utf-8"
 Headers = dict[str, str]
 
 
@@ -41,7 +42,9 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class Channel(Protocol):
-    """The caller's connection, as an exchange sees it."""
+    """The caller's connection, as an exchange sees it. ``since``: when its state began, on the clock of the event loop."""
+
+    since: float
 
     def send(self, exchange: Exchange, response: Response) -> None: ...
 
@@ -52,13 +55,46 @@ class Channel(Protocol):
     def send_end(self, exchange: Exchange, *, whole: bool) -> None: ...
 
 
+class Work(Protocol):
+    """What was done for a request: model_lane.Job or scripts.pool.ScriptCall. ``merged`` is how many requests shared the run.
+
+    Times are perf_counter's, 0 for what has not happened.
+    """
+
+    rows: int
+    merged: int
+    asked_at: float
+    started_at: float
+    finished_at: float
+    read_s: float
+
+    @property
+    def queued_s(self) -> float: ...
+
+    @property
+    def ran_s(self) -> float: ...
+
+
 class Exchange:
     """One request on its way. Exactly one of ``answer`` and ``stream`` is called; what comes after the first is dropped.
 
-    ``gone`` is set when the caller went away: what still waits for its turn need not be scored.
+    ``gone`` is set when the caller went away: what still waits for its turn need not be scored. ``model`` (name and version) and
+    ``work`` are set by whoever scores, before the answer; logs, traces and collected data tell them. ``trace`` is tracing.py's.
     """
 
-    __slots__ = ("_answered", "_channel", "gone", "keep_alive", "request", "route", "started_at")
+    __slots__ = (
+        "_answered",
+        "_channel",
+        "gone",
+        "keep_alive",
+        "model",
+        "request",
+        "route",
+        "started_at",
+        "streamed_bytes",
+        "trace",
+        "work",
+    )
 
     def __init__(self, channel: Channel, request: Request, *, keep_alive: bool) -> None:
         self._channel = channel
@@ -66,8 +102,25 @@ class Exchange:
         self.keep_alive = keep_alive
         self.gone = False
         self.route = ""
+        self.model: tuple[str, str] | None = None
+        self.work: Work | None = None
+        self.trace: object = None
+        self.streamed_bytes = 0
         self.started_at = perf_counter()
         self._answered = False
+
+    @property
+    def receiving_since(self) -> float:
+        """When the first byte of this request came, on the clock of the event loop; asked for before it is answered."""
+        return self._channel.since
+
+    def send_through(self, make: Callable[[Channel], Channel]) -> None:
+        """From now on, answer through what ``make`` puts before the caller's connection."""
+        self._channel = make(self._channel)
+
+    def answer_through(self, wrapped: Callable[[Channel], Channel]) -> None:
+        """Let something stand between this exchange and its caller, to add to its answer."""
+        self._channel = wrapped(self._channel)
 
     @property
     def answered(self) -> bool:
@@ -87,6 +140,7 @@ class Exchange:
 
     def part(self, part: bytes) -> bool:
         """Send one part; False when the caller reads too slowly and the sender should wait."""
+        self.streamed_bytes += len(part)
         return self._channel.send_part(part)
 
     def end(self, *, whole: bool = True) -> None:

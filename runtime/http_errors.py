@@ -16,7 +16,15 @@ from hedgerow.errors import (
     UnavailableError,
     UserError,
 )
-from runtime.errors import AmlContractText, BodyTooLarge, IdTooLong, ScoringTimeout, ScriptProcessDied
+from runtime.errors import (
+    AmlContractText,
+    BodyTooLarge,
+    IdTooLong,
+    NotJsonType,
+    ScoringTimeout,
+    ScriptProcessDied,
+    UnknownEncoding,
+)
 from runtime.exchange import Response
 from runtime.metrics import Failure
 
@@ -27,6 +35,8 @@ Dialect = Literal["message", "error"]
 # First match wins: single errors before their families.
 _STATUSES: tuple[tuple[type[HedgerowError], int], ...] = (
     (BodyTooLarge, 413),
+    (UnknownEncoding, 415),
+    (NotJsonType, 415),
     (IdTooLong, 431),
     (NotFoundError, 404),
     (UserError, 400),
@@ -38,8 +48,8 @@ _STATUSES: tuple[tuple[type[HedgerowError], int], ...] = (
     (ScriptError, 500),
     (Bug, 500),
 )
-_RETRY_AFTER_S = "1"
-_INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
+_EXTRA_HEADERS: dict[int, dict[str, str]] = {401: {"www-authenticate": 'Bearer realm="hedgerow"'}, 503: {"retry-after": "1"}}
+INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
 
 
 def status_of(problem: Exception, dialect: Dialect) -> int:
@@ -53,11 +63,11 @@ def answer_error(problem: Exception, dialect: Dialect) -> Response:
     """The answer to a request that failed; what we did not foresee is logged with its traceback and told to nobody."""
     if not isinstance(problem, HedgerowError) or isinstance(problem, Bug):
         _log.error("a request failed inside Hedgerow", exc_info=problem)
-        text = _INTERNAL
+        text = INTERNAL
     else:
         text = str(problem) if isinstance(problem, AmlContractText) else problem.sentence()
     status = status_of(problem, dialect)
-    headers = {"retry-after": _RETRY_AFTER_S} if status == 503 else {}
+    headers = dict(_EXTRA_HEADERS.get(status, ()))
     return answer_text(status, text, dialect, headers)
 
 

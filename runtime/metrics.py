@@ -1,80 +1,54 @@
-"""Counters that are right with several workers: one shared memory map, one row of numbers per worker.
+"""Counters that are right with several workers: shared memory, one row of numbers per worker.
 
-The series are known before the first fork (models, routes, statuses), so each has a fixed place and counting is one addition
-in memory: no files (they would need a writable disk), no locks between processes (each row has one writer). A worker
-that replaces another takes over its row, so counters never go back. Names are ours (``hedgerow_*``) plus Triton's
-``nv_inference_*``, so that dashboards made for Triton work.
+What a server counts has a fixed place, so counting is one addition in memory: no files (they would need a writable disk), no
+locks between processes (each row has one writer). A worker that replaces another takes over its row, so counters never go back.
+
+    row = | server's series | model 0's series | model 1's series | … |   and beside it the names of that row's models
+
+A model that is loaded while the server runs takes the next place of its worker's row (:meth:`Board.model` does it). Which models
+have which place differs by row; the page (metrics_page.py) adds up by name.
 """
 
 from __future__ import annotations
 
+import json
 import mmap
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from typing import Protocol
 
-Labels = tuple[tuple[str, str], ...]
-# Name and version.
-ModelKey = tuple[str, str]
+from runtime.metric_families import (
+    BATCH_BUCKETS,
+    BUCKETS_S,
+    FAILURES,
+    MODEL_FAMILIES,
+    SERVER_FAMILIES,
+    STATUSES,
+    Failure,
+    Labels,
+    ModelKey,
+    bucket_labels,
+    model_labels,
+)
 
-ROUTES = ("score", "infer")
-STATUSES = ("200", "400", "404", "413", "431", "500", "503", "504", "other")
-FAILURES = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
-BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_BUCKET_LABELS = (*(format(bound, "g") for bound in BUCKETS_S), "+Inf")
+__all__ = ["Board", "Failure", "ModelCounters", "ModelKey", "RouteCounters", "Slot", "Work"]
 
-Failure = Literal["REJECTED", "CANCELED", "BACKEND", "OTHER"]
+# Azure's containers take a thousand models; the memory is only used when they come.
+MOST_MODELS = 1024
+_NAME_BYTES = 512
+# Models beyond the most, or with names beyond any grammar, are counted together.
+OTHERS: ModelKey = ("(others)", "")
 
-
-@dataclass(frozen=True)
-class Family:
-    """One metric: its help and its series, each a label set. ``per_worker`` values belong to a living worker only."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: Sequence[Labels] = ((),)
-    per_worker: bool = False
-
-
-def families(models: Iterable[ModelKey]) -> list[Family]:
-    """Every metric of a server that serves ``models``, in the order of the page."""
-    named: list[Labels] = [_model_labels(model) for model in models]
-    per_route = [(("route", route),) for route in ROUTES]
-    answers = [(("route", route), ("status", status)) for route in ROUTES for status in STATUSES]
-    return [
-        Family("hedgerow_requests_total", "counter", "Answered scoring requests", answers),
-        Family("hedgerow_request_seconds", "histogram", "Time from a whole request to its answer", _histogram(per_route)),
-        Family("hedgerow_scored_rows_total", "counter", "Rows scored"),
-        Family("hedgerow_in_flight", "gauge", "Scoring requests being answered now", per_worker=True),
-        Family("hedgerow_workers_ready", "gauge", "Workers that answer scoring requests", per_worker=True),
-        Family("hedgerow_workers_started_total", "counter", "Workers started, replacements included"),
-        Family("hedgerow_telemetry_sent_total", "counter", "Telemetry messages stored by the receiver"),
-        Family("hedgerow_telemetry_failed_total", "counter", "Attempts to send telemetry that failed"),
-        Family("hedgerow_telemetry_dropped_total", "counter", "Telemetry messages dropped because the queue was full"),
-        Family("nv_inference_request_success", "counter", "Successful inference requests", named),
-        Family("nv_inference_request_failure", "counter", "Failed inference requests", _with_reasons(named)),
-        Family("nv_inference_count", "counter", "Inferences performed (rows)", named),
-        Family("nv_inference_exec_count", "counter", "Model executions performed", named),
-        Family("nv_inference_request_duration_us", "counter", "Cumulative request time", named),
-        Family("nv_inference_queue_duration_us", "counter", "Cumulative time waiting for a turn", named),
-        Family("nv_inference_compute_infer_duration_us", "counter", "Cumulative time in the model", named),
-    ]
-
-
-def _model_labels(model: ModelKey) -> Labels:
-    name, version = model
-    return (("model", name), ("version", version))
-
-
-def _histogram(sets: Iterable[Labels]) -> list[Labels]:
-    return [(*labels, part) for labels in sets for part in (*(("le", le) for le in _BUCKET_LABELS), ("", "sum"))]
-
-
-def _with_reasons(named: Iterable[Labels]) -> list[Labels]:
-    return [(*labels, ("reason", reason)) for labels in named for reason in FAILURES]
+_SERVER_PLACES = {
+    key: place for place, key in enumerate((family.name, labels) for family in SERVER_FAMILIES for labels in family.labels)
+}
+_MODEL_PLACES = {
+    key: place for place, key in enumerate((family.name, labels) for family in MODEL_FAMILIES for labels in family.labels)
+}
+_SERVER_WIDTH, _MODEL_WIDTH = len(_SERVER_PLACES), len(_MODEL_PLACES)
+_ROW_WIDTH = _SERVER_WIDTH + MOST_MODELS * _MODEL_WIDTH
+_PENDING = _MODEL_PLACES["nv_inference_pending_request_count", ()]
 
 
 class Slot:
@@ -92,67 +66,121 @@ class Slot:
         self._numbers[self._place] = value
 
 
+class Work(Protocol):
+    """What was done for one request (model_lane.Job). Times are perf_counter's; ``read_s`` is what reading took on a thread."""
+
+    rows: int
+    run_rows: int
+    leads: bool
+    asked_at: float
+    started_at: float
+    finished_at: float
+    read_s: float
+
+
 class RouteCounters:
     """What the answers of one scoring route count."""
 
-    def __init__(self, board: Board, route: str) -> None:
-        base = ("route", route)
-        self._statuses = {status: board.slot("hedgerow_requests_total", (base, ("status", status))) for status in STATUSES}
-        self._buckets = [board.slot("hedgerow_request_seconds", (base, ("le", label))) for label in _BUCKET_LABELS]
-        self._sum = board.slot("hedgerow_request_seconds", (base, ("", "sum")))
-        self._ok = self._statuses["200"]
+    def __init__(self, numbers: memoryview[float], base: int, route: str) -> None:
+        label = ("route", route)
+        places = _SERVER_PLACES
+        self._numbers = numbers
+        self._statuses = {
+            int(status): base + places["hedgerow_requests_total", (label, ("status", status))]
+            for status in STATUSES
+            if status != "other"
+        }
+        self._other = base + places["hedgerow_requests_total", (label, ("status", "other"))]
+        self._bucket = base + places["hedgerow_request_seconds", (label, ("le", bucket_labels(BUCKETS_S)[0]))]
+        self._sum = base + places["hedgerow_request_seconds", (label, ("", "sum"))]
 
     def answered(self, status: int, seconds: float) -> None:
         """One answer."""
-        (self._ok if status == 200 else self._statuses.get(str(status), self._statuses["other"])).add()
-        self._buckets[bisect_left(BUCKETS_S, seconds)].add()
-        self._sum.add(seconds)
+        numbers = self._numbers
+        numbers[self._statuses.get(status, self._other)] += 1.0
+        # A histogram's buckets stand side by side.
+        numbers[self._bucket + bisect_left(BUCKETS_S, seconds)] += 1.0
+        numbers[self._sum] += seconds
 
 
 class ModelCounters:
     """What the runs of one model count."""
 
-    def __init__(self, board: Board, labels: Labels) -> None:
-        self._rows = board.slot("hedgerow_scored_rows_total")
-        self._success = board.slot("nv_inference_request_success", labels)
-        self._count = board.slot("nv_inference_count", labels)
-        self._runs = board.slot("nv_inference_exec_count", labels)
-        self._request_us = board.slot("nv_inference_request_duration_us", labels)
-        self._queue_us = board.slot("nv_inference_queue_duration_us", labels)
-        self._infer_us = board.slot("nv_inference_compute_infer_duration_us", labels)
-        self._failures = {
-            reason: board.slot("nv_inference_request_failure", (*labels, ("reason", reason))) for reason in FAILURES
-        }
+    def __init__(self, numbers: memoryview[float], rows_place: int, base: int) -> None:
+        at = _MODEL_PLACES
+        self._numbers, self._base, self._rows = numbers, base, rows_place
+        self._success = base + at["nv_inference_request_success", ()]
+        self._count = base + at["nv_inference_count", ()]
+        self._runs = base + at["nv_inference_exec_count", ()]
+        self._request_us = base + at["nv_inference_request_duration_us", ()]
+        self._queue_us = base + at["nv_inference_queue_duration_us", ()]
+        self._input_us = base + at["nv_inference_compute_input_duration_us", ()]
+        self._infer_us = base + at["nv_inference_compute_infer_duration_us", ()]
+        self._output_us = base + at["nv_inference_compute_output_duration_us", ()]
+        self._batch = base + at["hedgerow_batch_rows", (("le", bucket_labels(BATCH_BUCKETS)[0]),)]
+        self._batch_sum = base + at["hedgerow_batch_rows", (("", "sum"),)]
+        self._failures = {reason: base + at["nv_inference_request_failure", (("reason", reason),)] for reason in FAILURES}
+
+    def finished(self, work: Work, received_at: float, now: float) -> None:
+        """One request that went well: it was whole at ``received_at``, answered ``now``, both perf_counter's."""
+        numbers = self._numbers
+        rows, asked_at, started_at, finished_at = work.rows, work.asked_at, work.started_at, work.finished_at
+        read_s = work.read_s
+        numbers[self._rows] += rows
+        numbers[self._success] += 1.0
+        numbers[self._count] += rows
+        numbers[self._request_us] += (now - received_at) * 1e6
+        numbers[self._queue_us] += (started_at - asked_at - read_s) * 1e6
+        numbers[self._input_us] += (asked_at - received_at + read_s) * 1e6
+        numbers[self._infer_us] += (finished_at - started_at) * 1e6
+        numbers[self._output_us] += (now - finished_at) * 1e6
+        if work.leads:
+            numbers[self._runs] += 1.0
+            run_rows = work.run_rows or rows
+            numbers[self._batch + bisect_left(BATCH_BUCKETS, run_rows)] += 1.0
+            numbers[self._batch_sum] += run_rows
 
     def scored(self, rows: int, queued_s: float, ran_s: float, *, first_of_run: bool = True) -> None:
-        """One request that went well. Requests that shared a run count it once."""
-        self._rows.add(rows)
-        self._success.add()
-        self._count.add(rows)
+        """One request that went well, where no more than this is known of it. Requests that shared a run count it once."""
+        numbers = self._numbers
+        numbers[self._rows] += rows
+        numbers[self._success] += 1.0
+        numbers[self._count] += rows
+        numbers[self._request_us] += (queued_s + ran_s) * 1e6
+        numbers[self._queue_us] += queued_s * 1e6
+        numbers[self._infer_us] += ran_s * 1e6
         if first_of_run:
-            self._runs.add()
-        self._request_us.add((queued_s + ran_s) * 1e6)
-        self._queue_us.add(queued_s * 1e6)
-        self._infer_us.add(ran_s * 1e6)
+            numbers[self._runs] += 1.0
+            numbers[self._batch + bisect_left(BATCH_BUCKETS, rows)] += 1.0
+            numbers[self._batch_sum] += rows
 
     def failed(self, reason: Failure) -> None:
         """One request that got no answer from the model."""
-        self._failures[reason].add()
+        self._numbers[self._failures[reason]] += 1.0
+
+    def pending(self, count: int) -> None:
+        """How many requests wait for the model now."""
+        self._numbers[self._base + _PENDING] = float(count)
 
 
 class Board:
     """The shared numbers. Made before the first fork; each worker then takes its row with :meth:`take_row`."""
 
     def __init__(self, models: Iterable[ModelKey], *, rows: int) -> None:
-        self._models = {model: _model_labels(model) for model in models}
-        self.families = families(self._models)
-        keys = [(family.name, labels) for family in self.families for labels in family.labels]
-        self._places = {key: place for place, key in enumerate(keys)}
-        self._rows = rows
         # Anonymous and shared: children inherit it, nothing is left behind when the last process ends.
-        self._numbers = memoryview(mmap.mmap(-1, rows * len(keys) * 8)).cast("d")
+        self._numbers = memoryview(mmap.mmap(-1, rows * _ROW_WIDTH * 8)).cast("d")
+        self._names = memoryview(mmap.mmap(-1, rows * MOST_MODELS * _NAME_BYTES))
+        self._rows = rows
         self._lock = threading.Lock()
+        # What was read of each row's names; they are only ever added to.
+        self._known: list[dict[ModelKey, int]] = [{} for _ in range(rows)]
         self._row = 0
+        self.rows_total = _SERVER_PLACES["hedgerow_scored_rows_total", ()]
+        for model in models:
+            for row in range(rows):
+                self._model_place(row, model)
+
+    # Rows and the workers that own them -------------------------------------------------------------------------------
 
     def take_row(self, row: int) -> None:
         """From now on this process counts in ``row``; what belonged to the worker before it starts at zero."""
@@ -161,82 +189,114 @@ class Board:
 
     def forget_worker(self, row: int) -> None:
         """Zero what a dead worker cannot take back (gauges); its counters stay."""
-        for family in self.families:
+        base = row * _ROW_WIDTH
+        for family in SERVER_FAMILIES:
             if family.per_worker:
                 for labels in family.labels:
-                    self._numbers[row * len(self._places) + self._places[family.name, labels]] = 0.0
+                    self._numbers[base + _SERVER_PLACES[family.name, labels]] = 0.0
+        for place in self._models_of(row).values():
+            self._numbers[base + _SERVER_WIDTH + place * _MODEL_WIDTH + _PENDING] = 0.0
 
     def free_row(self, taken: Iterable[int]) -> int:
         """A row that none of ``taken`` uses. More workers than rows (a reload in full flight) share the last one."""
         used = set(taken)
         return next((row for row in range(self._rows) if row not in used), self._rows - 1)
 
+    # Counting ---------------------------------------------------------------------------------------------------------
+
     def add(self, name: str, amount: float = 1.0, labels: Labels = ()) -> None:
-        """Count. KeyError for a series that no family declares."""
-        place = self._row * len(self._places) + self._places[name, labels]
+        """Count one of the server's series, from any thread. KeyError for one that no family declares."""
+        place = self._row * _ROW_WIDTH + _SERVER_PLACES[name, labels]
         with self._lock:
             self._numbers[place] += amount
 
-    def row_value(self, name: str, row: int, labels: Labels = ()) -> float:
-        """One series of one worker."""
-        return float(self._numbers[row * len(self._places) + self._places[name, labels]])
-
-    def total(self, name: str, labels: Labels = ()) -> float:
-        """Sum of one series over all workers."""
-        place, width = self._places[name, labels], len(self._places)
-        return sum(self._numbers[row * width + place] for row in range(self._rows))
-
-    # What a request does to the numbers: handles that the event loop's thread keeps, without a look-up or a lock --------
-
     def slot(self, name: str, labels: Labels = ()) -> Slot:
-        """One series of this worker's row, for one thread alone. KeyError for a series that no family declares."""
-        return Slot(self._numbers, self._row * len(self._places) + self._places[name, labels])
+        """One of the server's series in this worker's row, for one thread alone. KeyError for one that no family declares."""
+        return Slot(self._numbers, self._row * _ROW_WIDTH + _SERVER_PLACES[name, labels])
 
     def route(self, route: str) -> RouteCounters:
-        return RouteCounters(self, route)
+        """KeyError for a route that is not in ROUTES."""
+        return RouteCounters(self._numbers, self._row * _ROW_WIDTH, route)
 
     def model(self, model: ModelKey) -> ModelCounters:
-        """KeyError for a model that the board was not made for."""
-        return ModelCounters(self, self._models[model])
+        """The counters of a model, whenever it is loaded; the same name and version goes on where it was."""
+        base = self._row * _ROW_WIDTH
+        place = self._model_place(self._row, model)
+        return ModelCounters(self._numbers, base + self.rows_total, base + _SERVER_WIDTH + place * _MODEL_WIDTH)
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def row_value(self, name: str, row: int, labels: Labels = ()) -> float:
+        """One of the server's series of one worker."""
+        return float(self._numbers[row * _ROW_WIDTH + _SERVER_PLACES[name, labels]])
+
+    def values(self, name: str, labels: Labels = ()) -> list[float]:
+        """One of the server's series, of each worker."""
+        numbers, place = self._numbers, _SERVER_PLACES[name, labels]
+        return [numbers[row * _ROW_WIDTH + place] for row in range(self._rows)]
+
+    def total(self, name: str, labels: Labels = ()) -> float:
+        """Sum of one series over all workers; a model's series has ``model`` and ``version`` as its first labels."""
+        if (name, labels) in _SERVER_PLACES:
+            return sum(self.values(name, labels))
+        (_, model), (_, version), *rest = labels
+        return self.model_values((model, version))[_MODEL_PLACES[name, tuple(rest)]]
+
+    def models(self) -> list[ModelKey]:
+        """Every model that any worker counted for, in the order in which they came."""
+        found: dict[ModelKey, None] = {}
+        for row in range(self._rows):
+            found.update(dict.fromkeys(self._models_of(row)))
+        return list(found)
+
+    def model_values(self, model: ModelKey) -> list[float]:
+        """A model's series over all workers, in the order of MODEL_FAMILIES. Zeros for a model that nobody knows."""
+        totals = [0.0] * _MODEL_WIDTH
+        for row in range(self._rows):
+            place = self._models_of(row).get(model)
+            if place is not None:
+                start = row * _ROW_WIDTH + _SERVER_WIDTH + place * _MODEL_WIDTH
+                totals = [total + value for total, value in zip(totals, self._numbers[start : start + _MODEL_WIDTH], strict=True)]
+        return totals
 
     def page(self) -> str:
         """All series in the Prometheus text format, version 0.0.4."""
-        lines: list[str] = []
-        for family in self.families:
-            lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
-            values = [(labels, self.total(family.name, labels)) for labels in family.labels]
-            lines += _histogram_lines(family.name, values) if family.kind == "histogram" else _lines(family.name, values)
-        return "\n".join(lines) + "\n"
+        from runtime.metrics_page import page
+
+        return page(self)
+
+    # The names beside a row -------------------------------------------------------------------------------------------
+
+    def _model_place(self, row: int, model: ModelKey) -> int:
+        known = self._models_of(row)
+        place = known.get(model)
+        if place is not None:
+            return place
+        text = json.dumps(model).encode()
+        if (len(known) >= MOST_MODELS - 1 or len(text) > _NAME_BYTES - 2) and model != OTHERS:
+            return self._model_place(row, OTHERS)
+        place = len(known)
+        start = (row * MOST_MODELS + place) * _NAME_BYTES
+        self._names[start + 2 : start + 2 + len(text)] = text
+        # The length last: whoever reads meanwhile finds either no name or a whole one.
+        self._names[start : start + 2] = len(text).to_bytes(2, "big")
+        known[model] = place
+        return place
+
+    def _models_of(self, row: int) -> dict[ModelKey, int]:
+        """The models that the owner of ``row`` counts for, and their places."""
+        known = self._known[row]
+        while len(known) < MOST_MODELS:
+            start = (row * MOST_MODELS + len(known)) * _NAME_BYTES
+            length = int.from_bytes(self._names[start : start + 2], "big")
+            if not length:
+                break
+            name, version = json.loads(bytes(self._names[start + 2 : start + 2 + length]))
+            known[name, version] = len(known)
+        return known
 
 
-def _lines(name: str, values: Iterable[tuple[Labels, float]]) -> list[str]:
-    return [f"{name}{_label_text(labels)} {_number(value)}" for labels, value in values]
-
-
-def _histogram_lines(name: str, values: Iterable[tuple[Labels, float]]) -> list[str]:
-    """Buckets are stored apart and told cumulatively; the count is the last of them."""
-    lines: list[str] = []
-    running = 0.0
-    for labels, value in values:
-        *rest, (kind, edge) = labels
-        if kind == "le":
-            running += value
-            lines.append(f"{name}_bucket{_label_text((*rest, ('le', edge)))} {_number(running)}")
-        else:
-            lines.append(f"{name}_sum{_label_text(rest)} {_number(value)}")
-            lines.append(f"{name}_count{_label_text(rest)} {_number(running)}")
-            running = 0.0
-    return lines
-
-
-def _label_text(labels: Iterable[tuple[str, str]]) -> str:
-    inner = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
-    return f"{{{inner}}}" if inner else ""
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value.is_integer() else repr(value)
+def series_of(model: ModelKey) -> list[tuple[str, Labels]]:
+    """Name and labels of a model's series, in the order of :meth:`Board.model_values`."""
+    labels = model_labels(model)
+    return [(name, (*labels, *rest)) for name, rest in _MODEL_PLACES]

@@ -13,174 +13,30 @@ A run that does not end after it was cancelled makes the lane *stuck*: a thread 
 
 from __future__ import annotations
 
-import threading
+import logging
+import math
 from asyncio import AbstractEventLoop
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from queue import SimpleQueue
+from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Protocol
 
 from runtime.admission import Admission
-from runtime.batching import BatchLimits, cut, merge, take_batch
+from runtime.batching import BatchLimits, take_batch
 from runtime.errors import Overloaded, ScoringTimeout
+from runtime.jobs import Batch, Job, ModelThread, Outputs
 from runtime.metrics import ModelCounters
-from runtime.onnx_model import ModelRun, OnnxModel
-from runtime.tensors import Array
+from runtime.onnx_model import OnnxModel
 
-Outputs = Mapping[str, object]
+__all__ = ["INLINE_BYTES", "Batch", "Job", "LaneLimits", "ModelLane", "Outputs"]
+
+_log = logging.getLogger("hedgerow.runtime")
+
 # Larger bodies are read, and their answers written, on the model's thread: the loop must not stand still for milliseconds.
 INLINE_BYTES = 32_768
-
-
-class Caller(Protocol):
-    """Whoever waits for a job."""
-
-    gone: bool
-
-
-class Job:
-    """One request for one run. ``prepare`` makes the inputs on the model's thread, for bodies too large for the loop's.
-
-    Afterwards exactly one of ``outputs`` and ``error`` is set, and ``done(job)`` is called on the loop's thread.
-    """
-
-    __slots__ = (
-        "asked_at",
-        "caller",
-        "done",
-        "error",
-        "feeds",
-        "finish",
-        "finished_at",
-        "key",
-        "leads",
-        "merged",
-        "outputs",
-        "prepare",
-        "result",
-        "rows",
-        "size_bytes",
-        "started_at",
-        "wanted",
-    )
-
-    def __init__(
-        self,
-        caller: Caller,
-        done: Callable[[Job], None],
-        *,
-        feeds: dict[str, Array] | None = None,
-        prepare: Callable[[], dict[str, Array]] | None = None,
-        finish: Callable[[Outputs], object] | None = None,
-        wanted: tuple[str, ...] = (),
-    ) -> None:
-        self.caller, self.done = caller, done
-        self.feeds, self.prepare, self.finish, self.wanted = feeds, prepare, finish, wanted
-        self.key: object = None
-        self.rows = 1
-        self.size_bytes = 0
-        self.asked_at = perf_counter()
-        self.started_at = self.finished_at = 0.0
-        # How many requests shared the run.
-        self.merged = 1
-        # Of those that did, one counts the run.
-        self.leads = True
-        self.outputs: Outputs | None = None
-        # What ``finish`` made of the outputs, where it was given.
-        self.result: object = None
-        self.error: BaseException | None = None
-
-    def may_share(self, model: OnnxModel) -> None:
-        """Say what this job may share a run with: same lengths behind the rows, same outputs; and how much it brings."""
-        rows: int | None = None
-        lengths = []
-        for spec in model.inputs:
-            array = (self.feeds or {})[spec.name]
-            if not array.ndim or (rows is not None and array.shape[0] != rows):
-                self.rows = model.rows(self.feeds or {})
-                return
-            rows = array.shape[0]
-            lengths.append(array.shape[1:])
-            self.size_bytes += array.nbytes
-        # No rows is a request of its own: what a model makes of it is not to be mixed with others.
-        if rows:
-            self.rows = rows
-            self.key = (*lengths, self.wanted)
-
-    @property
-    def queued_s(self) -> float:
-        return max(self.started_at - self.asked_at, 0.0)
-
-    @property
-    def ran_s(self) -> float:
-        return max(self.finished_at - self.started_at, 0.0)
-
-
-class Batch:
-    """Jobs that are run together."""
-
-    __slots__ = ("_cancelled", "_run", "answered", "cancelled_at", "jobs", "model", "started_at")
-
-    def __init__(self, model: OnnxModel, jobs: list[Job], started_at: float) -> None:
-        self.model, self.jobs, self.started_at = model, jobs, started_at
-        self.answered = False
-        self.cancelled_at = 0.0
-        self._cancelled = False
-        self._run: ModelRun | None = None
-
-    def cancel(self) -> None:
-        """Ask the run to end at its next operator."""
-        self._cancelled = True
-        run = self._run
-        if run is not None:
-            run.cancel()
-
-    def execute(self) -> None:
-        """On a model thread: fill in every job's outputs or error; never raises."""
-        jobs = self.jobs
-        if len(jobs) > 1 and self._together(jobs):
-            return
-        # Also the way for a batch that failed as a whole: then each fails, or not, by itself.
-        for job in jobs:
-            self._alone(job)
-
-    def _together(self, jobs: list[Job]) -> bool:
-        started = perf_counter()
-        try:
-            outputs = self._outputs(merge([job.feeds or {} for job in jobs]), jobs[0].wanted)
-        except Exception:  # noqa: BLE001 - whose request it was shows when they run alone
-            return False
-        parts = cut(outputs, [job.rows for job in jobs])
-        if parts is None:
-            return False
-        finished = perf_counter()
-        for job, part in zip(jobs, parts, strict=True):
-            job.started_at, job.finished_at, job.outputs = started, finished, part
-            job.merged, job.leads = len(jobs), job is jobs[0]
-        return True
-
-    def _alone(self, job: Job) -> None:
-        job.started_at = perf_counter()
-        try:
-            if job.prepare is not None:
-                job.feeds = job.prepare()
-                job.started_at = perf_counter()
-            job.outputs = self._outputs(job.feeds or {}, job.wanted)
-            job.finished_at = perf_counter()
-            if job.finish is not None:
-                job.result = job.finish(job.outputs)
-        # A model's failure and a caller's bad values alike are answers; anything else is mapped by the face.
-        except Exception as problem:  # noqa: BLE001 - see above
-            job.error = problem
-            job.finished_at = perf_counter()
-
-    def _outputs(self, feeds: Mapping[str, Array], wanted: tuple[str, ...]) -> Outputs:
-        if self._cancelled:
-            raise ScoringTimeout(timeout_ms=0)
-        self._run = run = ModelRun(self.model, feeds, wanted)
-        return run.call()
+# A run on the loop itself takes no more rows than this; a model that is slow there so many times in a row gets threads after all.
+_INLINE_BATCH_ROWS = 64
+_INLINE_TOO_LONG_S = 0.005
+_INLINE_PATIENCE = 5
 
 
 @dataclass(frozen=True)
@@ -208,20 +64,36 @@ class ModelLane:
         inline_rows: int = 0,
     ) -> None:
         self.model, self.counters = model, counters
+        self.key = (model.name, model.version)
         self._inline_rows = inline_rows
         self._inline: deque[Job] = deque()
+        self._inline_limits = replace(limits.batch, rows=min(limits.batch.rows, _INLINE_BATCH_ROWS))
+        self._slow_inline = 0
         self._loop, self._limits, self._admission = loop, limits, admission
         self._most_threads = threads
-        self._idle: list[_ModelThread] = []
+        self._idle: list[ModelThread] = []
         self._threads = 0
         self._waiting: deque[Job] = deque()
-        self._running: dict[Batch, _ModelThread] = {}
+        self._running: dict[Batch, ModelThread] = {}
         self._closed = False
         self.stuck = False
+        # When the last run ended, on perf_counter's clock; 0 before the first.
+        self.ended_at = 0.0
+
+    @property
+    def most_rows(self) -> int:
+        """Rows that requests may share a run with; 0 when they are never merged."""
+        batch = self._limits.batch
+        return batch.rows if batch.requests > 1 else 0
 
     @property
     def pending(self) -> int:
         return len(self._waiting)
+
+    @property
+    def oldest(self) -> float:
+        """Since when the first that waits has been waiting (perf_counter's); infinity when nobody does."""
+        return self._waiting[0].asked_at if self._waiting else math.inf
 
     @property
     def busy(self) -> bool:
@@ -238,7 +110,7 @@ class ModelLane:
             self._admission.begin(1)
             self._start(thread, [job])
             return
-        self._admission.enqueue()
+        self._admission.enqueue(len(self._waiting))
         self._waiting.append(job)
 
     def tick(self, now: float) -> None:
@@ -279,28 +151,52 @@ class ModelLane:
         """What came since the loop last looked; it is looked at again before the next round."""
         waiting, self._inline = self._inline, deque()
         while waiting:
-            jobs = take_batch(waiting, self._limits.batch)
-            Batch(self.model, jobs, 0.0).execute()
+            jobs = take_batch(waiting, self._inline_limits)
+            begun = perf_counter()
+            batch = Batch(self.model, jobs, 0.0)
+            batch.execute()
+            self.ended_at = jobs[-1].finished_at
+            if batch.inseparable:
+                self._merge_no_more()
+            if self.ended_at - begun > _INLINE_TOO_LONG_S:
+                self._was_slow()
+            else:
+                self._slow_inline = 0
             for job in jobs:
                 job.done(job)
 
-    def _free_thread(self) -> _ModelThread | None:
+    def _was_slow(self) -> None:
+        """Once is the machine's fault; again and again is the model's, whatever it was like when it was tried out."""
+        self._slow_inline += 1
+        if self._slow_inline == _INLINE_PATIENCE:
+            self._inline_rows = 0
+            _log.warning("model %s takes longer than when it was tried; it runs on threads from now on", self.model.name)
+
+    def _merge_no_more(self) -> None:
+        """Its outputs have not one row for each row that went in, whatever trying it out showed."""
+        alone = BatchLimits(requests=1)
+        self._limits, self._inline_limits = replace(self._limits, batch=alone), alone
+
+    def _free_thread(self) -> ModelThread | None:
         if self._idle:
             return self._idle.pop()
         if self._threads >= self._most_threads:
             return None
         self._threads += 1
-        thread = _ModelThread(f"{self.model.name}-{self._threads}", self._loop, self._ended)
+        thread = ModelThread(f"{self.model.name}-{self._threads}", self._loop, self._ended)
         thread.start()
         return thread
 
-    def _start(self, thread: _ModelThread, jobs: list[Job]) -> None:
+    def _start(self, thread: ModelThread, jobs: list[Job]) -> None:
         batch = Batch(self.model, jobs, perf_counter())
         self._running[batch] = thread
         thread.take(batch)
 
     def _ended(self, batch: Batch) -> None:
         thread = self._running.pop(batch)
+        self.ended_at = perf_counter()
+        if batch.inseparable:
+            self._merge_no_more()
         if self._closed:
             thread.end()
         else:
@@ -327,21 +223,3 @@ class ModelLane:
             answer.asked_at, answer.started_at, answer.finished_at, answer.error = job.asked_at, batch.started_at, now, late
             answer.rows = job.rows
             job.done(answer)
-
-
-class _ModelThread(threading.Thread):
-    """Runs batches one after another. Daemon: a stuck run must not keep the process from ending."""
-
-    def __init__(self, name: str, loop: AbstractEventLoop, ended: Callable[[Batch], None]) -> None:
-        super().__init__(name=name, daemon=True)
-        self._loop, self._ended = loop, ended
-        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
-        self.take = self._batches.put
-
-    def end(self) -> None:
-        self._batches.put(None)
-
-    def run(self) -> None:
-        while (batch := self._batches.get()) is not None:
-            batch.execute()
-            self._loop.call_soon_threadsafe(self._ended, batch)

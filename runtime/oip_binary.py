@@ -53,7 +53,7 @@ def split_body(request: Request) -> tuple[bytes | None, BinaryPart]:
 def raw_array(spec: TensorSpec, part: BinaryPart) -> Array:
     """The whole body as the one input of a model; its free length follows from the number of bytes. Raises BadTensor."""
     if spec.datatype == "BYTES":
-        raise BadTensor(tensor=spec.name, problem="text cannot be sent raw", wanted=describe(spec))
+        return _one_text(spec, part)
     count, left = divmod(len(part.data), DTYPES[spec.datatype].itemsize)
     free = [place for place, length in enumerate(spec.shape) if length == -1]
     # With several free lengths the first is taken for the rows and the others cannot be known.
@@ -82,6 +82,17 @@ def _array(spec: TensorSpec, part: memoryview, shape: Sequence[int]) -> Array:
         return in_shape(spec, np.array(flat, dtype=np.object_), shape)
     # A copy: onnxruntime wants aligned memory, and the request's bytes are read-only.
     return in_shape(spec, np.frombuffer(part, dtype=wanted.newbyteorder("<")).astype(wanted), shape)
+
+
+def _one_text(spec: TensorSpec, part: BinaryPart) -> Array:
+    """A raw body is one text, without a length before it."""
+    if any(length not in (-1, 1) for length in spec.shape):
+        raise BadTensor(tensor=spec.name, problem="only one text can be sent raw", wanted=describe(spec))
+    try:
+        text = bytes(part.data).decode()
+    except UnicodeDecodeError:
+        raise BadTensor(tensor=spec.name, problem="its text is not UTF-8", wanted=describe(spec)) from None
+    return in_shape(spec, np.array([text], dtype=np.object_), [1] * len(spec.shape))
 
 
 def _texts(spec: TensorSpec, part: memoryview) -> list[str]:

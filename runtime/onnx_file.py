@@ -27,21 +27,25 @@ _CHILDREN: dict[str, dict[int, str]] = {
     "tensor": {},
 }
 _NODE_OPERATOR, _TENSOR_EXTERNAL = 4, 13
-_MODEL_IR_VERSION, _MODEL_OPSET = 1, 8
+_MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_FUNCTION = 1, 7, 8, 25
+_GRAPH_NODE, _NODE_DOMAIN = 1, 7
+# Listing more nodes would take longer than what the list is for is worth: such a model takes no microseconds.
+_MOST_NODES = 500
 
 
 @dataclass
 class OnnxFacts:
     """What a file says about itself. ``external`` are paths as written in it; ``compiled`` marks EPContext blobs.
 
-    ``loops``: the graph may hold Loop or Scan nodes (their names stand somewhere in the file), so values decide how long it runs.
+    ``operators`` are those of the graph itself, ``domain::Name`` outside ONNX's own domain; None when it has functions of its own
+    or more nodes than are worth a list. What stands inside an If, Loop or Scan is not among them.
     """
 
     ir_version: int = 0
     opsets: dict[str, int] = field(default_factory=dict)
     external: set[str] = field(default_factory=set)
     compiled: bool = False
-    loops: bool = False
+    operators: frozenset[str] | None = None
 
 
 def read_facts(file: Path, model: str) -> OnnxFacts:
@@ -77,11 +81,40 @@ def _read(content: mmap.mmap) -> OnnxFacts:
         elif number == _MODEL_OPSET and isinstance(value, memoryview):
             opset = dict(_fields(value))
             facts.opsets[_text(opset.get(1))] = _number(opset.get(2))
-    facts.loops = content.find(b"Loop") >= 0 or content.find(b"Scan") >= 0
+    facts.operators = _operators(view)
     # Both marks stand in the file as plain bytes wherever they are used; without them the long walk finds nothing.
     if content.find(b"location") >= 0 or content.find(b"EPContext") >= 0:
         _walk(view, "model", facts, 0)
     return facts
+
+
+def _operators(view: memoryview) -> frozenset[str] | None:
+    """One level deep, so that attributes (a tree has megabytes of them) are stepped over."""
+    found: set[str] = set()
+    nodes = 0
+    for number, value in _fields(view):
+        if number == _MODEL_FUNCTION:
+            return None
+        if number != _MODEL_GRAPH or not isinstance(value, memoryview):
+            continue
+        for kind, node in _fields(value):
+            if kind != _GRAPH_NODE or not isinstance(node, memoryview):
+                continue
+            nodes += 1
+            if nodes > _MOST_NODES:
+                return None
+            found.add(_operator(node))
+    return frozenset(found)
+
+
+def _operator(node: memoryview) -> str:
+    name = domain = ""
+    for number, value in _fields(node):
+        if number == _NODE_OPERATOR and isinstance(value, memoryview):
+            name = _text(value)
+        elif number == _NODE_DOMAIN and isinstance(value, memoryview):
+            domain = _text(value)
+    return name if domain in ("", "ai.onnx", "ai.onnx.ml") else f"{domain}::{name}"
 
 
 def _walk(view: memoryview, message: str, facts: OnnxFacts, depth: int) -> None:

@@ -13,25 +13,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
-from hedgerow.contracts.model import TensorSpec
 from runtime.admission import Admission
 from runtime.batching import BatchLimits
-from runtime.errors import AmbiguousScore, NotReady, Overloaded, UnknownModel, UnknownModelVersion
+from runtime.errors import AmbiguousScore, ModelControlOff, NotReady, Overloaded
 from runtime.exchange import Exchange
-from runtime.metrics import Board, ModelKey
+from runtime.ledger import Ledger
+from runtime.metrics import Board, ModelCounters, ModelKey
+from runtime.model_control import Done, LoadRequest, ModelControl
 from runtime.model_lane import LaneLimits, ModelLane
 from runtime.onnx_model import OnnxModel
 from runtime.scripts.link import host_command
 from runtime.scripts.pool import PoolLimits, ScriptCall, ScriptPool
-from runtime.serving_plan import ServingPlan
+from runtime.served_models import ServedModels
+from runtime.serving_plan import PlannedModel, ServingPlan
 from runtime.settings import RuntimeSettings
 from runtime.telemetry import Recorder
-from runtime.warm_up import Tried, try_out
+from runtime.vitals import Processes
+from runtime.warm_up import Tried, Wishes, load_and_try
 
 _log = logging.getLogger("hedgerow.runtime")
 
@@ -49,6 +53,8 @@ class Limits:
     timeout_s: float
     processes: int
     standbys: int
+    batch: BatchLimits = BatchLimits()  # noqa: RUF009 - it is frozen itself
+    script_memory_mb: int = 0
 
     @classmethod
     def of(cls, settings: RuntimeSettings, *, fronts: int) -> Limits:
@@ -60,6 +66,8 @@ class Limits:
             timeout_s=settings.timeout_ms / 1000,
             processes=settings.workers,
             standbys=settings.standbys,
+            batch=BatchLimits(rows=settings.max_batch_rows, size_bytes=settings.max_batch_bytes),
+            script_memory_mb=settings.script_memory_mb,
         )
 
 
@@ -69,6 +77,7 @@ class Loaded:
 
     model: OnnxModel
     tried: Tried
+    planned: PlannedModel
 
 
 class Scoring:
@@ -81,20 +90,29 @@ class Scoring:
         board: Board,
         recorder: Recorder,
         *,
-        threads: int,
+        wishes: Wishes,
         when_ready: Callable[[], None],
         give_up: Callable[[str], None],
+        ledger: Ledger | None = None,
+        uploads: Path | None = None,
     ) -> None:
         self._plan, self._limits, self._board, self.recorder = plan, limits, board, recorder
-        self._threads = threads
+        self._wishes = wishes
         self._when_ready, self._give_up = when_ready, give_up
         self._loaded = self._draining = False
-        self._lanes: dict[ModelKey, ModelLane] = {}
+        self.control: ModelControl[Loaded] | None = None
+        if plan.repository is not None:
+            at_start, ledger = plan.models, ledger or Ledger()
+            self.control = ModelControl(plan.repository, at_start, ledger, uploads, self._open, self._lane)
+        self.models = self.control.models if self.control is not None else ServedModels(_keys(plan.models))
         self._pool: ScriptPool | None = None
         self._early: deque[tuple[float, Exchange, Callable[[Exchange], None], Callable[[Exchange, Exception], None]]] = deque()
         self._admission = Admission(limits.max_concurrent, limits.max_queue, self._turn)
         self._in_flight = board.slot("hedgerow_in_flight")
         self._ready_gauge = board.slot("hedgerow_workers_ready")
+        # Dashboards that are made for models show a script as one.
+        self.script_key: ModelKey | None = (plan.script.file.stem, "1") if plan.script is not None else None
+        self.script_counters = board.model(self.script_key) if self.script_key is not None else None
         self._ticking = False
         self._loop = asyncio.get_running_loop()
 
@@ -102,7 +120,7 @@ class Scoring:
 
     @property
     def state(self) -> State:
-        if any(lane.stuck for lane in self._lanes.values()):
+        if any(lane.stuck for lane in self.models.all_lanes()):
             return "stuck"
         if self._draining:
             return "draining"
@@ -124,6 +142,20 @@ class Scoring:
     def busy(self) -> bool:
         return bool(self._early) or self._admission.running > 0 or self._admission.waiting > 0
 
+    @property
+    def queue_depth(self) -> int:
+        """Requests that wait: for their turn, or for the models to be loaded."""
+        return self._admission.waiting + len(self._early)
+
+    @property
+    def processes(self) -> Processes:
+        """The script's processes; none without a script."""
+        return self._pool.processes if self._pool is not None else Processes()
+
+    def pending(self) -> Iterable[tuple[ModelCounters, int]]:
+        """How many requests wait for each model."""
+        return [(lane.counters, lane.pending) for lane in self.models.ready()]
+
     def drain(self) -> None:
         """No longer ready for new requests; those that come all the same are still answered."""
         self._draining = True
@@ -132,16 +164,19 @@ class Scoring:
 
     def load(self) -> list[Loaded]:
         """Load the plan's models; on a thread, since it may take long. Raises the start errors of runtime.errors."""
-        found = []
-        for planned in self._plan.models:
-            model = OnnxModel(planned.name, planned.file, version=planned.version, threads=self._threads)
-            found.append(Loaded(model, try_out(model, planned.batchable)))
-        return found
+        if self.control is not None:
+            return self.control.load_all()
+        return [self._open(planned) for planned in self._plan.models]
+
+    def _open(self, planned: PlannedModel) -> Loaded:
+        model, tried = load_and_try(planned.name, planned.version, planned.file, planned.batchable, self._wishes)
+        return Loaded(model, tried, planned)
 
     def install(self, loaded: Sequence[Loaded]) -> None:
         """Take what :meth:`load` gave and start the script's processes; ready follows, or ``give_up`` with a sentence."""
-        for one in loaded:
-            self._lanes[one.model.name, one.model.version] = self._lane(one)
+        self.models.put([self._lane(one) for one in loaded])
+        if self.control is not None:
+            self.control.came_up()
         if self._plan.script is None:
             self._became_ready()
             return
@@ -151,9 +186,10 @@ class Scoring:
             standbys=self._limits.standbys,
             queue_wait_s=self._limits.queue_wait_s,
             timeout_s=self._limits.timeout_s,
+            memory_bytes=self._limits.script_memory_mb * 2**20,
         )
         self._pool = ScriptPool(
-            host_command(str(script.file), str(script.source), self._limits.max_concurrent or 8),
+            host_command(script.place, self._limits.max_concurrent or 8),
             limits,
             self._admission,
             boot_failed=self._give_up,
@@ -168,9 +204,12 @@ class Scoring:
 
     def _lane(self, loaded: Loaded) -> ModelLane:
         limits = self._limits
-        batch = BatchLimits() if loaded.tried.merges else _NO_BATCHES
-        threads = loaded.tried.threads
-        if limits.max_concurrent is not None and not loaded.tried.merges:
+        planned = loaded.planned
+        merges = loaded.tried.merges and planned.most_rows != 0
+        most_rows = min(planned.most_rows or limits.batch.rows, limits.batch.rows)
+        batch = replace(limits.batch, rows=most_rows) if merges else _NO_BATCHES
+        threads = planned.instances or loaded.tried.threads
+        if limits.max_concurrent is not None and not merges:
             # Whoever says how many requests a replica takes at once means it, whatever would be quicker.
             threads = limits.max_concurrent
         lane_limits = LaneLimits(limits.queue_wait_s, limits.timeout_s, batch=batch)
@@ -197,8 +236,11 @@ class Scoring:
         self._ready_gauge.set(1)
         self._when_ready()
         early, self._early = self._early, deque()
-        for _, exchange, again, _ in early:
-            again(exchange)
+        for since, exchange, again, refuse in early:
+            if exchange.gone:
+                refuse(exchange, Overloaded(waited_ms=round((perf_counter() - since) * 1000)))
+            else:
+                again(exchange)
 
     # What is served ---------------------------------------------------------------------------------------------------
 
@@ -208,55 +250,73 @@ class Scoring:
 
     def lane(self, name: str, version: str | None = None) -> ModelLane:
         """The lane of a served model. Raises UnknownModel, UnknownModelVersion or NotReady."""
-        lane = self._lanes.get((name, version)) if version is not None else None
+        lane = self.models.find(name, version)
         if lane is not None:
             return lane
-        self.check_known(name, version)
-        if not self._loaded:
-            raise NotReady(state="loading")
-        return self._lanes[name, version or max(self.versions(name), key=int)]
+        self.models.check_known(name, version)
+        raise NotReady(state="loading")
 
     def versions(self, name: str) -> list[str]:
         """The versions of a model that are served, loaded yet or not."""
-        return [planned.version for planned in self._plan.models if planned.name == name]
+        return self.models.versions(name)
 
     def check_known(self, name: str, version: str | None) -> None:
         """Raises UnknownModel or UnknownModelVersion."""
-        known = self.versions(name)
-        if not known:
-            raise UnknownModel(model=name, known=", ".join(planned.name for planned in self._plan.models) or "none")
-        if version is not None and version not in known:
-            raise UnknownModelVersion(version=version, model=name, known=", ".join(known))
+        self.models.check_known(name, version)
 
     def only_model(self) -> ModelLane:
         """The one model that /score means when there is no script. Raises AmbiguousScore or NotReady."""
-        names = sorted({planned.name for planned in self._plan.models})
+        lane = self.models.only()
+        if lane is not None:
+            return lane
+        names = sorted(self.models.names())
         if len(names) != 1:
-            raise AmbiguousScore(known=", ".join(names))
+            raise AmbiguousScore(known=", ".join(names) or "(none is loaded)")
         return self.lane(names[0])
 
     @property
     def title(self) -> str:
         """What this server is called in its own documents."""
-        names = sorted({planned.name for planned in self._plan.models})
+        names = self.models.names()
         return names[0] if len(names) == 1 else "ML service"
 
-    def score_inputs(self) -> Sequence[TensorSpec]:
-        """The inputs that /score takes; none where a script decides or several models are served."""
-        if self.has_script or len({planned.name for planned in self._plan.models}) != 1:
-            return ()
-        return self.only_model().model.inputs
+    def score_model(self) -> OnnxModel | None:
+        """The model behind /score; None where a script decides or several models are served. Raises NotReady."""
+        if self.has_script or len(self.models.names()) != 1:
+            return None
+        return self.only_model().model
 
-    def script_schemas(self) -> Mapping[str, object]:
-        """What the script declares about its input and output; empty without declarations."""
-        facts = self._pool.facts if self._pool is not None else None
-        return facts.swagger if facts is not None else {}
+    def script_declares(self) -> str:
+        """What the script says of itself for swagger, as JSON text. Raises NotReady while it is not known."""
+        if not self.has_script:
+            return "{}"
+        if self._pool is None or self._pool.facts is None:
+            raise NotReady(state="loading")
+        return self._pool.facts.swagger
 
     @property
     def script_mode(self) -> str:
         """string, schema or raw; string before it is known."""
         facts = self._pool.facts if self._pool is not None else None
         return facts.mode if facts is not None else "string"
+
+    def loads(self, asked: LoadRequest, done: Done) -> None:
+        """Load a model of the repository; ``done`` hears of the failure, if any."""
+        if self.control is None:
+            done(ModelControlOff(what="Loading models", mode="explicit"))
+        else:
+            self.control.load(asked, done)
+
+    def unloads(self, name: str, done: Done) -> None:
+        """Unload one."""
+        if self.control is None:
+            done(ModelControlOff(what="Unloading models", mode="explicit"))
+        else:
+            self.control.unload(name, done)
+
+    def reads_raw(self, exchange: Exchange) -> bool:
+        """Whether a script gets this request as it came, headers and all."""
+        return exchange.request.path == "/score" and self.has_script and self.script_mode == "raw"
 
     # Scoring ----------------------------------------------------------------------------------------------------------
 
@@ -287,9 +347,12 @@ class Scoring:
     # Time -------------------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        for lane in self._lanes.values():
-            if lane.pending:
-                lane.dispatch()
+        waiting = [lane for lane in self.models.all_lanes() if lane.pending]
+        if len(waiting) > 1:
+            # Who waited longest: a model with an endless queue must not take every turn.
+            waiting.sort(key=_oldest)
+        for lane in waiting:
+            lane.dispatch()
         if self._pool is not None and self._pool.pending:
             self._pool.dispatch()
 
@@ -309,10 +372,19 @@ class Scoring:
         while self._early and now - self._early[0][0] >= self._limits.queue_wait_s:
             _, exchange, _, refuse = self._early.popleft()
             refuse(exchange, NotReady(state="loading"))
-        for lane in self._lanes.values():
+        for lane in self.models.all_lanes():
             if lane.busy:
                 lane.tick(now)
+        self.models.close_retired()
         if self._pool is not None and self._pool.busy:
             self._pool.tick(now)
         if self.busy:
             self._keep_ticking()
+
+
+def _oldest(lane: ModelLane) -> float:
+    return lane.oldest
+
+
+def _keys(models: Iterable[PlannedModel]) -> list[ModelKey]:
+    return [(one.name, one.version) for one in models]

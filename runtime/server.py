@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import json
@@ -10,27 +11,44 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
 from hedgerow.atomic_write import atomic_write
+from hedgerow.clock import SystemClock, unix_ms
 from hedgerow.errors import HedgerowError
-from runtime.access_log import log_answer
 from runtime.arbiter import ScoringArbiter
+from runtime.auth import Guard
+from runtime.compression import Packing
+from runtime.cors import Cors
 from runtime.errors import PortTaken
-from runtime.front.door import Door, no_witness
+from runtime.front.door import Door
 from runtime.front.limits import HttpLimits
+from runtime.front.traffic import Traffic
+from runtime.gate import Gate
+from runtime.grpc.port import check_installed, hold_port
+from runtime.ledger import Ledger
 from runtime.metrics import Board
+from runtime.observers import Observers, check_observers
+from runtime.oip_facts import OipFacts
 from runtime.routes import Routes
 from runtime.scoring import Limits, Scoring
 from runtime.serving_plan import ServingPlan, plan_serving
 from runtime.settings import RuntimeSettings, with_absolute_paths
+from runtime.swagger import ServiceText
 from runtime.telemetry import NoTelemetry, Receiver, Telemetry
+from runtime.tls import tls_context
+from runtime.vitals import Vitals
+from runtime.warm_up import Wishes
 from runtime.worker import ScoringWorker
+
+if TYPE_CHECKING:
+    from runtime.grpc.door import GrpcDoor
 
 _log = logging.getLogger("hedgerow.runtime")
 
@@ -48,11 +66,11 @@ def listen(host: str, port: int) -> socket.socket:
         raise PortTaken(host=host, port=port, problem=reason) from None
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, scheme: str = "http") -> str:
     """The URL under which this machine reaches the listener."""
     host, port = listener.getsockname()[:2]
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared, not bound
-    return f"http://{reachable}:{port}"
+    return f"{scheme}://{reachable}:{port}"
 
 
 class GunicornLogs(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -66,27 +84,41 @@ class GunicornLogs(Logger):  # type: ignore[misc]  # gunicorn has no types
 class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """The master's application object; after a fork it is that worker's own."""
 
-    def __init__(self, settings: RuntimeSettings, plan: ServingPlan, listener: socket.socket) -> None:
+    def __init__(
+        self, settings: RuntimeSettings, plan: ServingPlan, listener: socket.socket, health: socket.socket | None = None
+    ) -> None:
         # Absolute before the working folder changes.
         self._settings, self._plan = with_absolute_paths(settings), plan
         self._ready_file = self._settings.ready_file
-        self._address = address_of(listener)
+        self._tls = tls_context(self._settings)
+        self._address = address_of(listener, "http" if self._tls is None else "https")
         # gunicorn takes the descriptor over and closes it itself.
-        self._bind = f"fd://{listener.detach()}"
+        self._bind = [f"fd://{listener.detach()}"]
+        self._health_name = health.getsockname() if health is not None else None
+        self._health_address = address_of(health, "http" if self._tls is None else "https") if health is not None else None
+        if health is not None:
+            self._bind.append(f"fd://{health.detach()}")
         self._receiver = Receiver.parse(settings.telemetry_url, settings.telemetry_token) if settings.telemetry_url else None
         # A script has its own processes, and one of these in front of them; models are shared by all cores of one process.
-        self._fronts = settings.workers if plan.script is None else 1
+        # One process also where models come and go: whoever loads one is answered once it answers everywhere.
+        self._fronts = settings.workers if plan.script is None and plan.repository is None else 1
+        self._ledger = Ledger()
+        self._grpc_port: socket.socket | None = None
+        self._grpc: GrpcDoor | None = None
         models = [(model.name, model.version) for model in plan.models]
         # Twice the workers: during a reload the old and the new ones live side by side.
         self._board = Board(models, rows=2 * self._fronts + 2)
+        self._guard = Guard.of(self._settings, lambda: self._board.add("hedgerow_unauthorized_total"))
+        check_observers(self._settings, metadata.version("hedgerow"))
         self._empty_folder: Path | None = None
         self._telemetry: Telemetry | None = None
+        self._observers: Observers | None = None
         super().__init__()
 
     def load_config(self) -> None:
         settings = self._settings
         options: dict[str, object] = {
-            "bind": [self._bind],
+            "bind": self._bind,
             "workers": self._fronts,
             "worker_class": ScoringWorker,
             "timeout": _HEARTBEAT_S,
@@ -106,6 +138,10 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         for name, value in options.items():
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
+
+    def hold_grpc(self, port: socket.socket) -> None:
+        """Answer the Open Inference Protocol over gRPC on this port, too (grpc/port.py)."""
+        self._grpc_port = port
 
     def serve(self) -> None:
         """Run until SIGTERM; leaves the process by SystemExit."""
@@ -134,7 +170,7 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
     def look_again(self) -> bool:
         """Told to by SIGHUP: what is to be served now. False, and a sentence in the log, when that cannot be served."""
         try:
-            self._plan = plan_serving(self._settings)
+            self._plan, self._tls = plan_serving(self._settings), tls_context(self._settings)
         except HedgerowError as problem:
             _log.error("not reloaded: %s", problem.sentence())
             return False
@@ -176,14 +212,73 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
             Limits.of(settings, fronts=self._fronts),
             self._board,
             recorder,
-            threads=settings.threads,
+            wishes=Wishes.of(settings),
             when_ready=worker.became_ready,
             give_up=worker.give_up,
+            ledger=self._ledger,
+            uploads=self._empty_folder,
         )
         version = metadata.version("hedgerow")
-        routes = Routes(scoring, self._board, version=version, max_body_bytes=settings.max_body_bytes)
-        witness = log_answer if settings.access_log else no_witness
-        return scoring, Door(HttpLimits.of(settings), routes.handle, routes.refusal, witness=witness)
+        service = service_text(settings, version)
+        clock = SystemClock()
+        facts = OipFacts(scoring, self._board, version, lambda: unix_ms(clock.now()))
+        title = settings.service_name or scoring.title
+        observers = self._observers = Observers(settings, self._board, clock, service=title, version=version)
+        observers.start()
+        loop = asyncio.get_running_loop()
+        vitals = Vitals(loop, self._board, scoring, lambda: door.connections)
+        routes = Routes(scoring, self._board, facts=facts, max_body_bytes=settings.max_body_bytes, service=service)
+        routes.tracer, routes.look_first = observers.tracer, vitals.refresh
+        packing = Packing(routes.handle, routes.refuse, settings.max_body_bytes, passes=scoring.reads_raw)
+        gate = None if self._guard is None else Gate(self._guard, packing.handle, routes.refuse, routes.refusal)
+        if self._guard is not None:
+            self._guard.watch(loop)
+        handle = gate.handle if gate is not None else packing.handle
+        door = Door(
+            HttpLimits.of(settings, fronts=self._fronts),
+            Cors(settings.cors_origins, handle).handle if settings.cors_origins else handle,
+            routes.refusal if gate is None else gate.refusal,
+            witness=observers.witness,
+            traffic=traffic_of(self._board),
+            tls=self._tls,
+            lets_in=None if gate is None else gate.lets_in,
+        )
+        vitals.start()
+        self._grpc = self._make_grpc(scoring, facts)
+        self._health_only = routes.health_only
+        return scoring, door
+
+    def _make_grpc(self, scoring: Scoring, facts: OipFacts) -> GrpcDoor | None:
+        if self._grpc_port is None:
+            return None
+        # Only after the fork, and only where it was asked for: it is large, and starts threads of its own.
+        from runtime.grpc.door import GrpcDoor
+        from runtime.grpc.face import GrpcFace
+        from runtime.grpc.messages import message_classes
+
+        settings = self._settings
+        face = GrpcFace(scoring, self._board, facts, message_classes(), self._guard)
+        pair = (settings.tls_cert, settings.tls_key) if settings.tls_cert is not None and settings.tls_key is not None else None
+        return GrpcDoor(self._grpc_address, face, largest_bytes=settings.max_body_bytes, tls=pair)
+
+    @property
+    def _grpc_address(self) -> str:
+        host, port = self._grpc_port.getsockname()[:2] if self._grpc_port is not None else ("", 0)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def drain_grpc(self, patience_s: float) -> None:
+        """Answer the calls that are under way over gRPC, and close its port."""
+        if self._grpc is not None:
+            await self._grpc.drain(patience_s)
+
+    def open_door(self, door: Door, listeners: Sequence[socket.socket], give_up: Callable[[str], None]) -> None:
+        """Accept on the port for everything, and on the one for health where there is one."""
+        door.open([listener for listener in listeners if listener.getsockname() != self._health_name])
+        for listener in listeners:
+            if listener.getsockname() == self._health_name:
+                door.open_side(listener, self._health_only)
+        if self._grpc is not None:
+            self._grpc.open(give_up)
 
     def another_is_ready(self) -> bool:
         """Whether a worker already answers, so that one that still loads need not."""
@@ -193,6 +288,10 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         """Say where the server is, once per master."""
         if self._ready_file is not None:
             document = {"address": self._address, "pid": worker.ppid}
+            if self._grpc_port is not None:
+                document["grpc_address"] = self._grpc_address
+            if self._health_address is not None:
+                document["health_address"] = self._health_address
             atomic_write(self._ready_file, json.dumps(document).encode() + b"\n")
         _log.info("ready at %s", self._address)
 
@@ -205,8 +304,27 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         """The last thing in a worker that ends in order."""
         if self._telemetry is not None:
             self._telemetry.stop()
+        if self._observers is not None:
+            self._observers.stop()
+
+
+def traffic_of(board: Board) -> Traffic:
+    """Where a worker's door counts."""
+    names = ("hedgerow_received_bytes_total", "hedgerow_sent_bytes_total", "hedgerow_connections_total")
+    return Traffic(*(board.slot(name) for name in names))
 
 
 def serve(settings: RuntimeSettings, plan: ServingPlan) -> None:
     """Serve ``plan`` until SIGTERM. Raises PortTaken or InvalidSetting before anything is started."""
-    ScoringServer(settings, plan, listen(settings.host, settings.port)).serve()
+    health = listen(settings.host, settings.health_port) if settings.health_port is not None else None
+    server = ScoringServer(settings, plan, listen(settings.host, settings.port), health)
+    if settings.grpc_port is not None:
+        check_installed()
+        server.hold_grpc(hold_port(settings.host, settings.grpc_port))
+    server.serve()
+
+
+def service_text(settings: RuntimeSettings, version: str) -> ServiceText:
+    """What the service calls itself. ``version`` is ours."""
+    says = (settings.server_version or f"hedgerow/{version}") if settings.show_server_version else None
+    return ServiceText(settings.service_name, settings.service_version, settings.service_path_prefix, says)

@@ -1,37 +1,50 @@
-"""One caller's connection: bytes in, requests out one at a time and in order, answers back.
+"""One caller's connection: requests out one at a time and in order, answers back.
 
 States of a connection, each with its limit (swept by front/door.py twice a second):
 
     idle        nothing of a request has come          keepalive_s, then it is closed
     receiving   a request has begun                    receive_timeout_s, then 408
     answering   a request is being answered            scoring has time-outs of its own
-    sending     the caller does not take its answer    send_timeout_s, then it is cut off
+    sending     the caller does not take its answer    send_timeout_s without a byte taken, then it is cut off
+    lingering   the last answer is out                 what still comes is dropped until the caller closes, or linger_s
 
-llhttp (through httptools) parses and refuses what is no HTTP/1.x, Content-Length beside Transfer-Encoding included; what it
-leaves open (sizes, counts, time) is limited here. Pipelined requests wait for the one before them, so answers keep their order.
+front/receiving.py makes requests of the bytes. Pipelined requests wait for the one before them, so answers keep their order.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import Literal, Protocol
-from urllib.parse import unquote
-
-import httptools
 
 from runtime.exchange import Exchange, Request, Response
 from runtime.front import wire
-from runtime.front.limits import HEAD_BYTES, HEADER_COUNT, PIPELINED, TARGET_BYTES, HttpLimits
+from runtime.front.limits import JOINED_BYTES, PIPELINED, SMALL_BODY_BYTES, Buffered, HttpLimits
+from runtime.front.receiving import LetsIn, Receiving
+from runtime.front.socket_queue import bytes_in_kernel
+from runtime.front.traffic import Traffic
 
-State = Literal["idle", "receiving", "answering", "sending"]
+_log = logging.getLogger("hedgerow.runtime.http")
+
+__all__ = ["Connection", "Desk", "LetsIn", "State"]
+
+State = Literal["idle", "receiving", "answering", "sending", "lingering"]
+# Requests answered on the spot before other connections get their turn.
+_ROUNDS = 32
 
 
 class Desk(Protocol):
     """Where connections bring their requests (front/door.py)."""
 
     limits: HttpLimits
-    draining: bool
+    traffic: Traffic
+    buffered: Buffered
+    # Asked before a large body is read; None: everybody may come in.
+    lets_in: LetsIn | None
+
+    @property
+    def draining(self) -> bool: ...
 
     def opened(self, connection: Connection) -> None: ...
 
@@ -47,65 +60,58 @@ class Desk(Protocol):
 class Connection(asyncio.Protocol):
     """An asyncio protocol for one connection; it is its exchanges' channel."""
 
-    # What a request that is being received has so far; made anew by on_message_begin.
-    _url: bytes
-    _headers: dict[str, str]
-    _header_count: int
-    _body: list[bytes]
-    _body_bytes: int
-    _expected_bytes: int | None
-    _head_done: bool
-
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._parser = httptools.HttpRequestParser(self)
+        self._loop = asyncio.get_running_loop()
+        self._receiving = Receiving(self, desk.limits.body_bytes, desk.buffered, desk.lets_in)
         self._transport: asyncio.Transport | None = None
-        self._caller = ""
         self._exchange: Exchange | None = None
-        # Requests that came before their turn; a Response stands for a request that is refused when its turn comes.
-        self._waiting: deque[tuple[Request, bool] | Response] = deque()
-        self._in_message = False
-        self._head_bytes = 0
-        self._ending = False
-        self._writable = True
-        self._reading = True
+        # Whether the caller of the exchange speaks HTTP/1.0.
+        self._old = False
+        # Requests that came before their turn: whether the connection goes on after them, and whether they are HTTP/1.0. One with
+        # a Response is refused with it.
+        self._waiting: deque[tuple[Request, bool | Response, bool]] = deque()
+        # No more requests are taken; and: the last answer is out.
+        self._ending = self._lingering = False
+        self._caller_ended = False
+        self._writable = self._reading = True
         self._advancing = False
+        self._unsent = self._untaken = 0
+        self._linger_until = 0.0
         self._chunked = False
-        self.since = asyncio.get_running_loop().time()
+        # The head of an answer that comes in parts, until its end.
+        self._streamed: Response | None = None
+        self.since = self._loop.time()
 
     # What the event loop calls ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream transport: the door makes no others
         peer = transport.get_extra_info("peername")
-        self._caller = peer[0] if isinstance(peer, tuple) else ""
+        self._receiving.caller = peer[0] if isinstance(peer, tuple) else ""
         self._desk.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._ending = True
-        self._waiting.clear()
+        self._ending = self._lingering = True
+        self._forget_waiting()
+        self._count_unsent(0)
+        # A stream that waits for this caller waits in vain.
+        self._writable = True
         if self._exchange is not None:
             self._exchange.gone = True
         self._desk.closed(self)
 
     def data_received(self, data: bytes) -> None:
+        self._desk.traffic.received.add(len(data))
         if self._ending:
+            if self._lingering:
+                self.since = self._loop.time()
             return
-        if not self._in_message:
-            self._begin_receiving()
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # The request itself is whole; other protocols are not spoken here, and what follows it would be one.
-            self._ending = True
-        except httptools.HttpParserError as problem:
-            self._refuse(400, f"it is no valid HTTP ({problem})")
-        else:
-            if self._in_message and not self._head_done:
-                self._head_bytes += len(data)
-                if self._head_bytes > HEAD_BYTES:
-                    self._refuse(431, f"its head is longer than {HEAD_BYTES} bytes")
+        receiving = self._receiving
+        if not receiving.in_message:
+            self.since = self._loop.time()
+        receiving.feed(data)
         self._advance()
 
     def eof_received(self) -> bool:
@@ -113,121 +119,82 @@ class Connection(asyncio.Protocol):
 
         A caller that went away looks the same until something is sent to it; so work that has not begun is dropped.
         """
-        if self._in_message and not self._ending:
-            self._refuse(400, self._how_far())
+        self._caller_ended = True
+        if self._receiving.in_message and not self._ending:
+            self.refuse(400, self._receiving.how_far())
             self._advance()
         self._ending = True
-        if self._exchange is None and not self._waiting:
-            return False
         if self._exchange is not None:
             self._exchange.gone = True
-        return True
+        return self._exchange is not None or bool(self._waiting)
 
     def pause_writing(self) -> None:
         self._writable = False
-        self.since = asyncio.get_running_loop().time()
+        self.since = self._loop.time()
+        if self._transport is not None:
+            self._count_unsent(self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         self._writable = True
-        self.since = asyncio.get_running_loop().time()
+        self.since = self._loop.time()
+        self._count_unsent(0)
         self._advance()
 
-    # What the parser calls --------------------------------------------------------------------------------------------
+    # What the receiving part says -------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        self._url = b""
-        self._headers = {}
-        self._header_count = self._body_bytes = 0
-        self._body = []
-        self._expected_bytes = None
-        self._head_done = False
-        self._in_message = True
+    def has_room(self) -> bool:
+        """Whether another request may be parsed."""
+        return len(self._waiting) < PIPELINED and not self._ending
 
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-        if len(self._url) > TARGET_BYTES:
-            self._refuse(414, f"its target is longer than {TARGET_BYTES} bytes")
+    def came(self, request: Request, keep_alive: bool, old: bool) -> None:
+        """A whole request."""
+        self._waiting.append((request, keep_alive, old))
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        self._header_count += 1
-        if self._header_count > HEADER_COUNT:
-            self._refuse(431, f"it has more than {HEADER_COUNT} headers")
-        elif key in self._headers:
-            if key in ("content-length", "host", "content-type"):
-                self._refuse(400, f"it has {key} twice")
-            self._headers[key] += f", {text}"
-        else:
-            self._headers[key] = text
-
-    def on_headers_complete(self) -> None:
-        self._head_done = True
-        length = self._headers.get("content-length")
-        if length is not None and length.isdigit():
-            self._expected_bytes = int(length)
-            if self._expected_bytes > self._desk.limits.body_bytes:
-                self._refuse(413, "")
-        if "expect" in self._headers and not self._ending:
-            self._welcome_body()
-
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
+    def refuse(self, status: int, problem: str) -> None:
+        """The request being received is answered with an error when its turn comes, and nothing after it is read."""
         if self._ending:
             return
-        if self._body_bytes > self._desk.limits.body_bytes:
-            self._refuse(413, "")
-        else:
-            self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        self._in_message = False
-        self._head_bytes = 0
-        if self._ending:
-            return
-        parser = self._parser
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        path, _, query = self._url.decode("latin-1").partition("?")
-        if "%" in path:
-            path = unquote(path)
-        request = Request(parser.get_method().decode("latin-1"), path, query, self._headers, body, self._caller)
-        keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
-        self._waiting.append((request, keep_alive))
+        self._ending = True
+        request = self._receiving.question()
+        self._receiving.stop()
+        self._waiting.append((request, self._desk.refusal(status, request, problem), False))
 
     # Answers ----------------------------------------------------------------------------------------------------------
 
     def send(self, exchange: Exchange, response: Response) -> None:
-        transport = self._transport
-        if transport is not None:
-            close = not exchange.keep_alive or self._desk.draining or self._ends_after_this
-            transport.write(wire.whole(response, close=close, with_body=exchange.request.method != "HEAD"))
-            self._finish(close=close)
+        ending = self._how_it_goes_on(exchange)
+        self._write_whole(exchange.request, response, ending)
+        self._finish(exchange, close=ending is wire.CLOSE)
         self._desk.sent(exchange, response)
+        # The work knows its exchange: without this each request would leave a circle to the garbage collector.
+        exchange.work = None
 
     def send_head(self, exchange: Exchange, response: Response) -> None:
-        # Streams end their connection on HTTP/1.0, whose callers know no chunks; keep_alive is False for them.
-        self._chunked = exchange.keep_alive
+        # HTTP/1.0 knows no chunks: there a stream ends with its connection.
+        self._chunked = not self._old
         if self._transport is not None:
-            close = self._desk.draining or self._ends_after_this
-            head = wire.chunked_head(response, close=close) if self._chunked else wire.unbounded_head(response)
-            self._transport.write(head)
-            if response.body:
-                self.send_part(response.body)
-        self._desk.sent(exchange, response)
+            if self._chunked:
+                self._write(wire.chunked_head(response, ending=self._how_it_goes_on(exchange)))
+            else:
+                self._write(wire.unbounded_head(response))
+            self.send_part(response.body)
+        self._streamed = response
 
     def send_part(self, part: bytes) -> bool:
         if self._transport is not None and part:
-            self._transport.write(wire.chunk(part) if self._chunked else part)
+            self._write(wire.chunk(part) if self._chunked else part)
         return self._writable
 
     def send_end(self, exchange: Exchange, *, whole: bool) -> None:
-        if self._transport is None:
-            return
-        if not whole:
+        if self._streamed is not None:
+            self._desk.sent(exchange, self._streamed)
+            exchange.work = None
+            self._streamed = None
+        if self._transport is not None and not whole:
             self._transport.abort()
-            return
-        if self._chunked:
-            self._transport.write(wire.LAST_CHUNK)
-        self._finish(close=not self._chunked or self._desk.draining or self._ends_after_this)
+        elif self._transport is not None and self._chunked:
+            self._write(wire.LAST_CHUNK)
+        self._finish(exchange, close=not self._chunked or self._how_it_goes_on(exchange) is wire.CLOSE)
 
     # Time and the end, called by the door -----------------------------------------------------------------------------
 
@@ -235,94 +202,165 @@ class Connection(asyncio.Protocol):
     def state(self) -> State:
         if not self._writable:
             return "sending"
+        if self._lingering:
+            return "lingering"
         if self._exchange is not None:
             return "answering"
-        return "receiving" if self._in_message else "idle"
+        return "receiving" if self._receiving.in_message or self._waiting else "idle"
 
     def sweep(self, now_s: float) -> None:
         """Enforce the limit of the state that this connection is in."""
         limits, state, spent_s = self._desk.limits, self.state, now_s - self.since
-        if state == "sending" and spent_s > limits.send_timeout_s and self._transport is not None:
-            self._transport.abort()
+        if state == "sending":
+            self._sweep_sending(now_s)
         elif state == "receiving" and spent_s > limits.receive_timeout_s:
-            self._refuse(408, self._how_far())
+            self.refuse(408, self._receiving.how_far())
             self._advance()
         elif state == "idle" and spent_s > limits.keepalive_s:
             self.close()
+        elif state == "lingering" and (spent_s > limits.linger_silent_s or now_s > self._linger_until):
+            # No abort: what the caller has not taken yet is still on its way.
+            self.close()
 
     def close(self) -> None:
-        """End it, what is still being written included."""
+        """End it once everything is written."""
         self._ending = True
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """End it now."""
+        """End it now, what is still being written included."""
         self._ending = True
+        self._count_unsent(0)
         if self._transport is not None:
             self._transport.abort()
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
-    def _begin_receiving(self) -> None:
-        self.since = asyncio.get_running_loop().time()
+    def _write(self, text: bytes) -> None:
+        if self._transport is not None:
+            self._desk.traffic.sent.add(len(text))
+            self._transport.write(text)
 
-    @property
-    def _ends_after_this(self) -> bool:
-        return self._ending and not self._waiting
+    def _write_whole(self, request: Request, response: Response, ending: str) -> None:
+        text, body = wire.whole_head(response, ending), response.body
+        if body and request.method != "HEAD" and response.status not in wire.WITHOUT_BODY:
+            if len(body) <= JOINED_BYTES:
+                text += body
+            else:
+                self._write(text)
+                text = body
+        self._write(text)
 
-    def _finish(self, *, close: bool) -> None:
+    def _how_it_goes_on(self, exchange: Exchange) -> str:
+        if not exchange.keep_alive:
+            return wire.CLOSE
+        if (self._desk.draining or self._ending) and not self._waiting and not self._receiving.under_way:
+            # What has come already is answered first.
+            return wire.CLOSE
+        return wire.KEEP_OLD if self._old else wire.KEEP
+
+    def _finish(self, exchange: Exchange, *, close: bool) -> None:
+        if self._exchange is not exchange:
+            return
         self._exchange = None
-        self.since = asyncio.get_running_loop().time()
+        if len(exchange.request.body) > SMALL_BODY_BYTES:
+            self._give_back(exchange.request)
+        self.since = self._loop.time()
         if close:
-            self.close()
+            self._linger(unread=False)
         else:
             self._advance()
+
+    def _give_back(self, request: Request) -> None:
+        if len(request.body) > SMALL_BODY_BYTES:
+            self._desk.buffered.give(len(request.body))
+
+    def _linger(self, *, unread: bool) -> None:
+        """The last answer is written. Closing now would reset the connection if bytes are unread, and take the answer with it."""
+        transport = self._transport
+        self._ending = self._lingering = True
+        self._forget_waiting()
+        if transport is None:
+            return
+        self.since = self._loop.time()
+        self._linger_until = self.since + self._desk.limits.linger_s
+        if transport.can_write_eof() and not self._caller_ended:
+            transport.write_eof()
+        elif self._caller_ended or not unread:
+            # TLS has no half-closed connections: only where a body is known to be on its way, its caller is left to close.
+            transport.close()
+        self._pace_reading()
+
+    def _forget_waiting(self) -> None:
+        self._receiving.stop()
+        for request, _, _ in self._waiting:
+            self._give_back(request)
+        self._waiting.clear()
 
     def _advance(self) -> None:
         """Begin what waits, one after another; an answer that comes at once brings the next round, not a deeper call."""
         if self._advancing:
             return
         self._advancing = True
-        while self._exchange is None and self._waiting and self._writable and self._transport is not None:
-            head = self._waiting.popleft()
-            if isinstance(head, Response):
-                self._transport.write(wire.whole(head, close=True))
-                self.close()
+        waiting, receiving, rounds = self._waiting, self._receiving, _ROUNDS
+        while self._exchange is None and self._writable and not self._lingering:
+            if not waiting:
+                if not receiving.held_back:
+                    break
+                receiving.go_on()
+            elif rounds:
+                rounds -= 1
+                self._begin(*waiting.popleft())
+            else:
+                self._loop.call_soon(self._advance)
                 break
-            request, keep_alive = head
-            self._exchange = Exchange(self, request, keep_alive=keep_alive)
-            self._desk.handle(self._exchange)
         self._advancing = False
-        self._pace_reading()
+        if receiving.wants_continue and self._exchange is None and not waiting:
+            # A caller that asks before it sends its body, and everything before it is answered.
+            receiving.wants_continue = False
+            self._write(wire.CONTINUE)
+        if waiting or receiving.held_back or not self._reading or not self._writable:
+            self._pace_reading()
+
+    def _begin(self, request: Request, keep_alive: bool | Response, old: bool) -> None:
+        if isinstance(keep_alive, Response):
+            self._write_whole(request, keep_alive, wire.CLOSE)
+            self._desk.sent(Exchange(self, request, keep_alive=False), keep_alive)
+            self._linger(unread=True)
+            return
+        self._old = old
+        self._exchange = exchange = Exchange(self, request, keep_alive=keep_alive)
+        exchange.gone = self._caller_ended
+        try:
+            self._desk.handle(exchange)
+        except Exception:  # noqa: BLE001 - one request's failure is its own, even when it is ours
+            _log.critical("Hedgerow failed on a request; please report it", exc_info=True)
+            exchange.answer(self._desk.refusal(500, request, ""))
 
     def _pace_reading(self) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        wanted = len(self._waiting) < PIPELINED and self._writable
+        takes_more = self._ending or (self.has_room() and not self._receiving.held_back)
+        wanted = self._lingering or (takes_more and self._writable)
         if wanted != self._reading:
             self._reading = wanted
             (self._transport.resume_reading if wanted else self._transport.pause_reading)()
 
-    def _refuse(self, status: int, problem: str) -> None:
-        """The request being received is answered with an error when its turn comes, and nothing after it is read."""
-        if self._ending:
+    def _sweep_sending(self, now_s: float) -> None:
+        transport = self._transport
+        if transport is None:
             return
-        self._ending = True
-        self._in_message = False
-        headers = getattr(self, "_headers", {})
-        target = getattr(self, "_url", b"").decode("latin-1").partition("?")[0]
-        request = Request("", target, "", headers, b"", self._caller)
-        self._waiting.append(self._desk.refusal(status, request, problem))
+        unsent = transport.get_write_buffer_size()
+        self._count_unsent(unsent)
+        # The kernel's part counts too: it takes more from us only after a third of its megabytes went out.
+        untaken = unsent + bytes_in_kernel(transport.get_extra_info("socket"))
+        if untaken < self._untaken:
+            self.since = now_s
+        self._untaken = untaken
+        if now_s - self.since > self._desk.limits.send_timeout_s:
+            self.abort()
 
-    def _welcome_body(self) -> None:
-        """A caller that asks before it sends its body; one whose request waits behind others asks in vain and sends it late."""
-        asks = self._headers["expect"].lower() == "100-continue"
-        if asks and self._exchange is None and not self._waiting and self._transport is not None:
-            self._transport.write(wire.CONTINUE)
-
-    def _how_far(self) -> str:
-        if not self._head_done:
-            return "it ended within its head"
-        whole = f" of {self._expected_bytes}" if self._expected_bytes is not None else ""
-        return f"it ended after {self._body_bytes}{whole} bytes"
+    def _count_unsent(self, unsent: int) -> None:
+        self._desk.buffered.held += unsent - self._unsent
+        self._unsent = unsent

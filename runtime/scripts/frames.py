@@ -11,7 +11,6 @@ comes from it is decoded strictly, and a frame that does not decode ends it.
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import msgspec
 
@@ -19,6 +18,7 @@ _LENGTH = struct.Struct(">I")
 LENGTH_BYTES = _LENGTH.size
 # A frame holds a whole body or answer; llhttp's side has its own limit, this one stops a host that writes nonsense.
 MOST_BYTES = 2**31 - 1
+_WORTH_TWO_WRITES = 65_536
 
 
 class Call(msgspec.Struct, tag="call", array_like=True, frozen=True):
@@ -31,18 +31,22 @@ class Call(msgspec.Struct, tag="call", array_like=True, frozen=True):
     query: str = ""
     headers: dict[str, str] = {}
     caller: str = ""
+    # W3C Trace Context; sent to every script.
+    traceparent: str = ""
+    tracestate: str = ""
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True, frozen=True):
     """The script is loaded. ``mode`` is string, schema or raw; ``calls`` how many it takes at once.
 
-    ``swagger`` is the input and output schema (JSON Schema with example) of a script that declares them.
+    ``swagger`` holds, as JSON text, what the script declares about its input and output, and its own swagger files
+    (runtime/scripts/swagger_parts.py).
     """
 
     mode: str
     wants_head: bool = False
     calls: int = 1
-    swagger: dict[str, Any] = {}
+    swagger: str = "{}"
 
 
 class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
@@ -52,7 +56,10 @@ class Failed(msgspec.Struct, tag="failed", array_like=True, frozen=True):
 
 
 class Answer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
-    """The whole answer to a call. ``failed``: run() raised. ``refusal``: the caller's fault, said in it."""
+    """The whole answer to a call. ``failed``: run() raised. ``refusal``: the caller's fault, said in it.
+
+    ``made_by_script``: run() answered with a response of its own, whose headers are all that it wants.
+    """
 
     id: int
     ran_s: float
@@ -62,15 +69,17 @@ class Answer(msgspec.Struct, tag="answer", array_like=True, frozen=True):
     headers: list[tuple[str, str]] = []
     failed: bool = False
     refusal: str = ""
+    made_by_script: bool = False
 
 
 class Head(msgspec.Struct, tag="head", array_like=True, frozen=True):
-    """The head of an answer that comes in parts."""
+    """The head of an answer that comes in parts. ``ran_s``: how long run() itself took; its generator goes on."""
 
     id: int
     status: int
     content_type: str
     headers: list[tuple[str, str]]
+    ran_s: float = 0.0
 
 
 class Part(msgspec.Struct, tag="part", array_like=True, frozen=True):
@@ -101,6 +110,20 @@ def packed(frame: FromHost | Call) -> bytes:
     if len(body) > MOST_BYTES:
         raise ValueError(f"an answer of {len(body)} bytes is too large")
     return _LENGTH.pack(len(body)) + body
+
+
+def pieces(frame: Call) -> tuple[bytes, ...]:
+    """:func:`packed`, without copying a large frame once more. Raises ValueError beyond MOST_BYTES."""
+    body = _encoder.encode(frame)
+    if len(body) > MOST_BYTES:
+        raise ValueError(f"a call of {len(body)} bytes is too large")
+    head = _LENGTH.pack(len(body))
+    return (head + body,) if len(body) < _WORTH_TWO_WRITES else (head, body)
+
+
+def begins_frame(first: int) -> bool:
+    """Whether a frame's first byte can be this one: an array of fewer than sixteen. Text and most other nonsense cannot."""
+    return first & 0xF0 == 0x90
 
 
 def length_of(head: bytes | bytearray | memoryview) -> int:

@@ -15,70 +15,22 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
 
 from hedgerow.backoff import Backoff
 from runtime.admission import Admission
 from runtime.errors import Overloaded, ScoringTimeout, ScriptProcessDied
-from runtime.exchange import Exchange
-from runtime.scripts.frames import Answer, Call, End, Failed, FromHost, Head, Part, Ready
+from runtime.scripts.calls import Host, PoolLimits, ScriptCall, Taker
+from runtime.scripts.frames import Answer, End, Failed, FromHost, Head, Part, Ready
 from runtime.scripts.link import Link, start_host
+from runtime.vitals import Processes
+
+__all__ = ["PoolLimits", "ScriptCall", "ScriptPool", "Taker"]
 
 _log = logging.getLogger("hedgerow.runtime.scripts")
 
-
-class Taker(Protocol):
-    """Who gets what became of a call (the AML face)."""
-
-    def answered(self, call: ScriptCall, answer: Answer) -> None: ...
-
-    def began(self, call: ScriptCall, head: Head) -> None: ...
-
-    def failed(self, call: ScriptCall, problem: Exception) -> None: ...
-
-
-class ScriptCall:
-    """One request for the script. ``started_at`` is when a process got it."""
-
-    __slots__ = ("asked_at", "exchange", "finished_at", "frame", "id", "late", "started_at", "streaming", "taker")
-
-    def __init__(self, exchange: Exchange, taker: Taker, body: bytes) -> None:
-        self.exchange, self.taker = exchange, taker
-        self.id = 0
-        self.asked_at = perf_counter()
-        self.started_at = self.finished_at = 0.0
-        self.late = self.streaming = False
-        self.frame = Call(0, body)
-
-    @property
-    def queued_s(self) -> float:
-        return max(self.started_at - self.asked_at, 0.0)
-
-
-@dataclass(frozen=True)
-class PoolLimits:
-    """``workers`` answer, ``standbys`` wait."""
-
-    workers: int
-    standbys: int
-    queue_wait_s: float
-    timeout_s: float
-
-
-class _Host:
-    """One process and what it is doing."""
-
-    def __init__(self) -> None:
-        self.link: Link | None = None
-        self.ready: Ready | None = None
-        self.calls: dict[int, ScriptCall] = {}
-        self.retiring = False
-
-    @property
-    def free(self) -> bool:
-        return self.ready is not None and not self.retiring and len(self.calls) < self.ready.calls
+_LOAD_BACKOFF = Backoff(first_s=0.1, cap_s=30.0)
+_CRASH_BACKOFF = Backoff(first_s=0.2, cap_s=2.0)
 
 
 class ScriptPool:
@@ -96,15 +48,18 @@ class ScriptPool:
         self._command, self._limits, self._admission = command, limits, admission
         # ``boot_failed`` gets the sentence of a script that was never ready; ``changed`` hears of each coming and going.
         self._boot_failed, self._changed = boot_failed, changed
-        self._hosts: list[_Host] = []
-        self._by_link: dict[Link, _Host] = {}
+        self._hosts: list[Host] = []
+        self._by_link: dict[Link, Host] = {}
         self._waiting: deque[ScriptCall] = deque()
         self._ids = itertools.count(1)
-        self._backoff = Backoff(first_s=0.1, cap_s=30.0)
-        self._failures = 0
+        # In a row: starts that failed, and ends that were not wanted with no answer between them.
+        self._failures = self._crashes = 0
+        # Processes that are to be started after a while.
+        self._coming = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.facts: Ready | None = None
+        # Processes that ended while they were wanted.
         self.restarts = 0
 
     # How it is --------------------------------------------------------------------------------------------------------
@@ -112,8 +67,15 @@ class ScriptPool:
     @property
     def ready_workers(self) -> int:
         """Processes that answer or could; standbys beyond the wanted number do not count."""
-        alive = sum(1 for host in self._hosts if host.ready is not None and not host.retiring)
-        return min(alive, self._limits.workers)
+        return min(sum(1 for host in self._hosts if host.serving), self._limits.workers)
+
+    @property
+    def processes(self) -> Processes:
+        """For the metrics page."""
+        alive = sum(1 for host in self._hosts if host.serving)
+        pids = [host.link.pid for host in self._hosts if host.link is not None]
+        ready = min(alive, self._limits.workers)
+        return Processes(ready, alive - ready, self.restarts, pids)
 
     @property
     def pending(self) -> int:
@@ -137,7 +99,7 @@ class ScriptPool:
         for link in links:
             link.close()
         until = asyncio.get_running_loop().time() + patience_s
-        while any(link.process.poll() is None for link in links):
+        while not all(link.ended for link in links):
             if asyncio.get_running_loop().time() >= until:
                 for link in links:
                     link.kill()
@@ -153,7 +115,7 @@ class ScriptPool:
             self._admission.begin(1)
             self._give(host, call)
             return
-        self._admission.enqueue()
+        self._admission.enqueue(len(self._waiting))
         self._waiting.append(call)
 
     def dispatch(self) -> None:
@@ -186,14 +148,21 @@ class ScriptPool:
             return
         match frame:
             case Answer():
-                if (call := self._done(host, frame.id)) is not None:
-                    call.taker.answered(call, frame)
+                self._answered(host, link, frame)
             case Head() | Part() | End():
                 self._streamed(host, link, frame)
             case Ready():
                 self._became_ready(host, frame)
             case Failed():
                 self._could_not_start(host, frame.sentence)
+
+    def leaving(self, link: Link) -> None:
+        """What waits goes to the standby at once."""
+        host = self._by_link.get(link)
+        if host is not None and not self._closing:
+            host.leaving = True
+            self._changed()
+            self._admission.turn()
 
     def ended(self, link: Link, how: str) -> None:
         host = self._by_link.pop(link, None)
@@ -202,70 +171,90 @@ class ScriptPool:
         self._hosts.remove(host)
         if self._closing:
             return
+        self.restarts += 1
         died = ScriptProcessDied(how=how)
         if not host.retiring:
             _log.error("script process %d ended: %s", link.pid, how)
-        for call in list(host.calls.values()):
+            if host.ready is None:
+                self._failures += 1
+            else:
+                self._crashes += 1
+        for call in host.calls.values():
             self._admission.end(1)
-            if call.streaming:
-                call.exchange.end(whole=False)
-            elif not call.late:
-                call.taker.failed(call, died)
+            if not call.late:
+                self._break_off(call, died)
         if self.facts is None:
             self._boot_failed(died.sentence())
             return
-        if host.ready is None and not host.retiring:
-            self._failures += 1
         self._replace()
         self._changed()
         self._admission.turn()
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
-    def _free_host(self) -> _Host | None:
+    def _free_host(self) -> Host | None:
         for host in self._workers():
             if host.free:
                 return host
         return None
 
-    def _workers(self) -> list[_Host]:
+    def _workers(self) -> list[Host]:
         """The first so many that are ready answer; the others stand by."""
-        alive = [host for host in self._hosts if host.ready is not None and not host.retiring]
-        return alive[: self._limits.workers]
+        return [host for host in self._hosts if host.serving][: self._limits.workers]
 
-    def _give(self, host: _Host, call: ScriptCall) -> None:
+    def _give(self, host: Host, call: ScriptCall) -> None:
         call.id = next(self._ids)
         call.started_at = perf_counter()
         host.calls[call.id] = call
-        request = call.exchange.request
-        if host.ready is not None and host.ready.wants_head:
-            frame = Call(call.id, call.frame.body, request.method, request.path, request.query, request.headers, request.caller)
-        else:
-            frame = Call(call.id, call.frame.body, request.method)
         if host.link is not None:
-            host.link.call(frame)
+            host.link.call(host.frame_for(call))
 
-    def _done(self, host: _Host, call_id: int) -> ScriptCall | None:
+    def _done(self, host: Host, call_id: int) -> ScriptCall | None:
         """The call, unless it was answered before; its process is free again."""
         call = host.calls.pop(call_id, None)
         if call is None:
             return None
         call.finished_at = perf_counter()
         self._admission.end(1)
-        if host.retiring and not host.calls and host.link is not None:
+        if host.retiring and all(other.late for other in host.calls.values()) and host.link is not None:
             host.link.kill()
         self._admission.turn()
         return None if call.late else call
 
-    def _streamed(self, host: _Host, link: Link, frame: Head | Part | End) -> None:
+    def _answered(self, host: Host, link: Link, answer: Answer) -> None:
+        call = self._done(host, answer.id)
+        if call is None:
+            return
+        self._crashes = 0
+        if call.streaming or not 200 <= answer.status <= 599:
+            link.nonsense(f"an answer of status {answer.status} that cannot be")
+            self._break_off(call, ScriptProcessDied(how="it answered with nonsense"))
+        else:
+            call.taker.answered(call, answer)
+
+    def _break_off(self, call: ScriptCall, problem: Exception) -> None:
+        if call.streaming:
+            call.exchange.end(whole=False)
+        else:
+            call.taker.failed(call, problem)
+
+    def _streamed(self, host: Host, link: Link, frame: Head | Part | End) -> None:
+        call = host.calls.get(frame.id)
+        if call is None or call.streaming == isinstance(frame, Head):
+            # Its head comes once and first; unless the call was answered for it, and is over.
+            if call is not None and not call.late:
+                link.nonsense("parts of an answer out of order")
+            return
         if isinstance(frame, End):
             if (done := self._done(host, frame.id)) is not None:
+                self._crashes = 0
                 done.exchange.end(whole=frame.whole)
+        elif call.late:
             return
-        call = host.calls.get(frame.id)
-        if call is None or call.late:
-            return
-        if isinstance(frame, Head):
+        elif isinstance(frame, Head):
+            if not 200 <= frame.status <= 599:
+                link.nonsense(f"an answer of status {frame.status}")
+                return
             call.streaming = True
             call.taker.began(call, frame)
         elif not call.exchange.part(frame.data):
@@ -281,21 +270,20 @@ class ScriptPool:
 
         asyncio.get_running_loop().call_later(0.01, look)
 
-    def _time_out(self, host: _Host, call: ScriptCall) -> None:
+    def _time_out(self, host: Host, call: ScriptCall) -> None:
         call.late = True
+        if not host.retiring:
+            self._crashes += 1
         host.retiring = True
         if host.link is not None:
             _log.error("a call did not end within its timeout; script process %d is replaced", host.link.pid)
-        if call.streaming:
-            call.exchange.end(whole=False)
-        else:
-            call.taker.failed(call, ScoringTimeout(timeout_ms=round(self._limits.timeout_s * 1000)))
+        self._break_off(call, ScoringTimeout(timeout_ms=round(self._limits.timeout_s * 1000)))
         if all(other.late for other in host.calls.values()) and host.link is not None:
             host.link.kill()
         self._replace()
         self._changed()
 
-    def _became_ready(self, host: _Host, ready: Ready) -> None:
+    def _became_ready(self, host: Host, ready: Ready) -> None:
         host.ready = ready
         self._failures = 0
         first = self.facts is None
@@ -305,7 +293,7 @@ class ScriptPool:
         self._changed()
         self._admission.turn()
 
-    def _could_not_start(self, host: _Host, sentence: str) -> None:
+    def _could_not_start(self, host: Host, sentence: str) -> None:
         if self.facts is None:
             self._boot_failed(sentence)
             return
@@ -315,32 +303,55 @@ class ScriptPool:
 
     def _replace(self) -> None:
         """As many processes as wanted, those that are still loading included."""
-        alive = sum(1 for host in self._hosts if not host.retiring)
-        wanted = self._limits.workers + (self._limits.standbys if self.facts is not None else 0)
-        for _ in range(wanted - alive):
-            if self._failures:
-                delay_s = self._backoff.delay_s(self._failures, random.random)
+        missing = self._missing() - self._coming
+        delay_s = self._delay_s()
+        for _ in range(missing):
+            if delay_s:
+                self._coming += 1
                 asyncio.get_running_loop().call_later(delay_s, self._replace_now)
-                return
-            self._start_one()
+            else:
+                self._start_one()
 
     def _replace_now(self) -> None:
-        alive = sum(1 for host in self._hosts if not host.retiring)
-        if not self._closing and alive < self._limits.workers + self._limits.standbys:
+        self._coming -= 1
+        if not self._closing and self._missing() > 0:
             self._start_one()
 
+    def _missing(self) -> int:
+        wanted = self._limits.workers + (self._limits.standbys if self.facts is not None else 0)
+        return wanted - sum(1 for host in self._hosts if host.alive)
+
+    def _delay_s(self) -> float:
+        """None for the first that ends or cannot start; those that do so again and again must not take all the time there is."""
+        loads = _LOAD_BACKOFF.delay_s(self._failures, random.random)
+        return max(loads, _CRASH_BACKOFF.delay_s(self._crashes - 1, random.random))
+
     def _start_one(self) -> None:
-        host = _Host()
+        host = Host()
         self._hosts.append(host)
-        if self.facts is not None:
-            self.restarts += 1
         task = asyncio.get_running_loop().create_task(self._start_process(host))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _start_process(self, host: _Host) -> None:
-        link = await start_host(self._command, self)
+    async def _start_process(self, host: Host) -> None:
+        try:
+            link = await start_host(self._command, self, memory_bytes=self._limits.memory_bytes)
+        except OSError as problem:
+            # No room for a process or its descriptors, for now.
+            self._hosts.remove(host)
+            self._failures += 1
+            self._could_not_start_at_all(problem.strerror or str(problem))
+            return
         host.link = link
         self._by_link[link] = host
-        if self._closing:
+        if link.ended:
+            self.ended(link, "it ended at once")
+        elif self._closing:
             link.kill()
+
+    def _could_not_start_at_all(self, problem: str) -> None:
+        if self.facts is None:
+            self._boot_failed(ScriptProcessDied(how=problem).sentence())
+        else:
+            _log.error("a new script process could not be started: %s", problem)
+            self._replace()

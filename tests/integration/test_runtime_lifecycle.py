@@ -307,4 +307,3 @@ def test_a_reload_waits_for_the_new_worker_and_survives_a_model_that_is_gone(tmp
         server.process.send(signal.SIGHUP)
         wait_for(lambda: not set(before) & set(server.workers()), timeout_s=15, what="the old worker to go")
         assert load.failures == {}
-
