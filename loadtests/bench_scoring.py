@@ -239,7 +239,7 @@ def rounds_of(
             try:
                 ran = run(server, port, sent, expected, connections, options.seconds)
                 found[server.name].append(ran)
-            except (RuntimeError, AssertionError, subprocess.CalledProcessError) as problem:
+            except (RuntimeError, AssertionError, OSError, subprocess.CalledProcessError) as problem:
                 print(f"{server.name} is left out: {problem}")
                 broken.add(place)
     return found

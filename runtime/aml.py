@@ -42,6 +42,8 @@ HEADER_RAN = "x-ms-run-fn-exec-ms"
 _FORMS = 'Send {"data": [rows]}, a bare list of rows, or {"inputs": {"name": values}}.'
 _LONGEST_ID = 100
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
+# Headers of a request that its answer repeats or builds upon.
+_PASSED_ON = frozenset({"x-request-id", "x-ms-request-id", "x-ms-client-request-id", "traceid", "traceparent"})
 # A script cannot overwrite these: whoever called relies on them.
 _SERVERS_OWN = frozenset({"x-request-id", "x-ms-request-id", "x-ms-server-version", HEADER_RAN})
 
@@ -61,7 +63,7 @@ class AmlFace:
         request = exchange.request
         try:
             # Before anything is scored: a refused id must not cost a run.
-            if len(request.headers) > 2:
+            if not _PASSED_ON.isdisjoint(request.headers):
                 propagated_ids(request.headers, "")
             if not self._scoring.loaded:
                 self._scoring.wait_until_loaded(exchange, self.score, self._refused)
@@ -74,6 +76,10 @@ class AmlFace:
 
     def identify(self, headers: Mapping[str, str], response: Response) -> Response:
         """Add the ids and the server's version, last: nothing else may set them. Ids that are too long make it a 431."""
+        if _PASSED_ON.isdisjoint(headers):
+            made = new_id()
+            named = {**response.headers, **self._always, "x-request-id": made, "x-ms-request-id": made}
+            return Response(response.status, response.body, response.content_type, named, response.repeated)
         try:
             added = self._always | propagated_ids(headers, new_id())
         except IdTooLong as problem:
@@ -233,8 +239,10 @@ def is_json_type(content_type: str) -> bool:
 
 def json_answer(outputs: Outputs) -> bytes:
     """What ``/score`` answers without a script."""
-    values = {name: values_of(value) for name, value in outputs.items()}
-    answer = next(iter(values.values())) if len(values) == 1 else values
+    if len(outputs) == 1:
+        answer = values_of(next(iter(outputs.values())))
+    else:
+        answer = {name: values_of(value) for name, value in outputs.items()}
     try:
         text = msgspec.json.encode(answer)
     except (TypeError, msgspec.MsgspecError):
@@ -299,10 +307,14 @@ def _read(body: bytes) -> object:
 def _named(model: OnnxModel, document: object) -> dict[str, object]:
     values = document
     if isinstance(document, dict):
-        keys = document.keys() & {"data", "inputs"}
-        if len(keys) != 1:
-            raise BadBody(problem="it has neither 'data' nor 'inputs'" if not keys else "it has both", hint=_FORMS)
-        values = document[keys.pop()]
+        if "data" in document:
+            values = document["data"]
+            if "inputs" in document:
+                raise BadBody(problem="it has both", hint=_FORMS)
+        elif "inputs" in document:
+            values = document["inputs"]
+        else:
+            raise BadBody(problem="it has neither 'data' nor 'inputs'", hint=_FORMS)
     if isinstance(values, dict):
         return values
     if len(model.inputs) != 1:

@@ -133,6 +133,8 @@ class OnnxModel:
 
     def check_names(self, given: Collection[str], wanted: Sequence[str] | None = None) -> None:
         """Raises BadTensorNames unless ``given`` names each required input once, none unknown, and ``wanted`` only outputs."""
+        if not wanted and isinstance(given, dict) and given.keys() == self._input_names:
+            return
         names = set(given)
         if len(names) != len(given):
             raise BadTensorNames(problem="An input is named twice", kind="inputs", known=", ".join(map(repr, names)))

@@ -30,6 +30,18 @@ _ONLY_ONCE = frozenset({"content-length", "host", "content-type"})
 _FRAMING_PER_BYTE = 16
 
 
+# Names of headers as they came and as we look them up. Callers use few; whoever makes up names fills it once and no further.
+_names: dict[bytes, str] = {}
+_MOST_NAMES = 512
+
+
+def _name(name: bytes) -> str:
+    key = name.decode("latin-1").lower()
+    if len(_names) < _MOST_NAMES and len(name) <= 64:
+        _names[name] = key
+    return key
+
+
 class Intake(Protocol):
     """Who takes what was received (front/connection.py)."""
 
@@ -158,7 +170,7 @@ class Receiving:
         if self._head_done:
             # A trailer: nobody here asks for one, and it must not pass for a header.
             return
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = _names.get(name) or _name(name), value.decode("latin-1")
         self._header_count += 1
         if self._header_count > HEADER_COUNT:
             self._refuse(431, f"it has more than {HEADER_COUNT} headers")
