@@ -35,7 +35,7 @@ from loadtests import scoring_models as models
 from loadtests import scoring_peers as peers
 from loadtests.scoring_models import Sent
 from loadtests.scoring_peers import Server
-from runtime.onnx_model import silence_telemetry
+from runtime.models.onnx_model import silence_telemetry
 
 _WRK = """
 local bodies = {}

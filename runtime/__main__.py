@@ -15,9 +15,9 @@ from pathlib import Path
 from hedgerow.errors import HedgerowError, UserError
 from hedgerow.logs import set_up_logs
 from hedgerow.settings import rows
-from runtime.aml_environment import aml_environment, of_image
-from runtime.collected_files import collection_variables
-from runtime.onnx_model import silence_telemetry
+from runtime.aml.environment import aml_environment, of_image
+from runtime.models.onnx_model import silence_telemetry
+from runtime.observing.collected_files import collection_variables
 from runtime.server import serve
 from runtime.serving_plan import ServingPlan, image_variables, plan_serving
 from runtime.settings import RuntimeSettings, load_runtime_settings

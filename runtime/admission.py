@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from runtime.batching import BatchLimits
 from runtime.errors import Overloaded
+from runtime.models.batching import BatchLimits
 
 
 class Admission:

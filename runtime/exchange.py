@@ -1,6 +1,6 @@
 """What a contract face takes and gives: one request and one response as plain bytes, whatever HTTP stands in front.
 
-    Connection (front/)  makes an Exchange for each request  →  a face (aml.py, oip.py) scores  →  exchange.answer(response)
+    Connection (front/)  makes an Exchange for each request  →  a face (aml/, oip/) scores  →  exchange.answer(response)
 
 An answer may come at once or later; faces never wait. Everything here belongs to the event loop's thread.
 """
@@ -79,7 +79,8 @@ class Exchange:
     """One request on its way. Exactly one of ``answer`` and ``stream`` is called; what comes after the first is dropped.
 
     ``gone`` is set when the caller went away: what still waits for its turn need not be scored. ``model`` (name and version) and
-    ``work`` are set by whoever scores, before the answer; logs, traces and collected data tell them. ``trace`` is tracing.py's.
+    ``work`` are set by whoever scores, before the answer; logs, traces and collected data tell them. ``trace`` is for
+    observing/tracing.py alone.
     """
 
     __slots__ = (

@@ -26,7 +26,7 @@ from runtime.errors import (
     UnknownEncoding,
 )
 from runtime.exchange import Response
-from runtime.metrics import Failure
+from runtime.observing.metrics import Failure
 
 _log = logging.getLogger("hedgerow.runtime")
 

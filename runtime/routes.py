@@ -2,7 +2,7 @@
 
     /score                                     AmlFace.score
     /v2/models/NAME[/versions/V]/infer         OipFace.infer
-    /v2…                                       OipRoutes (oip_routes.py): everything else of that protocol
+    /v2…                                       OipRoutes (oip/routes.py): everything else of that protocol
     /   /docs   /swagger.json   /metrics       answered at once, on the loop: none of them waits for anything
 
 Unknown paths and methods get azmlinfsrv's words, in the dialect of their path.
@@ -15,20 +15,20 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qs
 
-from runtime.aml import HEADER_FAILED, SCORE_METHODS, AmlFace
-from runtime.docs_page import PAGE_POLICY, docs_page
+from runtime.aml.docs_page import PAGE_POLICY, docs_page
+from runtime.aml.face import HEADER_FAILED, SCORE_METHODS, AmlFace
+from runtime.aml.swagger import ServiceFacts, ServiceText, declared_by, swagger
 from runtime.errors import BadRequest, BodyTooLarge, BuffersFull
 from runtime.exchange import Exchange, Request, Response, with_headers
 from runtime.http_errors import INTERNAL, Dialect, answer_error, answer_text
-from runtime.metrics import Board
-from runtime.model_words import model_declares
-from runtime.oip import OipFace
-from runtime.oip_facts import OipFacts
-from runtime.oip_repository import RepositoryFace
-from runtime.oip_routes import OipRoutes
+from runtime.models.model_words import model_declares
+from runtime.observing.metrics import Board
+from runtime.observing.tracing import Tracer
+from runtime.oip.face import OipFace
+from runtime.oip.facts import OipFacts
+from runtime.oip.repository import RepositoryFace
+from runtime.oip.routes import OipRoutes
 from runtime.scoring import Scoring
-from runtime.swagger import ServiceFacts, ServiceText, declared_by, swagger
-from runtime.tracing import Tracer
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _HTML_TYPE: Final = "text/html; charset=utf-8"
@@ -104,7 +104,7 @@ class Routes:
         return answer if _dialect(request) == "error" else self.aml.identify(request.headers, answer)
 
     def refuse(self, exchange: Exchange, problem: Exception) -> None:
-        """Answer a request that cannot be handled (compression.py)."""
+        """Answer a request that cannot be handled (front/compression.py)."""
         answer = answer_error(problem, _dialect(exchange.request))
         if exchange.request.path == "/score":
             self._score_counters.answered(answer.status, 0.0)

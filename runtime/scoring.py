@@ -1,11 +1,11 @@
 """The story: what is served becomes ready, scores one request after another, and says how it is. Knows no HTTP.
 
     load()                    models into memory and tried out, on a thread; the script's processes started
-    score_model(name, job)    one request for an ONNX model, through its lane (model_lane.py)
+    score_model(name, job)    one request for an ONNX model, through its lane (models/model_lane.py)
     score_script(call)        one request for the user's script, through its processes (scripts/pool.py)
 
-The two contract faces (aml.py, oip.py) translate to and from this and share everything below them. Nothing here waits: the
-answer to a request comes as a call. Everything but load() belongs to the event loop's thread.
+The two contract faces (aml/, oip/) translate to and from this and share everything below them. Nothing here waits: the answer to
+a request comes as a call. Everything but load() belongs to the event loop's thread.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from time import perf_counter
 from typing import Literal
 
 from runtime.admission import Admission
-from runtime.batching import BatchLimits
 from runtime.errors import AmbiguousScore, ModelControlOff, NotReady, Overloaded
 from runtime.exchange import Exchange
-from runtime.ledger import Ledger
-from runtime.metrics import Board, ModelCounters, ModelKey
-from runtime.model_control import Done, LoadRequest, ModelControl
-from runtime.model_lane import LaneLimits, ModelLane
-from runtime.onnx_model import OnnxModel
+from runtime.models.batching import BatchLimits
+from runtime.models.ledger import Ledger
+from runtime.models.model_control import Done, LoadRequest, ModelControl
+from runtime.models.model_lane import LaneLimits, ModelLane
+from runtime.models.onnx_model import OnnxModel
+from runtime.models.served_models import ServedModels
+from runtime.models.warm_up import Tried, Wishes, load_and_try
+from runtime.observing.metrics import Board, ModelCounters, ModelKey
+from runtime.observing.telemetry import Recorder
+from runtime.observing.vitals import Processes
 from runtime.scripts.link import host_command
 from runtime.scripts.pool import PoolLimits, ScriptCall, ScriptPool
-from runtime.served_models import ServedModels
 from runtime.serving_plan import PlannedModel, ServingPlan
 from runtime.settings import RuntimeSettings
-from runtime.telemetry import Recorder
-from runtime.vitals import Processes
-from runtime.warm_up import Tried, Wishes, load_and_try
 
 _log = logging.getLogger("hedgerow.runtime")
 

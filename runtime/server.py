@@ -22,29 +22,29 @@ from gunicorn.glogging import Logger
 from hedgerow.atomic_write import atomic_write
 from hedgerow.clock import SystemClock, unix_ms
 from hedgerow.errors import HedgerowError
+from runtime.aml.swagger import ServiceText
 from runtime.arbiter import ScoringArbiter
-from runtime.auth import Guard
-from runtime.compression import Packing
-from runtime.cors import Cors
 from runtime.errors import PortTaken
+from runtime.front.auth import Guard
+from runtime.front.compression import Packing
+from runtime.front.cors import Cors
 from runtime.front.door import Door
+from runtime.front.gate import Gate
 from runtime.front.limits import HttpLimits
+from runtime.front.tls import tls_context
 from runtime.front.traffic import Traffic
-from runtime.gate import Gate
 from runtime.grpc.port import check_installed, hold_port
-from runtime.ledger import Ledger
-from runtime.metrics import Board
-from runtime.observers import Observers, check_observers
-from runtime.oip_facts import OipFacts
+from runtime.models.ledger import Ledger
+from runtime.models.warm_up import Wishes
+from runtime.observing.metrics import Board
+from runtime.observing.observers import Observers, check_observers
+from runtime.observing.telemetry import NoTelemetry, Receiver, Telemetry
+from runtime.observing.vitals import Vitals
+from runtime.oip.facts import OipFacts
 from runtime.routes import Routes
 from runtime.scoring import Limits, Scoring
 from runtime.serving_plan import ServingPlan, plan_serving
 from runtime.settings import RuntimeSettings, with_absolute_paths
-from runtime.swagger import ServiceText
-from runtime.telemetry import NoTelemetry, Receiver, Telemetry
-from runtime.tls import tls_context
-from runtime.vitals import Vitals
-from runtime.warm_up import Wishes
 from runtime.worker import ScoringWorker
 
 if TYPE_CHECKING:

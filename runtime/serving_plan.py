@@ -53,7 +53,7 @@ class PlannedScript:
 
 @dataclass(frozen=True)
 class Repository:
-    """A folder of models (model_repository.py). ``control`` says who may load and unload them while the server runs."""
+    """A folder of models (models/model_repository.py). ``control`` says who may load and unload them while the server runs."""
 
     folder: Path
     control: ModelControl
@@ -80,7 +80,7 @@ def plan_serving(settings: RuntimeSettings) -> ServingPlan:
         return plan_script(settings.script, settings.model_dir, settings.app_root, settings.source_directory)
     if settings.model_repository is not None:
         # It is written in the words above.
-        from runtime.model_repository import plan_repository
+        from runtime.models.model_repository import plan_repository
 
         return plan_repository(settings.model_repository, settings)
     raise NothingToServe

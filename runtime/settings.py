@@ -12,13 +12,13 @@ from hedgerow.errors import InvalidSetting
 from hedgerow.logs import LogFormat
 from hedgerow.settings import load_settings, setting
 from runtime.errors import NothingToServe, TooMuchToServe
-from runtime.providers import Arena, parse_providers
+from runtime.models.providers import Arena, parse_providers
 
 ModelControl = Literal["none", "explicit", "uploads"]
 AccessLogFormat = Literal["off", "text", "json"]
 CollectFormat = Literal["jsonl", "parquet"]
 MetricsAuth = Literal["remote", "always", "never"]
-# What warm_up.py knows by the same names; it is not imported here, since the master needs no numpy to read its settings.
+# What models/warm_up.py knows by the same names; it is not imported here, since the master needs no numpy to read its settings.
 Prefer = Literal["throughput", "latency"]
 Batching = Literal["auto", "on", "off"]
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -96,7 +96,7 @@ class RuntimeSettings:
     collect_file_bytes: int = setting(67_108_864, "largest of those files")
     collect_files: int = setting(100, "most of those files; the oldest goes first")
     collect_bytes: int = setting(1_073_741_824, "most that those files may hold together")
-    # azmlinfsrv's own, by its names (reference: runtime/aml_environment.py).
+    # azmlinfsrv's own, by its names (reference: runtime/aml/environment.py).
     app_root: Path | None = setting(
         None, "root of the app: the script's working folder; the script's own folder otherwise", env="AML_APP_ROOT"
     )

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.onnx_model import silence_telemetry
+from runtime.models.onnx_model import silence_telemetry
 
 silence_telemetry(os.environ)
 

@@ -1,6 +1,6 @@
 """One caller's connection: requests out one at a time and in order, answers back.
 
-States of a connection, each with its limit (swept by front/door.py twice a second):
+States of a connection, each with its limit (swept by door.py twice a second):
 
     idle        nothing of a request has come          keepalive_s, then it is closed
     receiving   a request has begun                    receive_timeout_s, then 408
@@ -8,7 +8,7 @@ States of a connection, each with its limit (swept by front/door.py twice a seco
     sending     the caller does not take its answer    send_timeout_s without a byte taken, then it is cut off
     lingering   the last answer is out                 what still comes is dropped until the caller closes, or linger_s
 
-front/receiving.py makes requests of the bytes. Pipelined requests wait for the one before them, so answers keep their order.
+receiving.py makes requests of the bytes. Pipelined requests wait for the one before them, so answers keep their order.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ROUNDS = 32
 
 
 class Desk(Protocol):
-    """Where connections bring their requests (front/door.py)."""
+    """Where connections bring their requests (door.py)."""
 
     limits: HttpLimits
     traffic: Traffic

@@ -42,7 +42,7 @@ def no_witness(_exchange: Exchange, _response: Response) -> None:
 
 
 class Door:
-    """One worker's connections. Implements what front/connection.py calls a desk."""
+    """One worker's connections. Implements what connection.py calls a desk."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ def _name(name: bytes) -> str:
 
 
 class Intake(Protocol):
-    """Who takes what was received (front/connection.py)."""
+    """Who takes what was received (connection.py)."""
 
     def has_room(self) -> bool: ...
 

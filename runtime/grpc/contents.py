@@ -13,9 +13,9 @@ import numpy as np
 
 from hedgerow.contracts.model import TensorSpec
 from runtime.errors import BadBody, BadTensor
-from runtime.oip_binary import BinaryPart
-from runtime.oip_messages import check_datatype
-from runtime.onnx_model import OnnxModel
+from runtime.models.onnx_model import OnnxModel
+from runtime.oip.binary import BinaryPart
+from runtime.oip.messages import check_datatype
 from runtime.tensors import DATATYPES, DTYPES, Array, describe, in_shape
 
 Message = Any

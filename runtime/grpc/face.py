@@ -1,4 +1,4 @@
-"""Answers the calls of ``inference.GRPCInferenceService`` from the same lanes and facts as the REST face (oip.py).
+"""Answers the calls of ``inference.GRPCInferenceService`` from the same lanes and facts as the REST face (oip/face.py).
 
 A handler is a coroutine on the worker's event loop. It only ever waits for a model's turn or for a load; what goes wrong
 becomes a status with the sentence that REST would give.
@@ -15,20 +15,20 @@ from typing import Any, Final
 import grpc
 
 from hedgerow.errors import Bug, HedgerowError
-from runtime.auth import Guard
 from runtime.errors import BadBody, ModelFailed, NoSharedMemory
+from runtime.front.auth import Guard
 from runtime.grpc.contents import Message, feeds_from, fill_outputs
 from runtime.grpc.schema import CALLS, CONFIG_TYPES, SERVICE
 from runtime.http_errors import failure_of, status_of
-from runtime.metrics import Board
-from runtime.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
-from runtime.oip_answers import arrays_of
-from runtime.oip_binary import pack
-from runtime.oip_facts import OipFacts
-from runtime.oip_messages import InferRequest, InferWanted, check_wanted
-from runtime.oip_repository import chosen, load_request
+from runtime.models.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
+from runtime.models.served_models import Standing
+from runtime.observing.metrics import Board
+from runtime.oip.answers import arrays_of
+from runtime.oip.binary import pack
+from runtime.oip.facts import OipFacts
+from runtime.oip.messages import InferRequest, InferWanted, check_wanted
+from runtime.oip.repository import chosen, load_request
 from runtime.scoring import Scoring
-from runtime.served_models import Standing
 from runtime.tensors import Array
 
 _log = logging.getLogger("hedgerow.runtime.grpc")

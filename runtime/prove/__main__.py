@@ -16,11 +16,11 @@ import msgspec
 
 from hedgerow.errors import HedgerowError
 from hedgerow.logs import set_up_logs
-from runtime.onnx_model import OnnxModel, silence_telemetry
+from runtime.models.onnx_model import OnnxModel, silence_telemetry
+from runtime.models.providers import Arena, Engine, parse_providers
+from runtime.models.warm_up import Wishes
 from runtime.prove.measure import prove
-from runtime.providers import Arena, Engine, parse_providers
 from runtime.serving_plan import PlannedModel, image_models, plan_model
-from runtime.warm_up import Wishes
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 

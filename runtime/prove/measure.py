@@ -18,14 +18,14 @@ from msgspec import structs
 
 from hedgerow.contracts.proof import LatencyFacts, ProofReport
 from hedgerow.errors import HedgerowError
-from runtime.batchability import why_not_batchable
-from runtime.oip_answers import tensor_of
-from runtime.onnx_model import OnnxModel
+from runtime.models.batchability import why_not_batchable
+from runtime.models.onnx_model import OnnxModel
+from runtime.models.sample_inputs import row_count
+from runtime.models.warm_up import Wishes, is_empty
+from runtime.oip.answers import tensor_of
 from runtime.prove.vectors import Vectors, VectorsUnusable, made_up_vectors, read_vectors
-from runtime.sample_inputs import row_count
 from runtime.serving_plan import PlannedModel
 from runtime.tensors import Array
-from runtime.warm_up import Wishes, is_empty
 
 _LATENCY_RUNS = 200
 _LATENCY_BUDGET_S = 2.0

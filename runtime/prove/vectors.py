@@ -14,8 +14,8 @@ from hedgerow.contracts.image import PARITY_FILE
 from hedgerow.contracts.model import TensorSpec
 from hedgerow.contracts.proof import PARITY_INDEX_FILE, ParityIndex
 from hedgerow.errors import HedgerowError, UserError
-from runtime.batchability import has_rows
-from runtime.sample_inputs import AxisNames, made_up_feeds
+from runtime.models.batchability import has_rows
+from runtime.models.sample_inputs import AxisNames, made_up_feeds
 from runtime.tensors import Array
 
 _MADE_UP_ROWS = 8
@@ -62,7 +62,7 @@ def read_vectors(folders: Sequence[Path]) -> Vectors | None:
 
 
 def made_up_vectors(specs: Sequence[TensorSpec], axis_names: AxisNames | None = None) -> Iterator[Vectors]:
-    """Offers of inputs that were never recorded (runtime/sample_inputs.py), the likeliest first."""
+    """Offers of inputs that were never recorded (runtime/models/sample_inputs.py), the likeliest first."""
     index = ParityIndex(inputs=[spec.name for spec in specs], outputs=[])
     cut = has_rows(specs)
     rows = _MADE_UP_ROWS if cut else 1

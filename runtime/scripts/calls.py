@@ -7,9 +7,9 @@ from time import perf_counter
 from typing import Protocol
 
 from runtime.exchange import Exchange
+from runtime.observing.trace_context import trace_context
 from runtime.scripts.frames import Answer, Call, Head, Ready
 from runtime.scripts.link import Link
-from runtime.trace_context import trace_context
 
 
 class Taker(Protocol):

@@ -27,7 +27,7 @@ _LAST_WORDS_S = 0.05
 
 
 class Listener(Protocol):
-    """Who is told what a host says (scripts/pool.py)."""
+    """Who is told what a host says (pool.py)."""
 
     def said(self, link: Link, frame: FromHost) -> None: ...
 

@@ -20,10 +20,10 @@ from time import perf_counter
 from hedgerow.backoff import Backoff
 from runtime.admission import Admission
 from runtime.errors import Overloaded, ScoringTimeout, ScriptProcessDied
+from runtime.observing.vitals import Processes
 from runtime.scripts.calls import Host, PoolLimits, ScriptCall, Taker
 from runtime.scripts.frames import Answer, End, Failed, FromHost, Head, Part, Ready
 from runtime.scripts.link import Link, start_host
-from runtime.vitals import Processes
 
 __all__ = ["PoolLimits", "ScriptCall", "ScriptPool", "Taker"]
 
@@ -34,7 +34,7 @@ _CRASH_BACKOFF = Backoff(first_s=0.2, cap_s=2.0)
 
 
 class ScriptPool:
-    """The processes of one script. Implements what scripts/link.py calls a listener."""
+    """The processes of one script. Implements what link.py calls a listener."""
 
     def __init__(
         self,

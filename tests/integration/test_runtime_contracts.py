@@ -353,7 +353,7 @@ def test_the_access_log_as_json(tmp_path: Path) -> None:
 
 
 def test_nothing_phones_home(tmp_path: Path) -> None:
-    """onnxruntime 1.31 would leave a device id and a database of events in the home folder (see runtime/onnx_model.py)."""
+    """onnxruntime 1.31 would leave a device id and a database of events in the home folder (see runtime/models/onnx_model.py)."""
     with ScoringServer(tmp_path, "--model", models.echo()) as server:
         server.score([[1, 2]])
         assert "device ID" not in server.process.log_text()

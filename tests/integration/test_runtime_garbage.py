@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from runtime.exchange import Exchange, Request, Response
-from runtime.metrics import Board
-from runtime.model_control import LoadRequest
-from runtime.oip import OipFace
-from runtime.oip_facts import OipFacts
+from runtime.models.model_control import LoadRequest
+from runtime.models.warm_up import Wishes
+from runtime.observing.metrics import Board
+from runtime.observing.telemetry import NoTelemetry
+from runtime.oip.face import OipFace
+from runtime.oip.facts import OipFacts
 from runtime.scoring import Limits, Scoring
 from runtime.serving_plan import plan_serving
 from runtime.settings import RuntimeSettings
-from runtime.telemetry import NoTelemetry
-from runtime.warm_up import Wishes
 from tests import scoring_models as models
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from openapi_spec_validator import validate
 
-from runtime.onnx_model import OnnxModel
+from runtime.models.onnx_model import OnnxModel
 from tests import real_models
 from tests import scoring_models as models
 from tests.scoring_server import ScoringServer

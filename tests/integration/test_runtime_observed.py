@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 
 from hedgerow.clock import SystemClock
-from runtime.access_log import AccessLog
 from runtime.exchange import Exchange, Request, Response
+from runtime.observing.access_log import AccessLog
 from tests import scoring_models as models
 from tests.fixtures.parts import program
 from tests.scoring_server import ScoringServer, script

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from runtime.errors import TlsUnusable
-from runtime.tls import read_pair
+from runtime.front.tls import read_pair
 from tests import scoring_models as models
 from tests.scoring_server import ScoringServer
 from tests.waiting import wait_for

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runtime.admission import Admission
-from runtime.batching import BatchLimits
 from runtime.errors import Overloaded
+from runtime.models.batching import BatchLimits
 
 
 def admission(most_running: int | None, most_waiting: int) -> Admission:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgerow.errors import Bug, HedgerowError, ScriptError
-from runtime.aml import propagated_ids, query_as_json
+from runtime.aml.face import propagated_ids, query_as_json
 from runtime.errors import (
     BadBody,
     BodyNotText,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.aml_environment import AmlEnvironment, aml_environment, of_image
+from runtime.aml.environment import AmlEnvironment, aml_environment, of_image
 from runtime.errors import ConfigFileUnusable
 from runtime.settings import load_runtime_settings
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.auth import Guard, KeyFile, KeyRing, OpenPages, check_keys
 from runtime.errors import AuthKeysUnusable
+from runtime.front.auth import Guard, KeyFile, KeyRing, OpenPages, check_keys
 
 ONE, TWO = "first-key-0123456789", "second-key-987654321"
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.batching import BatchLimits, cut, merge, take_batch
+from runtime.models.batching import BatchLimits, cut, merge, take_batch
 
 
 @dataclass

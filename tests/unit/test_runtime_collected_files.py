@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
-from runtime.collected_files import CollectLimits, Record, collected_files, make_room
-from runtime.collecting import readable
 from runtime.errors import CollectionUnusable
+from runtime.observing.collected_files import CollectLimits, Record, collected_files, make_room
+from runtime.observing.collecting import readable
 from runtime.settings import CollectFormat, RuntimeSettings
 
 

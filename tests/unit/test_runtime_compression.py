@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.compression import Encoding, encoding_of, pack_response, packed, unpacked, wanted_encoding
 from runtime.errors import BadBody, BodyTooLarge, UnknownEncoding
 from runtime.exchange import Response
+from runtime.front.compression import Encoding, encoding_of, pack_response, packed, unpacked, wanted_encoding
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.cors import Cors
 from runtime.exchange import Exchange, Request, Response
+from runtime.front.cors import Cors
 
 
 class Caller:

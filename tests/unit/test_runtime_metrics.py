@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.metric_families import BUCKETS_S
-from runtime.metrics import MOST_MODELS, OTHERS, Board
+from runtime.observing.metric_families import BUCKETS_S
+from runtime.observing.metrics import MOST_MODELS, OTHERS, Board
 
 MODELS = [("iris", "1"), ('odd"name\\\n', "2")]
 

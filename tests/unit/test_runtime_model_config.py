@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runtime.errors import ModelConfigUnusable
-from runtime.model_config import ModelConfig, VersionPolicy, config_from_json, config_from_pbtxt
-from runtime.pbtxt import parse_pbtxt
+from runtime.models.model_config import ModelConfig, VersionPolicy, config_from_json, config_from_pbtxt
+from runtime.models.pbtxt import parse_pbtxt
 
 FULL = """
 # as Triton's own documentation writes them

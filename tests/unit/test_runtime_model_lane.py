@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.admission import Admission
-from runtime.batching import BatchLimits
 from runtime.errors import BadBody, Overloaded, ScoringTimeout
-from runtime.metrics import Board
-from runtime.model_lane import Job, LaneLimits, ModelLane
-from runtime.onnx_model import OnnxModel
+from runtime.models.batching import BatchLimits
+from runtime.models.model_lane import Job, LaneLimits, ModelLane
+from runtime.models.onnx_model import OnnxModel
+from runtime.observing.metrics import Board
 from runtime.tensors import Array
 from tests import scoring_models as models
 

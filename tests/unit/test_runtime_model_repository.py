@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import BadModelUpload, LedgerFull, ModelUnusable, NotInRepository, RepositoryUnusable
-from runtime.ledger import CAPACITY, Ledger
-from runtime.model_repository import Wanted, model_names, plan_repository, plan_wanted, store_upload
+from runtime.models.ledger import CAPACITY, Ledger
+from runtime.models.model_repository import Wanted, model_names, plan_repository, plan_wanted, store_upload
 from runtime.serving_plan import Repository
 from runtime.settings import RuntimeSettings
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from runtime.errors import BadBody, ModelFailed, NoSharedMemory
-from runtime.oip_answers import classified, tensor_of
-from runtime.oip_messages import InferWanted, check_wanted
+from runtime.oip.answers import classified, tensor_of
+from runtime.oip.messages import InferWanted, check_wanted
 
 
 def test_classes_are_told_largest_first_with_their_index() -> None:

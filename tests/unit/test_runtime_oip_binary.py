@@ -10,7 +10,7 @@ import pytest
 from hedgerow.contracts.model import TensorSpec
 from runtime.errors import BadBody, BadTensor
 from runtime.exchange import Request
-from runtime.oip_binary import BinaryPart, pack, raw_array, split_body
+from runtime.oip.binary import BinaryPart, pack, raw_array, split_body
 
 FLOATS = TensorSpec(name="x", datatype="FP32", shape=[-1, 2])
 TEXTS = TensorSpec(name="t", datatype="BYTES", shape=[-1])

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from hedgerow.errors import UserError
 from runtime.errors import ModelUnsafe, ModelUnusable
-from runtime.onnx_file import check_safe, read_facts
+from runtime.models.onnx_file import check_safe, read_facts
 
 
 def tensor_elsewhere(location: str) -> TensorProto:
@@ -125,7 +125,7 @@ def test_the_operators_of_the_graph_are_listed_with_their_domain(tmp_path: Path)
     nodes.append(helper.make_node("Normalizer", ["b"], ["c"], domain="ai.onnx.ml"))
     nodes.append(helper.make_node("Gelu", ["c"], ["y"], domain="com.microsoft"))
     facts = read_facts(saved(tmp_path, model(*nodes)), "m")
-    assert facts.operators == {"Relu", "Normalizer", "com.microsoft::Gelu"}
+    assert set(facts.operators or ()) == {"Relu", "Normalizer", "com.microsoft::Gelu"}
 
 
 def test_functions_and_very_many_nodes_are_not_listed(tmp_path: Path) -> None:

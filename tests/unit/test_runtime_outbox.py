@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from runtime.outbox import Outbox
+from runtime.observing.outbox import Outbox
 from tests.waiting import wait_for
 
 

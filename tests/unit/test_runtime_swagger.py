@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from runtime.aml.swagger import ServiceFacts, declared_by, swagger
 from runtime.errors import SwaggerVersionImpossible, UnknownSwaggerVersion
-from runtime.swagger import ServiceFacts, declared_by, swagger
 
 PLAIN = ServiceFacts("iris", "1.0")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hedgerow.errors import InvalidSetting
-from runtime.telemetry import LAST_OUTPUT_BYTES, JsonText, Receiver, Tally, last_output
+from runtime.observing.telemetry import LAST_OUTPUT_BYTES, JsonText, Receiver, Tally, last_output
 
 
 def test_a_message_counts_what_was_asked_since_the_last() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.trace_context import LONGEST_ID, echoed_ids, trace_context
+from runtime.observing.trace_context import LONGEST_ID, echoed_ids, trace_context
 
 GOOD = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from hedgerow.contracts.model import TensorSpec
-from runtime.batchability import why_not_batchable
 from runtime.cores import core_count
-from runtime.onnx_model import OnnxModel
-from runtime.sample_inputs import made_up_feeds, row_count
-from runtime.warm_up import ROWS, Wishes, is_empty, is_steady, load_and_try, try_out
+from runtime.models.batchability import why_not_batchable
+from runtime.models.onnx_model import OnnxModel
+from runtime.models.sample_inputs import made_up_feeds, row_count
+from runtime.models.warm_up import ROWS, Wishes, is_empty, is_steady, load_and_try, try_out
 from tests import real_models
 from tests import scoring_models as models
 

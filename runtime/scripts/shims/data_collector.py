@@ -1,7 +1,7 @@
 """``azureml.monitoring.ModelDataCollector``: what a script hands it goes to the server's collection folder.
 
 The names, designations and correlation columns are azureml-monitoring's, whose package holds a native library for one platform
-and installs on no Python of today. Its CSV files in a storage account become records of runtime/collected_files.py.
+and installs on no Python of today. Its CSV files in a storage account become records of runtime/observing/collected_files.py.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 from hedgerow.clock import Clock, SystemClock
 from hedgerow.settings import load_settings
-from runtime.collected_files import CollectedFiles, CollectLimits, Record, collected_files
-from runtime.collecting import Origin
-from runtime.outbox import Outbox
+from runtime.observing.collected_files import CollectedFiles, CollectLimits, Record, collected_files
+from runtime.observing.collecting import Origin
+from runtime.observing.outbox import Outbox
 from runtime.settings import RuntimeSettings
 from runtime.timestamps import utc_text
 
