@@ -35,13 +35,23 @@ class _TextLines(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03d %(levelname).1s [%(process)d] %(name)s - %(message)s", "%Y-%m-%d %H:%M:%S")
 
+    def format(self, record: logging.LogRecord) -> str:
+        # ``extra={"traceback": text}``: a traceback that was cut to size. Indented, so that no line of it looks like one of ours.
+        lines = str(getattr(record, "traceback", "")).splitlines()
+        return "\n    ".join([super().format(record), *(line.translate(_CONTROL) for line in lines)])
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = record.message.translate(_CONTROL)
         return super().formatMessage(record)
 
 
-def set_up_logs(level: str = "info", log_format: LogFormat = "text") -> None:
-    """Send this process's log to stderr; called once, by a composition root."""
+def log_handler(log_format: LogFormat = "text") -> logging.Handler:
+    """A handler that writes to stderr in one of the two formats."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if log_format == "json" else _TextLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    return handler
+
+
+def set_up_logs(level: str = "info", log_format: LogFormat = "text") -> None:
+    """Send this process's log to stderr; called once, by a composition root."""
+    logging.basicConfig(level=level.upper(), handlers=[log_handler(log_format)], force=True)

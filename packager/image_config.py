@@ -78,7 +78,7 @@ def _run_config(base: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str,
 def _environment(base: list[str]) -> list[str]:
     ours = {
         "HOME": "/tmp",  # noqa: S108 - the container's own
-        # Whatever is run in the image, also what does not go through our entry point: see runtime/onnx_model.py.
+        # Whatever is run in the image, also what does not go through our entry point: see runtime/models/onnx_model.py.
         "ORT_DISABLE_TELEMETRY": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": f"/{SITE_FOLDER}",

@@ -6,35 +6,52 @@ Exit codes: 0 after SIGTERM, 2 wrong usage, 3 nothing could be served (one sente
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
 
-from hedgerow.contracts.names import ENV_TELEMETRY_TOKEN
 from hedgerow.errors import HedgerowError, UserError
 from hedgerow.logs import set_up_logs
 from hedgerow.settings import rows
-from runtime.onnx_model import silence_telemetry
+from runtime.aml.environment import aml_environment, of_image
+from runtime.models.onnx_model import silence_telemetry
+from runtime.observing.collected_files import collection_variables
 from runtime.server import serve
-from runtime.serving_plan import ServingPlan, plan_serving
+from runtime.serving_plan import ServingPlan, image_variables, plan_serving
 from runtime.settings import RuntimeSettings, load_runtime_settings
 from runtime.worker import EXIT_BOOT_FAILURE
 
 EXIT_USAGE = 2
+_log = logging.getLogger("hedgerow.runtime")
 
 
 def main(arguments: Sequence[str], environment: MutableMapping[str, str]) -> int:
     """Serve until told to stop."""
+    return run(vars(_parser().parse_args(arguments)), environment, {})
+
+
+def run(flags: Mapping[str, str | None], environment: MutableMapping[str, str], defaults: Mapping[str, str]) -> int:
+    """The same with flags that are parsed already. ``defaults`` are variables' values where nobody gives others."""
     silence_telemetry(environment)
-    flags = vars(_parser().parse_args(arguments))
+    script, config_file = flags.get("script"), flags.get("config_file")
     try:
-        settings = load_runtime_settings(environment, flags)
+        aml = aml_environment(
+            environment,
+            script=Path(script) if script else None,
+            config_file=Path(config_file) if config_file else None,
+            defaults={**defaults, **of_image(image_variables(flags.get("image") or environment.get("HEDGEROW_IMAGE")))},
+        )
+        settings = load_runtime_settings(aml.values, flags)
     except UserError as problem:
         return _refuse(problem, EXIT_USAGE)
     set_up_logs(settings.log_level, settings.log_format)
+    for note in aml.notes:
+        _log.warning("%s", note)
     try:
         plan = plan_serving(settings)
-        _prepare_environment(environment, plan)
+        _prepare_environment(environment, plan, settings)
         serve(settings, plan)
     except HedgerowError as problem:
         return _refuse(problem, EXIT_BOOT_FAILURE)
@@ -56,12 +73,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _prepare_environment(environment: MutableMapping[str, str], plan: ServingPlan) -> None:
+def _prepare_environment(environment: MutableMapping[str, str], plan: ServingPlan, settings: RuntimeSettings) -> None:
     """What the script may see. Workers inherit it."""
-    environment.pop(ENV_TELEMETRY_TOKEN, None)
+    for secret in (row.env for row in rows(RuntimeSettings) if row.secret):
+        environment.pop(secret, None)
+    if settings.collect:
+        # ModelDataCollector in the script writes where the server does.
+        environment.update(collection_variables(settings))
     environment.update(plan.variables)
     if plan.model_dir is not None:
         environment["AZUREML_MODEL_DIR"] = str(plan.model_dir)
+    if plan.script is not None:
+        environment["AML_APP_ROOT"] = str(plan.script.place.root)
+        environment["AZUREML_ENTRY_SCRIPT"] = str(plan.script.file)
+        # Its processes log as the server does, whoever said how.
+        environment["AZUREML_LOG_LEVEL"], environment["HEDGEROW_LOG_FORMAT"] = settings.log_level, settings.log_format
     # The image's variables do not get to switch it on again.
     silence_telemetry(environment)
 

@@ -5,7 +5,7 @@ Messages of classes marked AmlContractText are the ones that azmlinfsrv answers,
 
 from __future__ import annotations
 
-from hedgerow.errors import ConflictError, NotFoundError, ScriptError, UnavailableError, UserError
+from hedgerow.errors import AccessError, ConflictError, NotFoundError, ScriptError, UnavailableError, UserError
 
 
 class AmlContractText:
@@ -20,7 +20,7 @@ class NothingToServe(UserError):
 
     key = "nothing_to_serve"
     message = "Nothing to serve was named"
-    remedy = "Give one of --image DIR, --model FILE.onnx or --script score.py."
+    remedy = "Give one of --image DIR, --model FILE.onnx, --model-repository DIR or --script score.py."
 
 
 class TooMuchToServe(UserError):
@@ -29,6 +29,46 @@ class TooMuchToServe(UserError):
     key = "too_much_to_serve"
     message = "More than one thing to serve was named: {named}"
     remedy = "Give one of them; an image may hold several models and a script."
+
+
+class AuthKeysUnusable(UserError):
+    """The keys that callers are to send cannot be used."""
+
+    key = "auth_keys_unusable"
+    message = "The keys from {source} cannot be used: {problem}"
+    remedy = "Give one or two different keys of at least 16 printable characters without spaces, in a file one on each line."
+
+
+class TlsUnusable(UserError):
+    """The certificate or its private key cannot be used."""
+
+    key = "tls_unusable"
+    message = "TLS cannot be offered with {certificate} and {private_key}: {problem}"
+    remedy = "Give --tls-cert and --tls-key, both in PEM format, readable and made for each other."
+
+
+class TracingNotInstalled(UserError):
+    """Traces are asked for, and OpenTelemetry is not there."""
+
+    key = "tracing_not_installed"
+    message = "Traces cannot be sent: {problem}"
+    remedy = "Install hedgerow[otel], or leave --otlp-endpoint out."
+
+
+class CollectionUnusable(UserError):
+    """Requests are to be kept in files, and that cannot be done."""
+
+    key = "collection_unusable"
+    message = "Requests cannot be kept in {folder}: {problem}"
+    remedy = "Give a folder that can be written with --collect-dir; for Parquet install hedgerow[parquet]."
+
+
+class KeyNeeded(AccessError):
+    """A request brings no key, or one that is not valid."""
+
+    key = "key_needed"
+    message = "{problem}"
+    remedy = "Send one of the service's keys in the header 'Authorization: Bearer KEY'."
 
 
 class PortTaken(ConflictError):
@@ -63,6 +103,30 @@ class ModelNeedsOperators(UserError):
     remedy = "Custom-operator libraries are not loaded; convert the model with standard operators only."
 
 
+class ModelTooNew(UserError):
+    """A model was written for a later onnxruntime."""
+
+    key = "model_too_new"
+    message = "Model {model} is too new for the onnxruntime {version} that is installed here: {problem}"
+    remedy = "Install a newer onnxruntime here, or convert the model again for an older operator set."
+
+
+class ProvidersUnusable(UserError):
+    """The list of execution providers cannot be read."""
+
+    key = "providers_unusable"
+    message = "The list of execution providers cannot be used: {problem}"
+    remedy = "Name them in order of preference, as in --providers cuda:device_id=0,cpu."
+
+
+class ProvidersMissing(UserError):
+    """None of the execution providers that were asked for can be had."""
+
+    key = "providers_missing"
+    message = "Model {model} cannot run on any of the execution providers asked for: {problem}"
+    remedy = "Install the onnxruntime build and the libraries that they need, or add cpu at the end of --providers."
+
+
 class ModelUnsafe(UserError):
     """A model reaches outside its own folder or carries a compiled blob."""
 
@@ -79,6 +143,22 @@ class ModelInputUnsupported(UserError):
     remedy = "Convert the model so that its inputs are plain tensors (no sequences, maps or bfloat16)."
 
 
+class RepositoryUnusable(UserError):
+    """The folder given as a model repository is not one."""
+
+    key = "repository_unusable"
+    message = "{folder} cannot be served as a model repository: {problem}"
+    remedy = "It holds one folder per model, and in it one per version: MODEL/1/model.onnx."
+
+
+class ModelConfigUnusable(UserError):
+    """A model's config.pbtxt, or the config of a load request, says what cannot be."""
+
+    key = "model_config_unusable"
+    message = "The configuration of model {model} cannot be used: {problem}"
+    remedy = "Correct its config.pbtxt, or leave it out: everything is found in the ONNX file."
+
+
 class ScriptUnusable(ScriptError):
     """A scoring script cannot be used; found before its init() ran."""
 
@@ -87,20 +167,28 @@ class ScriptUnusable(ScriptError):
     remedy = "Correct the script: it needs init() and run(data)."
 
 
-class ScriptModeUnsupported(UserError):
-    """A scoring script asks for a calling mode that this version does not run."""
-
-    key = "script_mode_unsupported"
-    message = "Scoring script {script} decorates run() with @{decorator}, which this version does not serve"
-    remedy = "Take the body as a string (def run(data): json.loads(data)) until that mode is served."
-
-
 class ScriptFailedAtStart(ScriptError):
     """A scoring script failed while it was imported or in its init()."""
 
     key = "script_failed_at_start"
     message = "Scoring script {script} failed in {where}: {problem}"
     remedy = "The log above shows the script's own lines; correct them and start again."
+
+
+class LoggingFileUnusable(ScriptError):
+    """A ``logging.json`` of the user's cannot be applied."""
+
+    key = "logging_file_unusable"
+    message = "{file} cannot be applied: {problem}"
+    remedy = "It holds what Python's logging.config.dictConfig takes; correct or remove it."
+
+
+class ConfigFileUnusable(UserError):
+    """The file of settings is not there or is no JSON object."""
+
+    key = "config_file_unusable"
+    message = "The config file {file} cannot be used: {problem}"
+    remedy = "It is a JSON object with names of environment variables as keys."
 
 
 class ReservedModule(UserError):
@@ -122,6 +210,14 @@ class BadBody(UserError):
     remedy = "{hint}"
 
 
+class BadRequest(UserError):
+    """What came is no request that is served here."""
+
+    key = "bad_request"
+    message = "The request cannot be used: {problem}"
+    remedy = "Send it as HTTP/1.1 says."
+
+
 class BodyNotText(UserError, AmlContractText):
     """A body for a script in string mode is not UTF-8."""
 
@@ -138,12 +234,28 @@ class BodyNotJson(UserError, AmlContractText):
     remedy = "Send valid JSON."
 
 
+class NotJsonType(UserError, AmlContractText):
+    """A body for a script with ``@input_schema`` does not say that it is JSON."""
+
+    key = "not_json_type"
+    message = "Expects Content-Type to be application/json"
+    remedy = "Send the header content-type: application/json."
+
+
 class BodyTooLarge(UserError):
     """A body is over the limit."""
 
     key = "body_too_large"
     message = "The request body is larger than {limit} bytes"
     remedy = "Send fewer rows at a time, or start the server with a larger --max-body-bytes."
+
+
+class UnknownEncoding(UserError):
+    """A body is packed in a way that nobody here can read."""
+
+    key = "unknown_encoding"
+    message = "Content-Encoding {encoding!r} is not understood"
+    remedy = "Send gzip, deflate, or the body as it is."
 
 
 class BadTensor(UserError):
@@ -186,6 +298,46 @@ class UnknownModelVersion(NotFoundError):
     remedy = "Served is version {known}."
 
 
+class NotInRepository(NotFoundError):
+    """A load or unload names a model that the repository does not hold."""
+
+    key = "not_in_repository"
+    message = "The model repository has no model {model!r}"
+    remedy = "POST /v2/repository/index lists what it has."
+
+
+class ModelControlOff(UserError):
+    """Models are loaded or unloaded, or files sent with a load, where the settings do not allow it."""
+
+    key = "model_control_off"
+    message = "{what} is not allowed on this server"
+    remedy = "Start it with --model-repository DIR --model-control {mode}."
+
+
+class BadModelUpload(UserError):
+    """A load request brings files that cannot be a model."""
+
+    key = "bad_model_upload"
+    message = "The files sent for model {model} cannot be used: {problem}"
+    remedy = 'Send "file:<version>/<name>" parameters in base64, one of them "file:1/model.onnx".'
+
+
+class LedgerFull(UserError):
+    """What callers asked to load takes more room to remember than there is."""
+
+    key = "ledger_full"
+    message = "The models that were asked for, with their configurations, take more than {limit} bytes to write down"
+    remedy = "Leave out the config of the load request, or unload models first."
+
+
+class NoSharedMemory(UserError):
+    """A request wants tensors to be taken from, or put into, memory shared with the caller."""
+
+    key = "no_shared_memory"
+    message = "Shared memory is not offered here"
+    remedy = "Send tensors in the body; the binary tensor extension is as quick over a local connection."
+
+
 class AmbiguousScore(UserError):
     """POST /score where several models are served and no script chooses."""
 
@@ -198,8 +350,16 @@ class UnknownSwaggerVersion(NotFoundError, AmlContractText):
     """``/swagger.json?version=`` with an unknown version."""
 
     key = "unknown_swagger_version"
-    message = "Swagger version [{version}] is not valid. Supported versions: [2, 3, 3.1]."
+    message = "Swagger version [{version}] is not valid. Supported versions: [{known}]."
     remedy = "Leave the parameter out for version 2."
+
+
+class SwaggerVersionImpossible(NotFoundError, AmlContractText):
+    """A version of swagger that cannot say what this script declares."""
+
+    key = "swagger_version_impossible"
+    message = "Swagger version [{version}] is not supported for the scoring script. Supported swagger versions: [{known}]."
+    remedy = "Ask for ?version=3."
 
 
 # --- per request: too busy, too slow, failed -------------------------------------------------------------------------
@@ -211,6 +371,14 @@ class Overloaded(UnavailableError):
     key = "overloaded"
     message = "Too many requests are being scored; this one waited {waited_ms} ms"
     remedy = "Send it again after the time in Retry-After."
+
+
+class BuffersFull(UnavailableError):
+    """The bodies of the requests under way take all the memory that they may."""
+
+    key = "buffers_full"
+    message = "The requests under way take all the memory that bodies may take"
+    remedy = "Send it again after the time in Retry-After, or send fewer rows at a time."
 
 
 class NotReady(UnavailableError):
@@ -235,6 +403,14 @@ class ScriptRaised(ScriptError, AmlContractText):
     key = "script_raised"
     message = "An unexpected error occurred in scoring script. Check the logs for more info."
     remedy = "The log holds the script's traceback."
+
+
+class ScriptProcessDied(ScriptError):
+    """The process of a user's script ended in the middle of a call: crashed, killed for want of memory, or left by itself."""
+
+    key = "script_process_died"
+    message = "The scoring script's process ended while it scored this request ({how})"
+    remedy = "Another one answers already; look at the log, and at the memory that run() takes."
 
 
 class ModelFailed(ScriptError):

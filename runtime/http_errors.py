@@ -16,8 +16,17 @@ from hedgerow.errors import (
     UnavailableError,
     UserError,
 )
-from runtime.errors import AmlContractText, BodyTooLarge, IdTooLong, ScoringTimeout
+from runtime.errors import (
+    AmlContractText,
+    BodyTooLarge,
+    IdTooLong,
+    NotJsonType,
+    ScoringTimeout,
+    ScriptProcessDied,
+    UnknownEncoding,
+)
 from runtime.exchange import Response
+from runtime.observing.metrics import Failure
 
 _log = logging.getLogger("hedgerow.runtime")
 
@@ -26,17 +35,21 @@ Dialect = Literal["message", "error"]
 # First match wins: single errors before their families.
 _STATUSES: tuple[tuple[type[HedgerowError], int], ...] = (
     (BodyTooLarge, 413),
+    (UnknownEncoding, 415),
+    (NotJsonType, 415),
     (IdTooLong, 431),
     (NotFoundError, 404),
     (UserError, 400),
     (AccessError, 401),
     (ConflictError, 409),
     (UnavailableError, 503),
+    # The router's code for a script that crashed (AKS).
+    (ScriptProcessDied, 502),
     (ScriptError, 500),
     (Bug, 500),
 )
-_RETRY_AFTER_S = "1"
-_INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
+_EXTRA_HEADERS: dict[int, dict[str, str]] = {401: {"www-authenticate": 'Bearer realm="hedgerow"'}, 503: {"retry-after": "1"}}
+INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
 
 
 def status_of(problem: Exception, dialect: Dialect) -> int:
@@ -50,12 +63,19 @@ def answer_error(problem: Exception, dialect: Dialect) -> Response:
     """The answer to a request that failed; what we did not foresee is logged with its traceback and told to nobody."""
     if not isinstance(problem, HedgerowError) or isinstance(problem, Bug):
         _log.error("a request failed inside Hedgerow", exc_info=problem)
-        text = _INTERNAL
+        text = INTERNAL
     else:
         text = str(problem) if isinstance(problem, AmlContractText) else problem.sentence()
     status = status_of(problem, dialect)
-    headers = {"retry-after": _RETRY_AFTER_S} if status == 503 else {}
+    headers = dict(_EXTRA_HEADERS.get(status, ()))
     return answer_text(status, text, dialect, headers)
+
+
+def failure_of(problem: Exception) -> Failure:
+    """Why a request got no answer from its model, in Triton's words."""
+    if isinstance(problem, UnavailableError):
+        return "REJECTED"
+    return "CANCELED" if isinstance(problem, ScoringTimeout) else "BACKEND"
 
 
 def answer_text(status: int, text: str, dialect: Dialect, headers: dict[str, str] | None = None) -> Response:

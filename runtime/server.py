@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import ctypes
+import importlib
 import json
 import logging
 import os
 import shutil
 import socket
-import struct
 import tempfile
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import flask
 from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from hedgerow.atomic_write import atomic_write
-from hedgerow.receiving import Receiving
-from runtime.app import create_app
+from hedgerow.clock import SystemClock, unix_ms
+from hedgerow.errors import HedgerowError
+from runtime.aml.swagger import ServiceText
+from runtime.arbiter import ScoringArbiter
 from runtime.errors import PortTaken
-from runtime.metrics import Board
+from runtime.front.auth import Guard
+from runtime.front.compression import Packing
+from runtime.front.cors import Cors
+from runtime.front.door import Door
+from runtime.front.gate import Gate
+from runtime.front.limits import HttpLimits
+from runtime.front.tls import tls_context
+from runtime.front.traffic import Traffic
+from runtime.grpc.port import check_installed, hold_port
+from runtime.models.ledger import Ledger
+from runtime.models.warm_up import Wishes
+from runtime.observing.metrics import Board
+from runtime.observing.observers import Observers, check_observers
+from runtime.observing.telemetry import NoTelemetry, Receiver, Telemetry
+from runtime.observing.vitals import Vitals
+from runtime.oip.facts import OipFacts
+from runtime.routes import Routes
 from runtime.scoring import Limits, Scoring
-from runtime.serving_plan import ServingPlan
-from runtime.settings import RuntimeSettings
-from runtime.telemetry import NoTelemetry, Receiver, Telemetry
+from runtime.serving_plan import ServingPlan, plan_serving
+from runtime.settings import RuntimeSettings, with_absolute_paths
 from runtime.worker import ScoringWorker
+
+if TYPE_CHECKING:
+    from runtime.grpc.door import GrpcDoor
 
 _log = logging.getLogger("hedgerow.runtime")
 
-# Threads beyond those that score or wait: health, metrics and refusals must get through a full queue.
-_SPARE_THREADS = 8
-_KEEPALIVE_S = 75
 _HEARTBEAT_S = 30
-_SO_ATTACH_FILTER = 26
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn makes its files there safely
 
 
@@ -51,33 +66,11 @@ def listen(host: str, port: int) -> socket.socket:
         raise PortTaken(host=host, port=port, problem=reason) from None
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, scheme: str = "http") -> str:
     """The URL under which this machine reaches the listener."""
     host, port = listener.getsockname()[:2]
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - compared, not bound
-    return f"http://{reachable}:{port}"
-
-
-class ScoringArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's master, which stops listening without cutting a connection that the kernel already made for it."""
-
-    def stop(self, graceful: bool = True) -> None:
-        for listener in self.LISTENERS:
-            refuse_connections(listener)
-        super().stop(graceful)
-
-
-def refuse_connections(listener: Any) -> None:  # noqa: ANN401 - gunicorn's socket wrapper
-    """Let the kernel drop new connections while the workers accept those that are complete.
-
-    Otherwise a connection that completes between a worker's last accept and its close is reset, and a request is lost. A
-    dropped caller tries again after a second, and is then refused properly. Linux only; elsewhere the gap stays.
-    """
-    # struct sock_fprog with one instruction: BPF_RET | BPF_K, 0 bytes of the packet are kept.
-    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-    program = struct.pack("HP", 1, ctypes.addressof(instruction))
-    with contextlib.suppress(OSError):
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    return f"{scheme}://{reachable}:{port}"
 
 
 class GunicornLogs(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -91,44 +84,52 @@ class GunicornLogs(Logger):  # type: ignore[misc]  # gunicorn has no types
 class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """The master's application object; after a fork it is that worker's own."""
 
-    def __init__(self, settings: RuntimeSettings, plan: ServingPlan, listener: socket.socket) -> None:
-        self._settings, self._plan = settings, plan
+    def __init__(
+        self, settings: RuntimeSettings, plan: ServingPlan, listener: socket.socket, health: socket.socket | None = None
+    ) -> None:
         # Absolute before the working folder changes.
-        self._ready_file = settings.ready_file.absolute() if settings.ready_file else None
-        self._address = address_of(listener)
+        self._settings, self._plan = with_absolute_paths(settings), plan
+        self._ready_file = self._settings.ready_file
+        self._tls = tls_context(self._settings)
+        self._address = address_of(listener, "http" if self._tls is None else "https")
         # gunicorn takes the descriptor over and closes it itself.
-        self._bind = f"fd://{listener.detach()}"
+        self._bind = [f"fd://{listener.detach()}"]
+        self._health_name = health.getsockname() if health is not None else None
+        self._health_address = address_of(health, "http" if self._tls is None else "https") if health is not None else None
+        if health is not None:
+            self._bind.append(f"fd://{health.detach()}")
         self._receiver = Receiver.parse(settings.telemetry_url, settings.telemetry_token) if settings.telemetry_url else None
+        # A script has its own processes, and one of these in front of them; models are shared by all cores of one process.
+        # One process also where models come and go: whoever loads one is answered once it answers everywhere.
+        self._fronts = settings.workers if plan.script is None and plan.repository is None else 1
+        self._ledger = Ledger()
+        self._grpc_port: socket.socket | None = None
+        self._grpc: GrpcDoor | None = None
         models = [(model.name, model.version) for model in plan.models]
         # Twice the workers: during a reload the old and the new ones live side by side.
-        self._board = Board(models, rows=2 * settings.workers + 2)
+        self._board = Board(models, rows=2 * self._fronts + 2)
+        self._guard = Guard.of(self._settings, lambda: self._board.add("hedgerow_unauthorized_total"))
+        check_observers(self._settings, metadata.version("hedgerow"))
         self._empty_folder: Path | None = None
         self._telemetry: Telemetry | None = None
-        limits = Limits.of(settings)
-        self._threads = limits.max_concurrent + limits.max_queue + _SPARE_THREADS
-        self.receiving = Receiving(settings.receive_timeout_ms / 1000, self._threads)
-        self.scoring: Scoring
+        self._observers: Observers | None = None
         super().__init__()
 
     def load_config(self) -> None:
         settings = self._settings
         options: dict[str, object] = {
-            "bind": [self._bind],
-            "workers": settings.workers,
+            "bind": self._bind,
+            "workers": self._fronts,
             "worker_class": ScoringWorker,
-            "threads": self._threads,
-            "worker_connections": 2048,
             "timeout": _HEARTBEAT_S,
             # A request that may run until its scoring timeout is waited for.
             "graceful_timeout": max(30, settings.timeout_ms // 1000 + 5),
-            "keepalive": _KEEPALIVE_S,
             "logger_class": GunicornLogs,
             # Fails on a read-only root file system and is of no use here; older gunicorns do not have it.
             "control_socket_disable": True,
             "pre_fork": self._before_fork,
             "post_fork": self._after_fork,
             "child_exit": self._after_death,
-            "worker_exit": self._at_worker_end,
             "on_exit": self._at_master_end,
         }
         if _SHARED_MEMORY.is_dir():
@@ -138,11 +139,18 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
 
+    def hold_grpc(self, port: socket.socket) -> None:
+        """Answer the Open Inference Protocol over gRPC on this port, too (grpc/port.py)."""
+        self._grpc_port = port
+
     def serve(self) -> None:
         """Run until SIGTERM; leaves the process by SystemExit."""
         _log.info("listening on %s", self._address)
         self._forget_ready_file()
         self._enter_empty_folder()
+        if self._plan.models:
+            # Once for all workers: a worker that takes another's place has its models within a fraction of a second.
+            importlib.import_module("onnxruntime")
         ScoringArbiter(self).run()
 
     # In the master ----------------------------------------------------------------------------------------------------
@@ -150,8 +158,23 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
     def _before_fork(self, arbiter: Any, worker: ScoringWorker) -> None:  # noqa: ANN401 - gunicorn's arbiter
         worker.row = self._board.free_row(other.row for other in arbiter.WORKERS.values())
 
-    def _after_death(self, arbiter: Any, worker: ScoringWorker) -> None:  # noqa: ANN401 - gunicorn's arbiter
+    def _after_death(self, arbiter: ScoringArbiter, worker: ScoringWorker) -> None:
+        was_ready = self.is_ready(worker)
         self._board.forget_worker(worker.row)
+        arbiter.died(was_ready=was_ready)
+
+    def is_ready(self, worker: ScoringWorker) -> bool:
+        """Whether a worker answers scoring requests."""
+        return self._board.row_value("hedgerow_workers_ready", worker.row) > 0
+
+    def look_again(self) -> bool:
+        """Told to by SIGHUP: what is to be served now. False, and a sentence in the log, when that cannot be served."""
+        try:
+            self._plan, self._tls = plan_serving(self._settings), tls_context(self._settings)
+        except HedgerowError as problem:
+            _log.error("not reloaded: %s", problem.sentence())
+            return False
+        return True
 
     def _at_master_end(self, arbiter: Any) -> None:  # noqa: ANN401 - gunicorn's arbiter
         self._forget_ready_file()
@@ -180,30 +203,95 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         self._board.take_row(worker.row)
         self._board.add("hedgerow_workers_started_total")
 
-    def load(self) -> flask.Flask:
-        """Called by gunicorn in each worker after the fork; the models are loaded later, beside the HTTP face."""
+    def make_front(self, worker: ScoringWorker) -> tuple[Scoring, Door]:
+        """In the worker's event loop, before anything is loaded."""
         settings = self._settings
         recorder = NoTelemetry() if self._receiver is None else self._start_telemetry(self._receiver)
-        self.scoring = Scoring(self._plan, Limits.of(settings), self._board, recorder, threads=settings.threads)
-        version = metadata.version("hedgerow")
-        return create_app(
-            self.scoring,
+        scoring = Scoring(
+            self._plan,
+            Limits.of(settings, fronts=self._fronts),
             self._board,
-            version=version,
-            max_body_bytes=settings.max_body_bytes,
-            access_log=settings.access_log,
-            received=self.receiving.done,
+            recorder,
+            wishes=Wishes.of(settings),
+            when_ready=worker.became_ready,
+            give_up=worker.give_up,
+            ledger=self._ledger,
+            uploads=self._empty_folder,
         )
+        version = metadata.version("hedgerow")
+        service = service_text(settings, version)
+        clock = SystemClock()
+        facts = OipFacts(scoring, self._board, version, lambda: unix_ms(clock.now()))
+        title = settings.service_name or scoring.title
+        observers = self._observers = Observers(settings, self._board, clock, service=title, version=version)
+        observers.start()
+        loop = asyncio.get_running_loop()
+        vitals = Vitals(loop, self._board, scoring, lambda: door.connections)
+        routes = Routes(scoring, self._board, facts=facts, max_body_bytes=settings.max_body_bytes, service=service)
+        routes.tracer, routes.look_first = observers.tracer, vitals.refresh
+        packing = Packing(routes.handle, routes.refuse, settings.max_body_bytes, passes=scoring.reads_raw)
+        gate = None if self._guard is None else Gate(self._guard, packing.handle, routes.refuse, routes.refusal)
+        if self._guard is not None:
+            self._guard.watch(loop)
+        handle = gate.handle if gate is not None else packing.handle
+        door = Door(
+            HttpLimits.of(settings, fronts=self._fronts),
+            Cors(settings.cors_origins, handle).handle if settings.cors_origins else handle,
+            routes.refusal if gate is None else gate.refusal,
+            witness=observers.witness,
+            traffic=traffic_of(self._board),
+            tls=self._tls,
+            lets_in=None if gate is None else gate.lets_in,
+        )
+        vitals.start()
+        self._grpc = self._make_grpc(scoring, facts)
+        self._health_only = routes.health_only
+        return scoring, door
+
+    def _make_grpc(self, scoring: Scoring, facts: OipFacts) -> GrpcDoor | None:
+        if self._grpc_port is None:
+            return None
+        # Only after the fork, and only where it was asked for: it is large, and starts threads of its own.
+        from runtime.grpc.door import GrpcDoor
+        from runtime.grpc.face import GrpcFace
+        from runtime.grpc.messages import message_classes
+
+        settings = self._settings
+        face = GrpcFace(scoring, self._board, facts, message_classes(), self._guard)
+        pair = (settings.tls_cert, settings.tls_key) if settings.tls_cert is not None and settings.tls_key is not None else None
+        return GrpcDoor(self._grpc_address, face, largest_bytes=settings.max_body_bytes, tls=pair)
+
+    @property
+    def _grpc_address(self) -> str:
+        host, port = self._grpc_port.getsockname()[:2] if self._grpc_port is not None else ("", 0)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def drain_grpc(self, patience_s: float) -> None:
+        """Answer the calls that are under way over gRPC, and close its port."""
+        if self._grpc is not None:
+            await self._grpc.drain(patience_s)
+
+    def open_door(self, door: Door, listeners: Sequence[socket.socket], give_up: Callable[[str], None]) -> None:
+        """Accept on the port for everything, and on the one for health where there is one."""
+        door.open([listener for listener in listeners if listener.getsockname() != self._health_name])
+        for listener in listeners:
+            if listener.getsockname() == self._health_name:
+                door.open_side(listener, self._health_only)
+        if self._grpc is not None:
+            self._grpc.open(give_up)
 
     def another_is_ready(self) -> bool:
         """Whether a worker already answers, so that one that still loads need not."""
         return self._board.total("hedgerow_workers_ready") > 0
 
     def worker_is_ready(self, worker: ScoringWorker) -> None:
-        """Count this worker as ready and say where the server is, once per master."""
-        self._board.add("hedgerow_workers_ready")
+        """Say where the server is, once per master."""
         if self._ready_file is not None:
             document = {"address": self._address, "pid": worker.ppid}
+            if self._grpc_port is not None:
+                document["grpc_address"] = self._grpc_address
+            if self._health_address is not None:
+                document["health_address"] = self._health_address
             atomic_write(self._ready_file, json.dumps(document).encode() + b"\n")
         _log.info("ready at %s", self._address)
 
@@ -212,16 +300,31 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         self._telemetry.start()
         return self._telemetry
 
-    def _at_worker_end(self, arbiter: Any, worker: ScoringWorker) -> None:  # noqa: ANN401 - gunicorn's arbiter
-        # gunicorn also calls this in the master, for a worker that vanished.
-        if os.getpid() != worker.pid:
-            return
+    def worker_ends(self) -> None:
+        """The last thing in a worker that ends in order."""
         if self._telemetry is not None:
             self._telemetry.stop()
-        if worker.retired:
-            worker.end_now(0)
+        if self._observers is not None:
+            self._observers.stop()
+
+
+def traffic_of(board: Board) -> Traffic:
+    """Where a worker's door counts."""
+    names = ("hedgerow_received_bytes_total", "hedgerow_sent_bytes_total", "hedgerow_connections_total")
+    return Traffic(*(board.slot(name) for name in names))
 
 
 def serve(settings: RuntimeSettings, plan: ServingPlan) -> None:
     """Serve ``plan`` until SIGTERM. Raises PortTaken or InvalidSetting before anything is started."""
-    ScoringServer(settings, plan, listen(settings.host, settings.port)).serve()
+    health = listen(settings.host, settings.health_port) if settings.health_port is not None else None
+    server = ScoringServer(settings, plan, listen(settings.host, settings.port), health)
+    if settings.grpc_port is not None:
+        check_installed()
+        server.hold_grpc(hold_port(settings.host, settings.grpc_port))
+    server.serve()
+
+
+def service_text(settings: RuntimeSettings, version: str) -> ServiceText:
+    """What the service calls itself. ``version`` is ours."""
+    says = (settings.server_version or f"hedgerow/{version}") if settings.show_server_version else None
+    return ServiceText(settings.service_name, settings.service_version, settings.service_path_prefix, says)

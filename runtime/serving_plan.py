@@ -1,4 +1,4 @@
-"""What is to be served: from an image's hedgerow.json, one ONNX file, or one script, to a ServingPlan of absolute paths.
+"""What is to be served: an image, one ONNX file, one script or a model repository becomes a ServingPlan of absolute paths.
 
 Decided once in the master process, before any worker; loads nothing.
 """
@@ -15,25 +15,48 @@ from hedgerow.contracts.image import SCORING_CONFIG_FILE, ScoringConfig, ServedM
 from hedgerow.contracts.names import check_name
 from hedgerow.errors import HedgerowError
 from runtime.errors import ImageUnusable, ModelUnusable, NothingToServe, ScriptUnusable
-from runtime.settings import RuntimeSettings
+from runtime.scripts.place import ScriptPlace
+from runtime.settings import ModelControl, RuntimeSettings
 
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """An ONNX model to load."""
+    """An ONNX model to load. ``batchable`` is what was measured when its image was built; None measures it at start.
+
+    ``most_rows`` may share a run (0: requests are never merged), ``instances`` runs may go on at once; None: what trying it out
+    shows.
+    """
 
     name: str
     version: str
     file: Path
-    batchable: bool = False
+    batchable: bool | None = None
+    most_rows: int | None = None
+    instances: int | None = None
 
 
 @dataclass(frozen=True)
 class PlannedScript:
-    """A scoring script to load; ``source`` goes first on sys.path."""
+    """A scoring script to load; ``source`` goes first on sys.path, after ``root`` where an app has a root of its own."""
 
     file: Path
     source: Path
+    root: Path | None = None
+    source_directory: Path | None = None
+
+    @property
+    def place(self) -> ScriptPlace:
+        """What its processes need to know. azmlinfsrv's order: app root, source directory, and the script's own folder."""
+        folders = [folder for folder in (self.root, self.source_directory, self.source) if folder is not None]
+        return ScriptPlace(self.file, self.root or self.source, tuple(dict.fromkeys(folders)))
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A folder of models (models/model_repository.py). ``control`` says who may load and unload them while the server runs."""
+
+    folder: Path
+    control: ModelControl
 
 
 @dataclass(frozen=True)
@@ -44,16 +67,22 @@ class ServingPlan:
     script: PlannedScript | None = None
     model_dir: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    repository: Repository | None = None
 
 
 def plan_serving(settings: RuntimeSettings) -> ServingPlan:
-    """Raises ImageUnusable, ModelUnusable or ScriptUnusable when what was named is not there."""
+    """Raises ImageUnusable, ModelUnusable, ScriptUnusable or RepositoryUnusable when what was named is not there."""
     if settings.image is not None:
         return plan_image(settings.image)
     if settings.model is not None:
         return plan_model(settings.model, settings.name)
     if settings.script is not None:
-        return plan_script(settings.script, settings.model_dir)
+        return plan_script(settings.script, settings.model_dir, settings.app_root, settings.source_directory)
+    if settings.model_repository is not None:
+        # It is written in the words above.
+        from runtime.models.model_repository import plan_repository
+
+        return plan_repository(settings.model_repository, settings)
     raise NothingToServe
 
 
@@ -65,14 +94,21 @@ def plan_model(file: Path, name: str | None) -> ServingPlan:
     return ServingPlan(models=(model,), model_dir=model.file.parent)
 
 
-def plan_script(file: Path, model_dir: Path | None) -> ServingPlan:
-    """One scoring script, its folder as source."""
+def plan_script(
+    file: Path, model_dir: Path | None, app_root: Path | None = None, source_directory: str | None = None
+) -> ServingPlan:
+    """One scoring script, its folder as source. Raises ScriptUnusable."""
     if not file.is_file():
         raise ScriptUnusable(script=file, problem="there is no such file")
     if model_dir is not None and not model_dir.is_dir():
         raise ScriptUnusable(script=file, problem=f"its model folder {model_dir} does not exist")
     place = file.resolve()
-    return ServingPlan(script=PlannedScript(place, place.parent), model_dir=model_dir.resolve() if model_dir else None)
+    root = app_root.resolve() if app_root is not None else None
+    if root is not None and not root.is_dir():
+        raise ScriptUnusable(script=file, problem=f"its app root {root} does not exist")
+    directory = (root or place.parent) / source_directory if source_directory else None
+    script = PlannedScript(place, place.parent, root, directory)
+    return ServingPlan(script=script, model_dir=model_dir.resolve() if model_dir else None)
 
 
 def plan_image(folder: Path) -> ServingPlan:
@@ -84,6 +120,14 @@ def plan_image(folder: Path) -> ServingPlan:
     if not models and script is None:
         raise ImageUnusable(folder=folder, problem=f"{SCORING_CONFIG_FILE} names neither an ONNX model nor a script")
     return ServingPlan(models, script, _model_dir(root, config.models), config.variables)
+
+
+def image_variables(folder: str | None) -> Mapping[str, str]:
+    """The variables of an image's environment; none where there is no image. What is wrong with it, plan_image says."""
+    try:
+        return _read_config(Path(folder).resolve()).variables if folder else {}
+    except ImageUnusable:
+        return {}
 
 
 def image_models(folder: Path) -> list[tuple[PlannedModel, Path]]:
@@ -113,7 +157,8 @@ def _planned_model(root: Path, model: ServedModel, entry: str) -> PlannedModel:
     file = _inside(root, entry)
     if not file.is_file():
         raise ModelUnusable(model=model.name, file=file, problem="there is no such file")
-    return PlannedModel(model.name, str(model.version), file, model.batchable)
+    # False is also what an image says of a model that nobody measured.
+    return PlannedModel(model.name, str(model.version), file, model.batchable or None)
 
 
 def _planned_script(root: Path, config: ScoringConfig) -> PlannedScript | None:

@@ -20,6 +20,8 @@ Array = NDArray[Any]
 # numpy's own limit, and what an axis may count even where another is empty.
 _MOST_AXES = 64
 _LONGEST_AXIS = 2**31
+# From here on a float64 does not hold every whole number.
+_EXACT_FLOATS = 2.0**53
 
 DTYPES: dict[Datatype, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -79,6 +81,9 @@ def array_from_json(spec: TensorSpec, data: object, shape: Sequence[int] | None 
         if math.prod(shape) != array.size or any(length < 0 for length in shape):
             raise _bad(spec, f"shape {_shown(shape)} does not hold {array.size} values")
         return in_shape(spec, array, shape)
+    if array.shape == (0,) and len(spec.shape) > 1 and spec.shape[0] == -1:
+        # An empty list of rows says nothing of what a row would hold.
+        array = array.reshape([0, *[max(length, 0) for length in spec.shape[1:]]])
     check_shape(spec, array.shape)
     return array
 
@@ -135,8 +140,29 @@ def _loose(spec: TensorSpec, data: object) -> Array:
         raise _bad(spec, "its rows have different lengths") from None
     if loose.dtype == np.object_:
         return _with_nan_for_null(spec, loose)
+    if loose.dtype.kind == "f" and DTYPES[spec.datatype].kind in "iu" and _beyond_exact(loose):
+        return _exact(spec, data)
     # An empty list has no type of its own; numpy calls it float.
     return loose if loose.size else loose.astype(DTYPES[spec.datatype])
+
+
+def _beyond_exact(loose: Array) -> bool:
+    """Whether floats are so large that whole numbers beside them may have been rounded."""
+    return bool(np.any(np.abs(loose) >= _EXACT_FLOATS))
+
+
+def _exact(spec: TensorSpec, data: object) -> Array:
+    """Whole numbers that no one type of numpy's holds together (0 and 2**64 - 1): told one by one."""
+    loose = np.array(data, dtype=np.object_)
+    items: list[int | float] = loose.ravel().tolist()
+    if any(isinstance(item, float) and not item.is_integer() for item in items):
+        raise _bad(spec, "it has numbers that are not whole")
+    values = [int(item) for item in items]
+    wanted = DTYPES[spec.datatype]
+    limits = np.iinfo(wanted)
+    if not all(limits.min <= value <= limits.max for value in values):
+        raise _bad(spec, f"a number is out of range ({limits.min} to {limits.max})")
+    return np.array(values, dtype=wanted).reshape(loose.shape)
 
 
 def _loose_texts(spec: TensorSpec, data: object) -> Array:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.onnx_model import silence_telemetry
+from runtime.models.onnx_model import silence_telemetry
 
 silence_telemetry(os.environ)
 
@@ -214,3 +214,145 @@ def with_custom_operator() -> Path:
     file = folder() / "custom.onnx"
     file.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
     return file
+
+
+@cache
+def fails_on_negative() -> Path:
+    """i i64[N] -> y f32[N] = 10 x i; -9 is an index that onnxruntime refuses."""
+    table = helper.make_tensor("table", _FLOAT, [4], [0.0, 10.0, 20.0, 30.0])
+    nodes = [helper.make_node("Gather", ["table", "i"], ["y"])]
+    return build("fails-on-negative", nodes, [value("i", _INT64, ["N"])], [value("y", _FLOAT, ["N"])], [table])
+
+
+@cache
+def total() -> Path:
+    """x f32[N,?] -> y f32[1]: the sum of everything, however many rows there are."""
+    nodes = [helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0), helper.make_node("Unsqueeze", ["s", "zero"], ["y"])]
+    zero = helper.make_tensor("zero", _INT64, [1], [0])
+    return build("total", nodes, [value("x", _FLOAT, ["N", "?"])], [value("y", _FLOAT, [1])], [zero])
+
+
+@cache
+def scaled_by_the_largest() -> Path:
+    """Quantises as dynamic quantisation does: one scale for the whole batch, so a row depends on the others in it."""
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    return build("scaled", nodes, [value("x", _FLOAT, ["N", 4])], [value("y", _FLOAT, ["N", 4])])
+
+
+@cache
+def no_inputs() -> Path:
+    """Answers y f32[2] whoever asks."""
+    nodes = [helper.make_node("Identity", ["c"], ["y"])]
+    return build("no-inputs", nodes, [], [value("y", _FLOAT, [2])], [helper.make_tensor("c", _FLOAT, [2], [1.0, 2.0])])
+
+
+@cache
+def finds_non_zero() -> Path:
+    """x f32[N,3] -> where i64[2,?]: as long as the values say."""
+    nodes = [helper.make_node("NonZero", ["x"], ["where"])]
+    return build("non-zero", nodes, [value("x", _FLOAT, ["N", 3])], [value("where", _INT64, [2, "?"])])
+
+
+@cache
+def branches() -> Path:
+    """One of two sub-graphs, by the value of its input."""
+    sides = [
+        helper.make_graph([helper.make_node(kind, ["x"], [side])], side, [], [value(side, _FLOAT, ["N", 2])])
+        for kind, side in (("Neg", "a"), ("Abs", "b"))
+    ]
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Cast", ["s"], ["c"], to=_BOOL),
+        helper.make_node("If", ["c"], ["y"], then_branch=sides[0], else_branch=sides[1]),
+    ]
+    return build("branches", nodes, [value("x", _FLOAT, ["N", 2])], [value("y", _FLOAT, ["N", 2])])
+
+
+@cache
+def with_function() -> Path:
+    """Its only node is a function of its own, in which anything may stand."""
+    body = [helper.make_node("Neg", ["a"], ["b"])]
+    function = helper.make_function("own", "Twist", ["a"], ["b"], body, [helper.make_opsetid("", 17)])
+    nodes = [helper.make_node("Twist", ["x"], ["y"], domain="own")]
+    graph = helper.make_graph(nodes, "g", [value("x", _FLOAT, ["N", 2])], [value("y", _FLOAT, ["N", 2])])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    document = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8)
+    file = folder() / "function.onnx"
+    file.write_bytes(document.SerializeToString())
+    return file
+
+
+@cache
+def replaceable() -> Path:
+    """x f32[N,2] + b f32[2] -> y, where b = [1, 2] unless a request brings another."""
+    nodes = [helper.make_node("Add", ["x", "b"], ["y"])]
+    inputs = [value("x", _FLOAT, ["N", 2]), value("b", _FLOAT, [2])]
+    return build("replaceable", nodes, inputs, [value("y", _FLOAT, ["N", 2])], [helper.make_tensor("b", _FLOAT, [2], [1.0, 2.0])])
+
+
+@cache
+def repeats_rows() -> Path:
+    """x f32[N,1], times i64[N,1] -> y f32[?]: as long as the values say."""
+    nodes = [
+        helper.make_node("ReduceSum", ["times"], ["t"], keepdims=0),
+        helper.make_node("Unsqueeze", ["t", "zero"], ["shape"]),
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Expand", ["s", "shape"], ["y"]),
+    ]
+    inputs = [value("x", _FLOAT, ["N", 1]), value("times", _INT64, ["N", 1])]
+    return build("repeats", nodes, inputs, [value("y", _FLOAT, ["?"])], [helper.make_tensor("zero", _INT64, [1], [0])])
+
+
+def stamped(ir_version: int, opset: int) -> Path:
+    """x f32[N,2] -> y, made for some other onnxruntime."""
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])], "g", [value("x", _FLOAT, ["N", 2])], [value("y", _FLOAT, ["N", 2])]
+    )
+    document = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    file = folder() / f"stamped-{ir_version}-{opset}.onnx"
+    file.write_bytes(document.SerializeToString())
+    return file
+
+
+@cache
+def any_rank() -> Path:
+    """x f32 of any shape -> y: the same; what its maker says of it stands in the file."""
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [value("x", _FLOAT, None)], [value("y", _FLOAT, None)])
+    document = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(document, {"labels": '["cat", "<script>dog</script>"]', "author": "somebody"})
+    file = folder() / "any-rank.onnx"
+    file.write_bytes(document.SerializeToString())
+    return file
+
+
+@cache
+def odd_axes() -> Path:
+    """A formula, a question mark and nothing at all as lengths."""
+    shape = ["floor((N + 1)/2)", "?", None]
+    return build("odd-axes", [helper.make_node("Neg", ["x"], ["y"])], [value("x", _FLOAT, shape)], [value("y", _FLOAT, shape)])
+
+
+@cache
+def keeps_state() -> Path:
+    """x f32[N,2], state f32[1,N,2] -> y = x + state, next = y as a state."""
+    nodes = [
+        helper.make_node("Squeeze", ["state", "zero"], ["s"]),
+        helper.make_node("Add", ["x", "s"], ["y"]),
+        helper.make_node("Unsqueeze", ["y", "zero"], ["next"]),
+    ]
+    inputs = [value("x", _FLOAT, ["N", 2]), value("state", _FLOAT, [1, "N", 2])]
+    outputs = [value("y", _FLOAT, ["N", 2]), value("next", _FLOAT, [1, "N", 2])]
+    return build("keeps-state", nodes, inputs, outputs, [helper.make_tensor("zero", _INT64, [1], [0])])
+
+
+@cache
+def much_to_do() -> Path:
+    """x f32[N,512] times ten matrices: some milliseconds, which threads inside a run can share."""
+    matrix = np.eye(512, dtype=np.float32).tobytes()
+    weights = [helper.make_tensor("w", _FLOAT, [512, 512], matrix, raw=True)]
+    nodes = [helper.make_node("MatMul", [f"x{step}" if step else "x", "w"], [f"x{step + 1}"]) for step in range(10)]
+    return build("much", nodes, [value("x", _FLOAT, [64, 512])], [value("x10", _FLOAT, [64, 512])], weights)

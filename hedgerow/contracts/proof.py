@@ -30,7 +30,11 @@ class LatencyFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProofReport(Document, frozen=True, kw_only=True):
-    """What was measured of one model. ``batchable``: the same rows alone and together agree within tolerance."""
+    """What was measured of one model. ``batchable``: the same rows alone and together agree within tolerance.
+
+    ``memory_bytes`` is what the process grew by when it loaded and ran the model: the size of the file (``file_bytes``) does not
+    say it. ``refusals`` tell why execution providers that were preferred to ``provider`` were not taken.
+    """
 
     model: str
     rows: int
@@ -42,3 +46,6 @@ class ProofReport(Document, frozen=True, kw_only=True):
     peak_memory_bytes: int
     provider: str
     reason: str = ""
+    memory_bytes: int = 0
+    file_bytes: int = 0
+    refusals: list[str] = []

@@ -10,12 +10,15 @@ import os
 import sys
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
 from hedgerow.errors import HedgerowError
 from hedgerow.logs import set_up_logs
-from runtime.onnx_model import OnnxModel, silence_telemetry
+from runtime.models.onnx_model import OnnxModel, silence_telemetry
+from runtime.models.providers import Arena, Engine, parse_providers
+from runtime.models.warm_up import Wishes
 from runtime.prove.measure import prove
 from runtime.serving_plan import PlannedModel, image_models, plan_model
 
@@ -34,10 +37,11 @@ def main(arguments: Sequence[str], environment: MutableMapping[str, str]) -> int
         wanted = _wanted(options)
         if options.describe:
             return _print(_description(wanted[0][0]))
+        wishes = Wishes(threads=options.threads, engine=Engine(parse_providers(options.providers), options.arena))
     except HedgerowError as problem:
         print(problem.sentence(), file=sys.stderr)
         return EXIT_USAGE
-    reports = [prove(model, folders) for model, folders in wanted]
+    reports = [prove(model, folders, wishes) for model, folders in wanted]
     _print(reports)
     return 0 if all(report.passed for report in reports) else EXIT_FAILED
 
@@ -49,6 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--model", type=Path, help="an ONNX file")
     parser.add_argument("--name", help="name of --model in the report")
     parser.add_argument("--parity", type=Path, help="folder with parity.json and parity.npz, instead of those beside the model")
+    parser.add_argument(
+        "--providers", default="cpu", help="execution providers in order of preference, as in cuda:device_id=0,cpu"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads inside one run")
+    parser.add_argument("--arena", choices=get_args(Arena), default="on", help="memory that is kept between runs")
     parser.add_argument("--describe", action="store_true", help="tell inputs, outputs and opsets of --model, measure nothing")
     return parser
 

@@ -14,11 +14,15 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from hedgerow.contracts.proof import LatencyFacts, ProofReport
 from hedgerow.errors import HedgerowError
-from runtime.oip import tensor_of
-from runtime.onnx_model import OnnxModel
+from runtime.models.batchability import why_not_batchable
+from runtime.models.onnx_model import OnnxModel
+from runtime.models.sample_inputs import row_count
+from runtime.models.warm_up import Wishes, is_empty
+from runtime.oip.answers import tensor_of
 from runtime.prove.vectors import Vectors, VectorsUnusable, made_up_vectors, read_vectors
 from runtime.serving_plan import PlannedModel
 from runtime.tensors import Array
@@ -29,6 +33,7 @@ _WARM_UP_RUNS = 3
 _DEFAULT_TOLERANCE = 1e-4
 
 Outputs = dict[str, Array]
+Raw = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,18 @@ class Comparison:
     problem: str = ""
 
 
-def prove(planned: PlannedModel, vector_folders: Sequence[Path]) -> ProofReport:
+def prove(planned: PlannedModel, vector_folders: Sequence[Path], wishes: Wishes | None = None) -> ProofReport:
     """Measure one model. Never raises for a model or vectors that are wrong: that is a report that did not pass."""
+    wishes = wishes or Wishes()
     _forget_peak_memory()
+    before = _memory_bytes("VmRSS")
     try:
-        model = OnnxModel(planned.name, planned.file, version=planned.version)
+        model = OnnxModel(planned.name, planned.file, version=planned.version, threads=wishes.threads or 1, engine=wishes.engine)
         recorded = read_vectors(vector_folders)
-        return _recorded_proof(model, recorded) if recorded else _made_up_proof(model)
+        report = _recorded_proof(model, recorded) if recorded else _made_up_proof(model)
     except HedgerowError as problem:
         return _report(planned.name, passed=False, reason=problem.sentence())
+    return structs.replace(report, memory_bytes=max(_memory_bytes("VmRSS") - before, 0), file_bytes=planned.file.stat().st_size)
 
 
 def _recorded_proof(model: OnnxModel, vectors: Vectors) -> ProofReport:
@@ -55,81 +63,73 @@ def _recorded_proof(model: OnnxModel, vectors: Vectors) -> ProofReport:
     if missing:
         raise VectorsUnusable(folder=model.name, problem=f"the model has no output {missing[0]!r}")
     alone = run_alone(model, vectors)
-    parity = compare(vectors.outputs, alone, vectors.index.atol, vectors.index.rtol)
-    batchable, why_not = measure_batchable(model, vectors, alone)
+    parity = compare(vectors.outputs, stacked(model, alone), vectors.index.atol, vectors.index.rtol)
+    why_not = why_not_batchable(model, vectors.inputs, alone, atol=vectors.index.atol, rtol=vectors.index.rtol)
     return _report(
         model.name,
         passed=not parity.problem,
-        reason=parity.problem or why_not,
+        reason=parity.problem or _not_batchable(why_not),
         rows=vectors.rows,
         max_abs_error=parity.max_abs_error,
         tolerance=vectors.index.atol,
-        batchable=batchable,
+        batchable=not why_not,
         latency=measure_latency(model, vectors),
-        provider=model.provider,
+        **_provider(model),
     )
 
 
 def _made_up_proof(model: OnnxModel) -> ProofReport:
     """No vectors: nothing can be compared (rows is 0), but it must run, and batchability and latency can be measured."""
     problem: HedgerowError | None = None
-    for vectors in made_up_vectors(model.inputs):
+    last: tuple[Vectors, list[Raw]] | None = None
+    for vectors in made_up_vectors(model.inputs, model.axis_names):
         try:
-            alone = run_alone(model, vectors)
+            alone: list[Raw] = [model.attempt(part) for part in vectors.parts(row_count(model.inputs))]
         except HedgerowError as failure:
             problem = problem or failure
             continue
-        batchable, why_not = measure_batchable(model, vectors, alone)
-        reason = "no recorded vectors: measured on made-up inputs, no answers were compared"
-        return _report(
-            model.name,
-            passed=True,
-            reason=f"{reason}; {why_not}" if why_not else reason,
-            batchable=batchable,
-            latency=measure_latency(model, vectors),
-            provider=model.provider,
-        )
-    # Made-up inputs that do not suit a model prove nothing against it.
-    why = problem.sentence() if problem else "it has no inputs"
-    return _report(model.name, passed=True, reason=f"loaded; made-up inputs do not suit it ({why})", provider=model.provider)
+        last = vectors, alone
+        if not is_empty(alone[0]):
+            break
+    if last is None:
+        # Made-up inputs that do not suit a model prove nothing against it.
+        why = problem.sentence() if problem else "it has no inputs"
+        return _report(model.name, passed=True, reason=f"loaded; made-up inputs do not suit it ({why})", **_provider(model))
+    vectors, alone = last
+    why_not = why_not_batchable(model, vectors.inputs, alone, atol=vectors.index.atol, rtol=vectors.index.rtol)
+    reason = "no recorded vectors: measured on made-up inputs, no answers were compared"
+    return _report(
+        model.name,
+        passed=True,
+        reason=f"{reason}; {_not_batchable(why_not)}" if why_not else reason,
+        batchable=not why_not,
+        latency=measure_latency(model, vectors),
+        **_provider(model),
+    )
 
 
-def batch_size(model: OnnxModel) -> int:
-    """How many rows the model takes at a time: its fixed leading length, or 1 where that is free."""
-    fixed = [spec.shape[0] for spec in model.inputs if spec.shape and spec.shape[0] != -1]
-    return max(fixed[0], 1) if fixed else 1
+def run_alone(model: OnnxModel, vectors: Vectors) -> list[Raw]:
+    """Every row by itself (or in the model's own fixed batch)."""
+    model.check_names(vectors.inputs)
+    return [model.run(part) for part in vectors.parts(row_count(model.inputs))]
 
 
-def run_alone(model: OnnxModel, vectors: Vectors) -> Outputs:
-    """Every row by itself (or in the model's own fixed batch), answers stacked in order."""
-    size = batch_size(model)
-    parts = [_run(model, _rows(vectors, first, first + size)) for first in range(0, _row_count(vectors), size)]
-    return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+def stacked(model: OnnxModel, parts: Sequence[Raw]) -> Outputs:
+    """Their answers in order, one array for each output."""
+    return {name: _joined([tensor_of(model.name, part[name]) for part in parts]) for name in parts[0]}
 
 
-def measure_batchable(model: OnnxModel, vectors: Vectors, alone: Outputs) -> tuple[bool, str]:
-    """Whether the same rows answer alike together; if not, why."""
-    if any(spec.shape[:1] != [-1] for spec in model.inputs):
-        return False, "not batchable: an input has no free leading length"
-    if vectors.rows < 2:
-        return False, "not batchable: one row cannot show it"
-    try:
-        together = _run(model, _rows(vectors, 0, vectors.rows))
-    except HedgerowError as problem:
-        return False, f"not batchable: several rows fail ({problem})"
-    if any(len(array) != vectors.rows for array in together.values() if array.ndim) or any(
-        not array.ndim for array in together.values()
-    ):
-        return False, "not batchable: an output has not one row for each input row"
-    found = compare(alone, together, vectors.index.atol, vectors.index.rtol)
-    return (True, "") if not found.problem else (False, f"not batchable: rows alone and together differ, {found.problem}")
+def _not_batchable(why_not: str) -> str:
+    return f"not batchable: {why_not}" if why_not else ""
+
+
+def _provider(model: OnnxModel) -> dict[str, Any]:
+    return {"provider": model.provider, "refusals": [str(refusal) for refusal in model.refusals]}
 
 
 def measure_latency(model: OnnxModel, vectors: Vectors) -> LatencyFacts:
     """One row alone, over different rows, after warm-up; bounded in number and in time."""
-    size = batch_size(model)
-    starts = range(0, _row_count(vectors), size)
-    feeds = [_rows(vectors, first, first + size) for first in starts[:_LATENCY_RUNS]]
+    feeds = vectors.parts(row_count(model.inputs))[:_LATENCY_RUNS]
     for number in range(_WARM_UP_RUNS):
         model.run(feeds[number % len(feeds)])
     taken: list[float] = []
@@ -177,19 +177,6 @@ def _numeric_difference(wanted: Array, got: Array, atol: float, rtol: float) -> 
     return min(worst, float(np.finfo(np.float64).max)), int(np.sum(~close))
 
 
-def _run(model: OnnxModel, feeds: dict[str, Array]) -> Outputs:
-    model.check_names(feeds)
-    return {name: tensor_of(model.name, value) for name, value in model.run(feeds).items()}
-
-
-def _rows(vectors: Vectors, first: int, last: int) -> dict[str, Array]:
-    return {name: array[first:last] if array.ndim else array for name, array in vectors.inputs.items()}
-
-
-def _row_count(vectors: Vectors) -> int:
-    return max((len(array) for array in vectors.inputs.values() if array.ndim), default=1)
-
-
 def _joined(parts: list[Array]) -> Array:
     """Scalars become a column. Parts of different lengths (text generated, boxes found) cannot be one array."""
     try:
@@ -207,11 +194,12 @@ def _forget_peak_memory() -> None:
         return
 
 
-def _peak_memory_bytes() -> int:
+def _memory_bytes(line_start: str) -> int:
+    """A line of the kernel's account of this process: VmRSS now, VmHWM the most that it was."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{line_start}:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -226,4 +214,4 @@ def _report(model: str, *, passed: bool, reason: str, **measured: Any) -> ProofR
         "provider": "",
         **measured,
     }
-    return ProofReport(model=model, passed=passed, reason=reason, peak_memory_bytes=_peak_memory_bytes(), **values)
+    return ProofReport(model=model, passed=passed, reason=reason, peak_memory_bytes=_memory_bytes("VmHWM"), **values)

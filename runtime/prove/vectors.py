@@ -14,10 +14,10 @@ from hedgerow.contracts.image import PARITY_FILE
 from hedgerow.contracts.model import TensorSpec
 from hedgerow.contracts.proof import PARITY_INDEX_FILE, ParityIndex
 from hedgerow.errors import HedgerowError, UserError
-from runtime.tensors import DTYPES, Array
+from runtime.models.batchability import has_rows
+from runtime.models.sample_inputs import AxisNames, made_up_feeds
+from runtime.tensors import Array
 
-# Lengths tried for free axes behind the first: some models need a minimum (audio, time series), none a maximum.
-_FREE_LENGTHS = (1, 16, 256, 4096, 16_000)
 _MADE_UP_ROWS = 8
 
 
@@ -31,13 +31,26 @@ class VectorsUnusable(UserError):
 
 @dataclass(frozen=True)
 class Vectors:
-    """Inputs and, when recorded, reference outputs, by tensor name; first axis = rows. Scalars repeat for each row."""
+    """Inputs and, when recorded, reference outputs, by tensor name; first axis = rows. Scalars repeat for each row.
+
+    ``whole``: the inputs are one batch that cannot be cut into rows.
+    """
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
     rows: int
     index: ParityIndex
     recorded: bool
+    whole: bool = False
+
+    def parts(self, size: int) -> list[dict[str, Array]]:
+        """The inputs in pieces of ``size`` rows."""
+        if self.whole:
+            return [dict(self.inputs)]
+        return [
+            {name: array[first : first + size] if array.ndim else array for name, array in self.inputs.items()}
+            for first in range(0, max(self.rows, 1), size)
+        ]
 
 
 def read_vectors(folders: Sequence[Path]) -> Vectors | None:
@@ -48,17 +61,13 @@ def read_vectors(folders: Sequence[Path]) -> Vectors | None:
     return None
 
 
-def made_up_vectors(specs: Sequence[TensorSpec]) -> Iterator[Vectors]:
-    """Pseudo-random inputs, the same on every machine; one offer per length of the free axes, smallest first.
-
-    Whole numbers are 0 or 1, because they are often indices.
-    """
+def made_up_vectors(specs: Sequence[TensorSpec], axis_names: AxisNames | None = None) -> Iterator[Vectors]:
+    """Offers of inputs that were never recorded (runtime/models/sample_inputs.py), the likeliest first."""
     index = ParityIndex(inputs=[spec.name for spec in specs], outputs=[])
-    lengths = _FREE_LENGTHS if any(-1 in spec.shape[1:] for spec in specs) else _FREE_LENGTHS[:1]
-    for length in lengths:
-        random = np.random.default_rng(20_240_229)
-        inputs = {spec.name: _made_up(spec, length, random) for spec in specs}
-        yield Vectors(inputs, {}, _MADE_UP_ROWS, index, recorded=False)
+    cut = has_rows(specs)
+    rows = _MADE_UP_ROWS if cut else 1
+    for inputs in made_up_feeds(specs, rows, axis_names):
+        yield Vectors(inputs, {}, rows, index, recorded=False, whole=not cut)
 
 
 def _read(folder: Path) -> Vectors:
@@ -81,18 +90,3 @@ def _read(folder: Path) -> Vectors:
 def _usable(array: Array) -> Array:
     """Text is stored with a fixed width; onnxruntime wants objects."""
     return array.astype(np.object_) if array.dtype.kind == "U" else array
-
-
-def _made_up(spec: TensorSpec, length: int, random: np.random.Generator) -> Array:
-    if not spec.shape:
-        shape: list[int] = []
-    else:
-        inner = [length if axis == -1 else axis for axis in spec.shape[1:]]
-        # A model of a fixed batch size is fed whole batches: rows here are then batches (measure.py cuts them).
-        shape = [_MADE_UP_ROWS * max(spec.shape[0], 1), *inner]
-    if spec.datatype == "BYTES":
-        return np.full(shape, "a", dtype=np.object_)
-    dtype = DTYPES[spec.datatype]
-    if dtype.kind == "f":
-        return np.asarray(random.standard_normal(shape)).astype(dtype)
-    return random.integers(0, 2, shape).astype(dtype)

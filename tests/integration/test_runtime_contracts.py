@@ -171,7 +171,8 @@ def test_infer_agrees_with_the_trained_models(several: ScoringServer) -> None:
 
 
 def test_metadata_and_health(several: ScoringServer) -> None:
-    assert several.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    extensions = ["binary_tensor_data", "classification", "model_configuration", "parameters", "statistics"]
+    assert several.get("/v2").json()["extensions"] == extensions, "only what is there: no repository, no shared memory"
     assert several.get("/v2/health/live").json() == {"live": True}
     assert several.get("/v2/health/ready").json() == {"ready": True}
     for path in ("/v2/models/shuttle", "/v2/models/shuttle/versions/1"):
@@ -343,7 +344,7 @@ def test_ready_says_where_and_who_and_goes_with_the_server(tmp_path: Path) -> No
 
 
 def test_the_access_log_as_json(tmp_path: Path) -> None:
-    with ScoringServer(tmp_path, "--model", models.echo(), "--access-log", "--log-format", "json") as server:
+    with ScoringServer(tmp_path, "--model", models.echo(), "--access-log", "json", "--log-format", "json") as server:
         server.score([[1, 2]], headers={"x-request-id": "r1"})
         server.wait_for_log("/score")
         lines = [json.loads(line) for line in server.process.log_text().splitlines()]
@@ -352,7 +353,7 @@ def test_the_access_log_as_json(tmp_path: Path) -> None:
 
 
 def test_nothing_phones_home(tmp_path: Path) -> None:
-    """onnxruntime 1.31 would leave a device id and a database of events in the home folder (see runtime/onnx_model.py)."""
+    """onnxruntime 1.31 would leave a device id and a database of events in the home folder (see runtime/models/onnx_model.py)."""
     with ScoringServer(tmp_path, "--model", models.echo()) as server:
         server.score([[1, 2]])
         assert "device ID" not in server.process.log_text()

@@ -60,7 +60,7 @@ def test_a_chunk_without_a_size_is_the_callers_mistake(server: ScoringServer) ->
 
 def test_half_a_request_ends_after_the_receive_timeout(server: ScoringServer) -> None:
     answer = spoken(server, b"POST /score HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 50\r\n\r\n{")
-    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert answer.startswith(b"HTTP/1.1 408 "), answer
     assert b"ended after 1 of 50 bytes" in answer
 
 

@@ -290,3 +290,21 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
             wait_for(lambda: not server.process.is_running, what="the server to give up")
             assert server.exit_code == 3
             assert f"Cannot listen on 127.0.0.1:{port}: Address already in use" in server.process.log_text()
+
+
+def test_a_reload_waits_for_the_new_worker_and_survives_a_model_that_is_gone(tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(models.iris().read_bytes())
+    with ScoringServer(tmp_path / "run", "--model", model) as server, Load(server.port) as load:
+        before = server.workers()
+        model.write_bytes(b"this is no model")
+        server.process.send(signal.SIGHUP)
+        server.wait_for_log("a new worker could not start")
+        assert server.workers() == before, "the old one goes on"
+        model.unlink()
+        server.process.send(signal.SIGHUP)
+        server.wait_for_log("not reloaded: Model model cannot be loaded")
+        model.write_bytes(models.iris().read_bytes())
+        server.process.send(signal.SIGHUP)
+        wait_for(lambda: not set(before) & set(server.workers()), timeout_s=15, what="the old worker to go")
+        assert load.failures == {}

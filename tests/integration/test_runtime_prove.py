@@ -16,6 +16,7 @@ from hedgerow.contracts.document import encode
 from hedgerow.contracts.image import ScoringConfig, ServedModel
 from hedgerow.contracts.model import TensorSpec
 from hedgerow.contracts.proof import ParityIndex, ProofReport
+from tests import real_models
 from tests import scoring_models as models
 
 
@@ -97,7 +98,7 @@ def test_an_image_of_one_model_may_keep_its_vectors_at_its_root(tmp_path: Path) 
 def test_a_leading_dynamic_axis_is_no_proof_of_batchability(tmp_path: Path) -> None:
     code, (report,) = reports("--model", models.across_rows())
     assert (code, report.passed, report.batchable) == (0, True, False)
-    assert "rows alone and together differ" in report.reason
+    assert "differs between rows alone and together" in report.reason
     rows = np.arange(1, 9, dtype=np.float32).reshape(4, 2)
     folder = record(tmp_path, {"x": rows}, {"y": np.ones((4, 2))})
     code, (report,) = reports("--model", models.across_rows(), "--parity", folder)
@@ -153,6 +154,38 @@ def test_vectors_that_do_not_suit_the_model_do_not_pass(tmp_path: Path, inputs: 
     code, (report,) = reports("--model", models.iris(), "--parity", record(tmp_path, inputs, outputs))
     assert (code, report.passed) == (1, False)
     assert says in report.reason
+
+
+def test_memory_is_told_because_the_size_of_the_file_does_not_say_it() -> None:
+    file = real_models.real_model(real_models.MINILM)
+    code, (report,) = reports("--model", file)
+    assert (code, report.passed, report.batchable) == (0, True, True)
+    assert report.file_bytes == file.stat().st_size
+    # 23 MB of quantised weights are unpacked for the processor.
+    assert 2 * report.file_bytes < report.memory_bytes < report.peak_memory_bytes
+    code, (tiny,) = reports("--model", models.echo())
+    assert tiny.memory_bytes < report.memory_bytes / 2
+
+
+def test_the_provider_taken_and_the_reasons_against_others_are_told() -> None:
+    code, (report,) = reports("--model", models.echo(), "--providers", "tensorrt,cuda:device_id=0,cpu")
+    assert (code, report.provider) == (0, "CPUExecutionProvider")
+    assert [refusal.split(":")[0] for refusal in report.refusals] == ["tensorrt", "cuda"]
+    code, (report,) = reports("--model", models.echo(), "--providers", "cuda")
+    assert (code, report.passed) == (1, False)
+    assert "not in this build of onnxruntime" in report.reason
+    assert prove("--model", models.echo(), "--providers", "gpu")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("which", "batchable"),
+    [(real_models.SILERO, False), (real_models.ATSPM_HEAD, False), (real_models.ATSPM_TREES, True), (real_models.SWIFT, False)],
+    ids=str,
+)
+def test_real_models_can_be_proven_without_recorded_inputs(which: tuple[str, str], batchable: bool) -> None:
+    code, (report,) = reports("--model", real_models.real_model(which))
+    assert (code, report.passed, report.batchable) == (0, True, batchable)
+    assert report.latency is not None, report.reason
 
 
 def test_describe_tells_what_a_packager_needs() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.telemetry import Receiver, Telemetry
+from runtime.observing.telemetry import Receiver, Telemetry
 from tests import scoring_models as models
 from tests.scoring_server import ScoringServer
 from tests.waiting import wait_for

@@ -17,6 +17,7 @@ log = logging.getLogger("hedgerow.test")
 log.debug("too quiet")
 log.info("scored %s rows", 3, extra={"endpoint": "shuttle", "path": __import__("pathlib").Path("/srv")})
 log.warning("from outside: %s", sys.argv[3])
+log.error("cut", extra={"traceback": "File score.py\\n" + sys.argv[3]})
 try:
     1 / 0
 except ZeroDivisionError:
@@ -33,7 +34,8 @@ def _said(level: str, log_format: str, outside: str = "plain") -> list[str]:
 
 def test_json_lines_are_whole_objects() -> None:
     entries = [json.loads(line) for line in _said("info", "json", "two\nlines")]
-    assert [entry["level"] for entry in entries] == ["info", "warning", "error"]
+    assert [entry["level"] for entry in entries] == ["info", "warning", "error", "error"]
+    assert entries[2]["traceback"] == "File score.py\ntwo\nlines"
     first = entries[0]
     assert (first["message"], first["logger"], first["endpoint"], first["path"]) == (
         "scored 3 rows",
@@ -44,7 +46,7 @@ def test_json_lines_are_whole_objects() -> None:
     assert isinstance(first["pid"], int)
     assert abs(datetime.fromisoformat(first["time"]) - datetime.now(UTC)) < timedelta(minutes=1)
     assert entries[1]["message"] == "from outside: two\nlines"
-    assert "ZeroDivisionError" in entries[2]["traceback"]
+    assert "ZeroDivisionError" in entries[3]["traceback"]
 
 
 def test_text_lines_are_for_people() -> None:
@@ -53,6 +55,7 @@ def test_text_lines_are_for_people() -> None:
     assert lines[0].endswith("hedgerow.test - scored 3 rows")
     assert " W [" in lines[1]
     assert any("ZeroDivisionError" in line for line in lines)
+    assert "    File score.py" in lines, "indented under the line that it belongs to"
 
 
 def test_level_is_taken_in_any_case() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 
+import flask
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hedgerow.errors import Bug, HedgerowError, ScriptError
-from runtime.aml import propagated_ids, query_as_json
+from runtime.aml.face import propagated_ids, query_as_json
 from runtime.errors import (
     BadBody,
     BodyNotText,
@@ -63,6 +66,28 @@ def test_an_id_over_100_characters_is_refused_in_the_contracts_words(header: str
         propagated_ids({header: "i" * 101}, A)
     answer = answer_error(refused.value, "message")
     assert (answer.status, json.loads(answer.body)) == (431, {"message": says})
+
+
+_PIECES = st.sampled_from(
+    ["a", "b", "=", "&", "&", "=", "%", "%C3", "%BC", "%FF", "%41", "+", "1", "[1", "]", '"', "null", ";", "%zz", "%26"]
+)
+
+
+@given(st.lists(_PIECES, max_size=20).map("".join))
+def test_a_query_is_read_as_flask_reads_it(query: str) -> None:
+    def value(text: str) -> object:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+    args = flask.Request({"QUERY_STRING": query}).args
+    wanted = {name: [value(text) for text in texts] for name, texts in args.lists()}
+    assert json.loads(query_as_json(query)) == {name: values if len(values) > 1 else values[0] for name, values in wanted.items()}
+
+
+def test_a_query_that_is_not_encoded_is_utf_8() -> None:
+    assert json.loads(query_as_json("grün=ö".encode().decode("latin-1"))) == {"grün": "ö"}
 
 
 def test_a_query_becomes_json_text() -> None:

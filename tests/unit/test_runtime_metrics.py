@@ -1,15 +1,34 @@
-"""The metrics page: read back by the official parser, right over several workers and restarts."""
+"""The metrics page: read back by the official parser, right over several workers, restarts and late models."""
 
 from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.metrics import BUCKETS_S, Board
+from runtime.observing.metric_families import BUCKETS_S
+from runtime.observing.metrics import MOST_MODELS, OTHERS, Board
 
 MODELS = [("iris", "1"), ('odd"name\\\n', "2")]
+
+
+@dataclass
+class Work:
+    """One request's share of a run."""
+
+    rows: int = 1
+    run_rows: int = 0
+    leads: bool = True
+    asked_at: float = 10.001
+    started_at: float = 10.005
+    finished_at: float = 10.015
+    read_s: float = 0.0
+
+
+def of_model(name: str, version: str, **more: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted({"model": name, "version": version, **more}.items()))
 
 
 def samples(board: Board) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -29,8 +48,9 @@ def test_every_series_is_told_from_the_start_and_odd_labels_survive() -> None:
 
 def test_a_histogram_adds_up() -> None:
     board = Board(MODELS, rows=1)
+    infer = board.route("infer")
     for seconds in (0.0001, BUCKETS_S[0], 0.2, 1000.0):
-        board.answered("infer", 200, seconds)
+        infer.answered(200, seconds)
     found = samples(board)
     route = ("route", "infer")
     assert found["hedgerow_request_seconds_bucket", (("le", "0.0005"), route)] == 2
@@ -43,7 +63,7 @@ def test_a_histogram_adds_up() -> None:
 
 def test_a_status_nobody_listed_is_counted_as_other() -> None:
     board = Board([], rows=1)
-    board.answered("score", 418, 0.1)
+    board.route("score").answered(418, 0.1)
     assert samples(board)["hedgerow_requests_total", (("route", "score"), ("status", "other"))] == 1
 
 
@@ -53,7 +73,7 @@ def test_numbers_of_forked_workers_add_up_and_outlive_them() -> None:
         child = os.fork()
         if child == 0:
             board.take_row(row)
-            board.scored(("iris", "1"), 5, 0.001, 0.002)
+            board.model(("iris", "1")).scored(5, 0.001, 0.002)
             board.add("hedgerow_workers_ready")
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
@@ -62,7 +82,7 @@ def test_numbers_of_forked_workers_add_up_and_outlive_them() -> None:
     board.forget_worker(0)
     assert board.total("hedgerow_workers_ready") == 1, "a dead worker is not ready"
     board.take_row(0)
-    board.scored(("iris", "1"), 1, 0.0, 0.0)
+    board.model(("iris", "1")).scored(1, 0.0, 0.0)
     assert board.total("nv_inference_exec_count", (("model", "iris"), ("version", "1"))) == 3, "counters never go back"
 
 
@@ -84,3 +104,89 @@ def test_threads_of_one_worker_lose_no_count() -> None:
     for thread in threads:
         thread.join()
     assert board.total("hedgerow_scored_rows_total") == 8000
+
+
+def test_what_a_request_took_is_told_in_tritons_parts() -> None:
+    board = Board(MODELS, rows=1)
+    # Received at 10.000, parsed by 10.001, taken at 10.005 after one millisecond of reading, done at 10.015, answered at 10.016.
+    board.model(("iris", "1")).finished(Work(rows=3, read_s=0.001), 10.0, 10.016)
+    found = samples(board)
+    iris = of_model("iris", "1")
+    parts = {
+        name: found[f"nv_inference_{name}_duration_us_total", iris]
+        for name in ("request", "queue", "compute_input", "compute_infer", "compute_output")
+    }
+    expected = {"request": 16_000, "queue": 3_000, "compute_input": 2_000, "compute_infer": 10_000, "compute_output": 1_000}
+    assert {name: round(value) for name, value in parts.items()} == expected
+    assert found["nv_inference_count_total", iris] == 3
+    assert found["hedgerow_scored_rows_total", ()] == 3
+
+
+def test_requests_that_shared_a_run_count_it_once_with_all_its_rows() -> None:
+    board = Board(MODELS, rows=1)
+    counters = board.model(("iris", "1"))
+    counters.finished(Work(rows=2, run_rows=5), 10.0, 10.1)
+    counters.finished(Work(rows=3, run_rows=5, leads=False), 10.0, 10.1)
+    found = samples(board)
+    iris = of_model("iris", "1")
+    assert found["nv_inference_request_success_total", iris] == 2
+    assert found["nv_inference_exec_count_total", iris] == 1
+    assert found["hedgerow_batch_rows_bucket", of_model("iris", "1", le="4")] == 0
+    assert found["hedgerow_batch_rows_bucket", of_model("iris", "1", le="8")] == 1
+    assert found["hedgerow_batch_rows_sum", iris] == 5
+
+
+def test_mlservers_names_say_the_same() -> None:
+    board = Board(MODELS, rows=2)
+    counters = board.model(("iris", "1"))
+    counters.finished(Work(), 10.0, 10.5)
+    counters.failed("BACKEND")
+    counters.failed("REJECTED")
+    found = samples(board)
+    iris = of_model("iris", "1")
+    assert found["model_infer_request_success_total", iris] == 1
+    assert found["model_infer_request_failure_total", iris] == 2
+    assert found["model_infer_request_duration_count", iris] == 1
+    assert abs(found["model_infer_request_duration_sum", iris] - 0.5) < 1e-9
+
+
+def test_a_model_that_comes_after_the_fork_is_counted_and_seen_by_the_others() -> None:
+    board = Board(MODELS, rows=3)
+    for row, late in ((0, ["b", "a"]), (1, ["a"])):
+        child = os.fork()
+        if child == 0:
+            board.take_row(row)
+            for name in late:
+                # Each worker may load them in an order of its own.
+                board.model((name, "7")).scored(2, 0.0, 0.0)
+            board.model(("a", "7")).pending(4)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    found = samples(board)
+    assert found["nv_inference_count_total", of_model("a", "7")] == 4
+    assert found["nv_inference_count_total", of_model("b", "7")] == 2
+    assert found["nv_inference_pending_request_count", of_model("a", "7")] == 8
+    board.forget_worker(1)
+    assert samples(board)["nv_inference_pending_request_count", of_model("a", "7")] == 4, "a dead worker has nobody waiting"
+    board.take_row(0)
+    board.model(("a", "7")).scored(1, 0.0, 0.0)
+    assert board.total("nv_inference_count", (("model", "a"), ("version", "7"))) == 5, "its place outlives the worker"
+
+
+def test_more_models_than_there_are_places_for_are_counted_together() -> None:
+    board = Board([], rows=1)
+    for number in range(MOST_MODELS + 5):
+        board.model((f"m{number}", "1")).failed("OTHER")
+    board.model(("x" * 1000, "1")).failed("OTHER")
+    found = samples(board)
+    assert found["nv_inference_request_failure_total", of_model("m0", "1", reason="OTHER")] == 1
+    assert found["nv_inference_request_failure_total", of_model(*OTHERS, reason="OTHER")] == 7
+    assert len(board.models()) == MOST_MODELS
+
+
+def test_the_worst_loop_counts_not_the_sum() -> None:
+    board = Board([], rows=2)
+    for row, lag_s in enumerate((0.25, 0.5)):
+        board.take_row(row)
+        board.slot("hedgerow_event_loop_lag_seconds").set(lag_s)
+    assert samples(board)["hedgerow_event_loop_lag_seconds", ()] == 0.5

@@ -10,7 +10,7 @@ import pytest
 from hedgerow.contracts.model import TensorSpec
 from runtime.errors import BadBody, BadTensor
 from runtime.exchange import Request
-from runtime.oip_binary import BinaryPart, pack, raw_array, split_body
+from runtime.oip.binary import BinaryPart, pack, raw_array, split_body
 
 FLOATS = TensorSpec(name="x", datatype="FP32", shape=[-1, 2])
 TEXTS = TensorSpec(name="t", datatype="BYTES", shape=[-1])
@@ -73,8 +73,11 @@ def test_a_raw_request_finds_its_free_length() -> None:
     for data in (b"\0" * 23, b"\0" * 12):
         with pytest.raises(BadTensor):
             raw_array(FLOATS, part(data))
-    with pytest.raises(BadTensor, match="cannot be sent raw"):
-        raw_array(TEXTS, part(b""))
+    assert raw_array(TEXTS, part("é".encode())).tolist() == ["é"], "the whole body is one text, as in Triton"
+    with pytest.raises(BadTensor, match="not UTF-8"):
+        raw_array(TEXTS, part(b"\xff"))
+    with pytest.raises(BadTensor, match="only one text"):
+        raw_array(TensorSpec(name="t", datatype="BYTES", shape=[2]), part(b"ab"))
     with pytest.raises(BadTensor, match="do not say its shape"):
         raw_array(TensorSpec(name="x", datatype="FP32", shape=[-1, -1]), part(b"\0" * 16))
 

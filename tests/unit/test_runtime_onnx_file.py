@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from hedgerow.errors import UserError
 from runtime.errors import ModelUnsafe, ModelUnusable
-from runtime.onnx_file import check_safe, read_facts
+from runtime.models.onnx_file import check_safe, read_facts
 
 
 def tensor_elsewhere(location: str) -> TensorProto:
@@ -118,3 +118,20 @@ def test_compiled_blobs_are_refused(tmp_path: Path) -> None:
     file = saved(tmp_path, model(helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft")))
     with pytest.raises(ModelUnsafe, match="EPContext"):
         check_safe(read_facts(file, "m"), file, "m")
+
+
+def test_the_operators_of_the_graph_are_listed_with_their_domain(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
+    nodes.append(helper.make_node("Normalizer", ["b"], ["c"], domain="ai.onnx.ml"))
+    nodes.append(helper.make_node("Gelu", ["c"], ["y"], domain="com.microsoft"))
+    facts = read_facts(saved(tmp_path, model(*nodes)), "m")
+    assert set(facts.operators or ()) == {"Relu", "Normalizer", "com.microsoft::Gelu"}
+
+
+def test_functions_and_very_many_nodes_are_not_listed(tmp_path: Path) -> None:
+    many = [helper.make_node("Relu", [f"v{number}"], [f"v{number + 1}"]) for number in range(501)]
+    assert read_facts(saved(tmp_path, model(*many)), "m").operators is None
+    document = model(helper.make_node("Own", ["x"], ["y"], domain="own"))
+    body = [helper.make_node("Loop", ["a"], ["b"])]
+    document.functions.append(helper.make_function("own", "Own", ["a"], ["b"], body, [helper.make_opsetid("", 17)]))
+    assert read_facts(saved(tmp_path, document), "m").operators is None

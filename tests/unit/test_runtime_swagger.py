@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from hedgerow.contracts.model import TensorSpec
-from runtime.errors import UnknownSwaggerVersion
-from runtime.swagger import ServiceFacts, example_body, swagger
+from runtime.aml.swagger import ServiceFacts, declared_by, swagger
+from runtime.errors import SwaggerVersionImpossible, UnknownSwaggerVersion
 
-IRIS = ServiceFacts("iris", "1", [TensorSpec(name="X", datatype="FP32", shape=[-1, 4])])
+PLAIN = ServiceFacts("iris", "1.0")
+
+
+def document(facts: ServiceFacts, asked: str) -> dict[str, Any]:
+    found = swagger(facts, asked)
+    assert isinstance(found, dict)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -22,21 +29,45 @@ IRIS = ServiceFacts("iris", "1", [TensorSpec(name="X", datatype="FP32", shape=[-
     ],
 )
 def test_each_version_names_itself_and_the_operations_that_clients_are_generated_from(asked: str, key: str, version: str) -> None:
-    document = swagger(IRIS, asked)
-    assert document[key] == version
-    paths = document["paths"]
-    assert isinstance(paths, dict)
-    operations = {method["operationId"] for path in paths.values() for method in path.values()}
+    found = document(PLAIN, asked)
+    assert found[key] == version
+    operations = {method["operationId"] for path in found["paths"].values() for method in path.values()}
     assert operations == {"ServiceHealthCheck", "RunMLService", "GetSwaggerSpec"}
 
 
-def test_unknown_versions_are_refused_in_the_contracts_words() -> None:
-    with pytest.raises(UnknownSwaggerVersion, match=r"Swagger version \[9\] is not valid\. Supported versions: \[2, 3, 3\.1\]\."):
-        swagger(IRIS, "9")
+@pytest.mark.parametrize("asked", ["9", "", "2.1", "two"])
+def test_unknown_versions_are_refused_in_the_contracts_words(asked: str) -> None:
+    with pytest.raises(UnknownSwaggerVersion) as refused:
+        swagger(PLAIN, asked)
+    assert str(refused.value) == f"Swagger version [{asked}] is not valid. Supported versions: [2, 3, 3.1]."
 
 
-def test_the_example_is_a_body_that_the_model_takes() -> None:
-    assert example_body(IRIS.inputs) == {"data": [[0, 0, 0, 0]]}
-    two = [TensorSpec(name="a", datatype="BYTES", shape=[-1]), TensorSpec(name="b", datatype="BOOL", shape=[])]
-    assert example_body(two) == {"inputs": {"a": [""], "b": False}}
-    assert example_body([]) == {}
+def test_a_version_that_cannot_say_the_scripts_schemas_is_refused_in_the_contracts_words() -> None:
+    mixed = ServiceFacts("s", "1.0", declared={"input": {}, "output": {}, "versions": ["3.0", "3.1"]})
+    with pytest.raises(SwaggerVersionImpossible) as refused:
+        swagger(mixed, "2.0")
+    words = "Swagger version [2.0] is not supported for the scoring script. Supported swagger versions: [3, 3.1]."
+    assert str(refused.value) == words
+    assert document(mixed, "3")["openapi"] == "3.0.3"
+
+
+@pytest.mark.parametrize("asked", ["2", "3.1"])
+def test_what_the_script_declares_is_told(asked: str) -> None:
+    declared = {"input": {"type": "object", "example": {"x": 1}}, "output": {"type": "integer"}}
+    found = document(ServiceFacts("s", "2.5", "/a/b/", declared), asked)
+    schemas = found["definitions"] if asked == "2" else found["components"]["schemas"]
+    assert (schemas["ServiceInput"], schemas["ServiceOutput"]) == (declared["input"], declared["output"])
+    assert sorted(found["paths"]) == ["/a/b/", "/a/b/score", "/a/b/swagger.json"]
+    assert (found["info"]["title"], found["info"]["version"]) == ("s", "2.5")
+
+
+def test_a_users_own_document_wins_and_makes_its_version_possible() -> None:
+    declared = {"versions": ["3.0", "3.1"], "files": {"2": {"mine": True}}}
+    facts = ServiceFacts("s", "1.0", declared=declared)
+    assert swagger(facts, "2.0") == {"mine": True}
+    assert document(facts, "3")["openapi"] == "3.0.3"
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "null"])
+def test_a_script_process_that_says_nonsense_declares_nothing(text: str) -> None:
+    assert declared_by(text) == {}

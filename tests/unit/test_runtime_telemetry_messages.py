@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hedgerow.errors import InvalidSetting
-from runtime.telemetry import LAST_OUTPUT_BYTES, JsonText, Receiver, Tally, last_output
+from runtime.observing.telemetry import LAST_OUTPUT_BYTES, JsonText, Receiver, Tally, last_output
 
 
 def test_a_message_counts_what_was_asked_since_the_last() -> None:
@@ -54,7 +54,7 @@ def test_the_longest_is_known_beyond_the_latencies_that_are_kept() -> None:
         (np.float32(1.5), 1.5),
         (np.array(3), [3]),
         ([{0: 0.25, 1: math.inf}], [{"0": 0.25, "1": None}]),
-        (JsonText('{"a": [1, NaN]}'), {"a": [1, None]}),
+        (JsonText(b'{"a": [1, NaN]}'), {"a": [1, None]}),
         (None, None),
         (True, True),
         (np.zeros((0, 4)), []),
@@ -71,8 +71,8 @@ def test_the_last_output_shows_first_values_as_strict_json(output: object, expec
     "output",
     [
         {f"output {number}": np.full((1, 100), 0.123456789) for number in range(100)},
-        JsonText("[" + "1, " * 10_000 + "1]"),
-        JsonText('["' + "x" * 3000 + '"]'),
+        JsonText(b"[" + b"1, " * 10_000 + b"1]"),
+        JsonText(b'["' + b"x" * 3000 + b'"]'),
         ["y" * 5000],
         [[[[[["deep"]]]]]] * 100,
     ],

@@ -94,3 +94,19 @@ def test_outputs_become_plain_values() -> None:
     assert values_of(np.array(["a", b"b"], dtype=object)) == ["a", "b"]
     assert values_of([{0: 0.5}, {0: 0.25}]) == [{0: 0.5}, {0: 0.25}]
     assert values_of([np.array([1]), np.array([2, 3])]) == [[1], [2, 3]]
+
+
+def test_whole_numbers_of_64_bits_are_never_rounded() -> None:
+    """numpy makes floats of 0 beside 2**64 - 1, and of a large number beside 1.0."""
+    unsigned, signed = TensorSpec(name="x", datatype="UINT64", shape=[-1]), TensorSpec(name="x", datatype="INT64", shape=[-1])
+    assert array_from_json(unsigned, [0, 2**64 - 1]).tolist() == [0, 2**64 - 1]
+    assert array_from_json(unsigned, [2**63 + 1, 1.0]).tolist() == [2**63 + 1, 1]
+    assert array_from_json(signed, [2**53 + 1, 1.0, -(2**63)]).tolist() == [2**53 + 1, 1, -(2**63)]
+    for spec, values in ((unsigned, [-1, 2**64 - 1]), (unsigned, [0, 2**64]), (signed, [0, 2**63]), (signed, [1.0, -1e300])):
+        with pytest.raises(BadTensor, match="out of range"):
+            array_from_json(spec, values)
+    with pytest.raises(BadTensor, match="not whole"):
+        array_from_json(unsigned, [2**64 - 1, 0.5])
+    for odd in ([1e300, math.inf], [1e300, math.nan]):
+        with pytest.raises(BadTensor):
+            array_from_json(signed, odd)

@@ -1,0 +1,1 @@
+"""The Azure ML contract: ``/score``, its documents, its settings."""

@@ -1,0 +1,336 @@
+"""The Azure ML scoring contract (azmlinfsrv): ``/score``, its ids and headers, its errors ``{"message": …}``.
+
+With a scoring script the request goes to one of its processes (scripts/). Without one ("no-code"), the body is JSON for the
+ONNX model itself, in one of three forms:
+
+    {"data": [[5.1, 3.5, 1.4, 0.2], …]}          rows for a model with one input
+    [[5.1, 3.5, 1.4, 0.2], …]                     the same, bare
+    {"inputs": {"input_ids": [[…]], "mask": …}}   by input name; for a model with one input also {"inputs": [[…]]}
+
+The answer is a list when the model has one output, ``{"output name": …}`` otherwise; sequences of maps stay lists of
+objects. JSON has stdlib semantics on this side: NaN and Infinity are read and written as such.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from time import perf_counter
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from hedgerow.errors import ScriptError
+from runtime.aml.ids import new_id
+from runtime.errors import BadBody, BodyNotJson, BodyNotText, IdTooLong, NotJsonType
+from runtime.exchange import HTML_TYPE, Exchange, Headers, Response, with_headers
+from runtime.http_errors import answer_error, answer_text, failure_of
+from runtime.models.model_lane import INLINE_BYTES, Job, Outputs
+from runtime.models.onnx_model import OnnxModel
+from runtime.observing.metrics import Board, Failure
+from runtime.observing.telemetry import JsonText
+from runtime.observing.trace_context import trace_context
+from runtime.scoring import Scoring
+from runtime.scripts.frames import Answer, Head
+from runtime.scripts.pool import ScriptCall
+from runtime.tensors import Array, array_from_json, values_of
+
+SCORE_METHODS = ("GET", "POST", "OPTIONS")
+HEADER_FAILED = "x-ms-run-function-failed"
+HEADER_RAN = "x-ms-run-fn-exec-ms"
+_FORMS = 'Send {"data": [rows]}, a bare list of rows, or {"inputs": {"name": values}}.'
+_LONGEST_ID = 100
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+# Headers of a request that its answer repeats or builds upon.
+_PASSED_ON = frozenset({"x-request-id", "x-ms-request-id", "x-ms-client-request-id", "traceid", "traceparent"})
+# A script cannot overwrite these: whoever called relies on them.
+_SERVERS_OWN = frozenset({"x-request-id", "x-ms-request-id", "x-ms-server-version", HEADER_RAN})
+
+
+class AmlFace:
+    """Answers ``/score``; everything else of the contract that needs ids takes them from :meth:`identify`."""
+
+    def __init__(self, scoring: Scoring, board: Board, server_version: str | None) -> None:
+        self._scoring, self._board = scoring, board
+        self._always: Headers = {} if server_version is None else {"x-ms-server-version": server_version}
+        self._counters = board.route("score")
+
+    # A request --------------------------------------------------------------------------------------------------------
+
+    def score(self, exchange: Exchange) -> None:
+        """Answer now or later; never raises for what a caller, a script or a model did."""
+        request = exchange.request
+        try:
+            # Before anything is scored: a refused id must not cost a run.
+            if not _PASSED_ON.isdisjoint(request.headers):
+                propagated_ids(request.headers, "")
+            if not self._scoring.loaded:
+                self._scoring.wait_until_loaded(exchange, self.score, self._refused)
+            elif self._scoring.has_script:
+                self._by_script(exchange)
+            else:
+                self._by_model(exchange)
+        except Exception as problem:  # noqa: BLE001 - one request's failure is its own, whatever it is
+            self._refused(exchange, problem)
+
+    def identify(self, headers: Mapping[str, str], response: Response) -> Response:
+        """Add the ids and the server's version, last: nothing else may set them. Ids that are too long make it a 431."""
+        if _PASSED_ON.isdisjoint(headers):
+            made = new_id()
+            named = {**response.headers, **self._always, "x-request-id": made, "x-ms-request-id": made}
+            return Response(response.status, response.body, response.content_type, named, response.repeated)
+        try:
+            added = self._always | propagated_ids(headers, new_id())
+        except IdTooLong as problem:
+            own = headers.get("x-request-id") or new_id()
+            added = self._always | {HEADER_FAILED: "False"} | ({"x-request-id": own} if len(own) <= _LONGEST_ID else {})
+            return with_headers(answer_error(problem, "message"), added)
+        return with_headers(response, added)
+
+    def _send(self, exchange: Exchange, response: Response) -> None:
+        exchange.answer(self.identify(exchange.request.headers, response))
+        self._counters.answered(response.status, perf_counter() - exchange.started_at)
+
+    def _refused(self, exchange: Exchange, problem: Exception) -> None:
+        failed = isinstance(problem, ScriptError)
+        self._send(exchange, with_headers(answer_error(problem, "message"), {HEADER_FAILED: str(failed)}))
+
+    # By the model -----------------------------------------------------------------------------------------------------
+
+    def _by_model(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if request.method == "OPTIONS":
+            self._send(exchange, Response(200, b"", HTML_TYPE, headers={HEADER_FAILED: "False"}))
+            return
+        body = query_as_json(request.query).encode() if request.method == "GET" else request.body
+        lane = self._scoring.only_model()
+        counters = lane.counters
+
+        def done(job: Job) -> None:
+            self._scoring.ended()
+            exchange.model, exchange.work = lane.key, job
+            problem = job.error
+            if isinstance(problem, Exception):
+                counters.failed(failure_of(problem))
+                self._scoring.recorder.failed()
+                self._refused(exchange, problem)
+                return
+            outputs = job.outputs or {}
+            self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, outputs)
+            answer = job.result if isinstance(job.result, bytes) else json_answer(outputs)
+            headers = {HEADER_FAILED: "False", HEADER_RAN: f"{job.ran_s * 1000:.3f}"}
+            self._send(exchange, Response(200, answer, headers=headers))
+            counters.finished(job, exchange.started_at, perf_counter())
+
+        if len(body) > INLINE_BYTES:
+            job = Job(exchange, done, prepare=lambda: feeds_from(lane.model, body), finish=json_answer)
+        else:
+            feeds = feeds_from(lane.model, body)
+            job = Job(exchange, done, feeds=feeds)
+            job.may_share(lane.model)
+        self._scoring.begun()
+        try:
+            lane.submit(job)
+        except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
+            job.error = problem
+            done(job)
+
+    # By the script ----------------------------------------------------------------------------------------------------
+
+    def _by_script(self, exchange: Exchange) -> None:
+        request = exchange.request
+        mode = self._scoring.script_mode
+        if request.method == "OPTIONS" and mode != "raw":
+            self._send(exchange, Response(200, b"", HTML_TYPE, headers={HEADER_FAILED: "False"}))
+            return
+        if mode == "schema" and request.method == "POST" and not is_json_type(request.headers.get("content-type", "")):
+            raise NotJsonType
+        body = query_as_json(request.query).encode() if request.method == "GET" and mode != "raw" else request.body
+        if mode == "string" and not body.isascii():
+            try:
+                body.decode("utf-8")
+            except UnicodeDecodeError as problem:
+                raise BodyNotText(problem=problem) from None
+        call = ScriptCall(exchange, self, body)
+        self._scoring.begun()
+        try:
+            self._scoring.score_script(call)
+        except Exception as problem:  # noqa: BLE001 - told like every other failure of a call
+            self.failed(call, problem)
+
+    def answered(self, call: ScriptCall, answer: Answer) -> None:
+        """A script's whole answer (scripts/pool.py)."""
+        self._scoring.ended()
+        if answer.refusal:
+            self._note(call, "OTHER")
+            refused = answer_text(400, answer.refusal, "message")
+            self._send(call.exchange, with_headers(refused, {HEADER_FAILED: "False"}))
+            return
+        failed = answer.failed or (answer.made_by_script and answer.status >= 500)
+        self._note(call, "BACKEND" if failed else None)
+        took_ms = (call.queued_s + answer.ran_s) * 1000
+        if failed:
+            self._scoring.recorder.failed()
+        else:
+            shown = f"{answer.content_type}, {len(answer.body)} bytes" if answer.made_by_script else JsonText(answer.body)
+            self._scoring.recorder.scored(1, took_ms, shown)
+        if answer.made_by_script:
+            self._send(call.exchange, _made_by_script(answer, answer.body))
+            return
+        headers = {HEADER_FAILED: str(failed)}
+        if not failed:
+            headers[HEADER_RAN] = f"{answer.ran_s * 1000:.3f}"
+        self._send(call.exchange, Response(answer.status, answer.body, answer.content_type, headers))
+
+    def began(self, call: ScriptCall, head: Head) -> None:
+        """The head of a script's streamed answer."""
+        self._scoring.ended()
+        self._note(call, None)
+        response = _made_by_script(head, b"")
+        call.exchange.begin(self.identify(call.exchange.request.headers, response))
+        self._counters.answered(head.status, perf_counter() - call.exchange.started_at)
+
+    def failed(self, call: ScriptCall, problem: Exception) -> None:
+        """A call without an answer: refused, late, or its process died."""
+        self._scoring.ended()
+        self._note(call, failure_of(problem))
+        self._scoring.recorder.failed()
+        self._refused(call.exchange, problem)
+
+    def _note(self, call: ScriptCall, failure: Failure | None) -> None:
+        """What logs and traces tell of the call, and what it counts."""
+        exchange, counters = call.exchange, self._scoring.script_counters
+        exchange.model, exchange.work = self._scoring.script_key, call
+        if counters is None:
+            return
+        if failure is not None:
+            counters.failed(failure)
+            return
+        now = perf_counter()
+        # A stream has no end yet.
+        call.finished_at = call.finished_at or now
+        counters.finished(call, exchange.started_at, now)
+
+
+def _made_by_script(answer: Answer | Head, body: bytes) -> Response:
+    """A response that run() made itself: its headers, repeated names too, but for those that are the server's to set."""
+    headers: Headers = {}
+    repeated: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    for name, value in answer.headers:
+        lower = name.lower()
+        if lower in _SERVERS_OWN:
+            continue
+        if lower in seen:
+            repeated.append((name, value))
+        else:
+            seen.add(lower)
+            headers[lower if lower.startswith("x-ms-") else name] = value
+    headers[HEADER_RAN] = f"{answer.ran_s * 1000:.3f}"
+    return Response(answer.status, body, answer.content_type, headers, tuple(repeated))
+
+
+def is_json_type(content_type: str) -> bool:
+    """application/json, and application/something+json."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def json_answer(outputs: Outputs) -> bytes:
+    """What ``/score`` answers without a script."""
+    if len(outputs) == 1:
+        answer = values_of(next(iter(outputs.values())))
+    else:
+        answer = {name: values_of(value) for name, value in outputs.items()}
+    try:
+        text = msgspec.json.encode(answer)
+    except (TypeError, msgspec.MsgspecError):
+        return json.dumps(answer).encode()
+    # msgspec has no word for NaN and infinities but null; this contract has.
+    return json.dumps(answer).encode() if b"null" in text else text
+
+
+def propagated_ids(headers: Mapping[str, str], made: str) -> Headers:
+    """The id headers of the answer; ``made`` stands in for a missing x-request-id. Raises IdTooLong."""
+    request_id = headers.get("x-request-id", made)
+    legacy, client = headers.get("x-ms-request-id"), headers.get("x-ms-client-request-id")
+    if len(request_id) > _LONGEST_ID:
+        raise IdTooLong(names="x-request-id")
+    if max(len(legacy or ""), len(client or "")) > _LONGEST_ID:
+        raise IdTooLong(names="x-ms-request-id and x-ms-client-request-id")
+    ids = {"x-request-id": request_id, "x-ms-request-id": legacy or client or request_id}
+    if client or legacy:
+        ids["x-ms-client-request-id"] = client or legacy or ""
+    if "traceid" in headers:
+        ids["TraceId"] = headers["traceid"]
+    if "traceparent" in headers:
+        ids |= trace_context(headers)
+    return ids
+
+
+def query_as_json(query: str) -> str:
+    """``a=1&b=[1,2]&c=x&c=y`` as a JSON object; a value that is no JSON is text, a repeated name a list."""
+    if not query.isascii():
+        # Not percent-encoded, as it should be; then it is UTF-8.
+        query = query.encode("latin-1", "replace").decode("utf-8", "replace")
+    values: dict[str, list[object]] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True, errors="surrogateescape"):
+        values.setdefault(_requoted(name), []).append(_json_or_text(_requoted(value)))
+    return json.dumps({name: found if len(found) > 1 else found[0] for name, found in values.items()})
+
+
+def feeds_from(model: OnnxModel, body: bytes) -> dict[str, Array]:
+    """Arrays by input name from a no-code body. Raises BodyNotJson, BadBody, BadTensorNames or BadTensor."""
+    if not body and model.inputs:
+        raise BadBody(problem="it is empty", hint=_FORMS)
+    named = _named(model, _read(body)) if body else {}
+    model.check_names(named)
+    specs = model.specs
+    return {name: array_from_json(specs[name], values) for name, values in named.items()}
+
+
+def _read(body: bytes) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    # Slower and more lenient: NaN, Infinity, other encodings than UTF-8; and the contract's words for what is wrong.
+    try:
+        return json.loads(body)
+    except ValueError as problem:
+        raise BodyNotJson(problem=problem) from None
+    except RecursionError:
+        raise BadBody(problem="it is nested too deep", hint=_FORMS) from None
+
+
+def _named(model: OnnxModel, document: object) -> dict[str, object]:
+    values = document
+    if isinstance(document, dict):
+        if "data" in document:
+            values = document["data"]
+            if "inputs" in document:
+                raise BadBody(problem="it has both", hint=_FORMS)
+        elif "inputs" in document:
+            values = document["inputs"]
+        else:
+            raise BadBody(problem="it has neither 'data' nor 'inputs'", hint=_FORMS)
+    if isinstance(values, dict):
+        return values
+    if len(model.inputs) != 1:
+        names = ", ".join(repr(spec.name) for spec in model.inputs)
+        hint = f'Send {{"inputs": {{name: values}}}} with {names}.'
+        raise BadBody(problem=f"the model has {len(model.inputs)} inputs and the values have no names", hint=hint)
+    return {model.inputs[0].name: values}
+
+
+def _requoted(text: str) -> str:
+    """Percent-encoded bytes that are no UTF-8 stay percent-encoded, as in Flask."""
+    return text if text.isascii() else _NOT_UTF8.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", text)
+
+
+def _json_or_text(value: str) -> object:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value

@@ -1,0 +1,1 @@
+"""ONNX models: read, tried out, run in lanes, loaded and unloaded."""

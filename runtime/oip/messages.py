@@ -1,0 +1,119 @@
+"""What an infer request asks, in the words of the Open Inference Protocol: read, checked, and turned into arrays. Pure.
+
+JSON here is msgspec's, strict; null in a float input is NaN. FP16 has no JSON form, as in Triton: it is sent in binary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from hedgerow.contracts.model import TensorSpec
+from runtime.errors import BadBody, BadTensor, NoSharedMemory
+from runtime.exchange import Request
+from runtime.models.onnx_model import OnnxModel
+from runtime.oip.binary import BinaryPart, raw_array, split_body
+from runtime.tensors import Array, array_from_json, describe
+
+_HINT = 'Send {"inputs": [{"name", "shape", "datatype", "data"}]}.'
+_MOST_CLASSES = 1_000_000
+
+
+class InferInput(msgspec.Struct):
+    """One input of a request; without ``data`` its values are in the binary part."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: Any = msgspec.UNSET
+    parameters: dict[str, Any] = {}
+
+
+class InferWanted(msgspec.Struct):
+    """One output that a request asks for."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(msgspec.Struct):
+    """The JSON part of an infer request."""
+
+    inputs: list[InferInput]
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    outputs: list[InferWanted] = []
+
+
+_decoder = msgspec.json.Decoder(InferRequest)
+
+
+def understand(model: OnnxModel, request: Request) -> tuple[InferRequest, dict[str, Array]]:
+    """The JSON part and the inputs. Raises BadBody, BadTensor, BadTensorNames or NoSharedMemory."""
+    head, binary = split_body(request)
+    if head is None:
+        if len(model.inputs) != 1:
+            raise BadBody(problem="a raw binary request has one tensor", hint=f"Model {model.name} has several inputs.")
+        spec = model.inputs[0]
+        return InferRequest([], parameters={"binary_data_output": True}), {spec.name: raw_array(spec, binary)}
+    asked = _read(head)
+    feeds = feeds_from(model, asked.inputs, binary)
+    if asked.outputs:
+        model.check_names(feeds, [wanted.name for wanted in asked.outputs])
+        check_wanted(asked.outputs)
+    return asked, feeds
+
+
+def feeds_from(model: OnnxModel, inputs: Sequence[InferInput], binary: BinaryPart) -> dict[str, Array]:
+    """Arrays by input name. Raises BadTensorNames, BadTensor, BadBody or NoSharedMemory."""
+    specs = model.specs
+    if len(specs) != 1 or len(inputs) != 1 or inputs[0].name not in specs:
+        model.check_names([given.name for given in inputs])
+    feeds = {given.name: _array(specs[given.name], given, binary) for given in inputs}
+    binary.check_used_up()
+    return feeds
+
+
+def check_wanted(wanted: Sequence[InferWanted]) -> None:
+    """Raises BadBody or NoSharedMemory for parameters of outputs that cannot be followed."""
+    for output in wanted:
+        parameters = output.parameters
+        if not parameters:
+            continue
+        if "shared_memory_region" in parameters:
+            raise NoSharedMemory
+        count = parameters.get("classification", 0)
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= _MOST_CLASSES:
+            raise BadBody(problem=f"output {output.name!r} has classification {count!r}", hint="It is a number of classes.")
+
+
+def check_datatype(spec: TensorSpec, datatype: str) -> None:
+    """Raises BadTensor when an input is sent as another type than the model takes."""
+    if datatype != spec.datatype:
+        raise BadTensor(tensor=spec.name, problem=f"it is sent as {datatype}", wanted=describe(spec))
+
+
+def _read(head: bytes) -> InferRequest:
+    try:
+        return _decoder.decode(head)
+    except msgspec.DecodeError as problem:  # ValidationError is one of these
+        raise BadBody(problem=problem, hint=_HINT) from None
+    except RecursionError:
+        raise BadBody(problem="it is nested too deep", hint=_HINT) from None
+
+
+def _array(spec: TensorSpec, given: InferInput, binary: BinaryPart) -> Array:
+    check_datatype(spec, given.datatype)
+    if given.parameters:
+        if "binary_data_size" in given.parameters:
+            return binary.take(spec, given.shape, given.parameters["binary_data_size"])
+        if "shared_memory_region" in given.parameters:
+            raise NoSharedMemory
+    if given.data is msgspec.UNSET:
+        raise BadTensor(tensor=spec.name, problem="it has no data", wanted=describe(spec))
+    if spec.datatype == "FP16":
+        problem = "FP16 has no form in JSON, send it as binary data"
+        raise BadTensor(tensor=spec.name, problem=problem, wanted=describe(spec))
+    return array_from_json(spec, given.data, given.shape)
