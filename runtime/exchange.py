@@ -56,7 +56,7 @@ class Channel(Protocol):
 
 
 class Work(Protocol):
-    """What was done for a request: model_lane.Job or scripts.pool.ScriptCall. ``merged`` is how many requests shared the run.
+    """What was done for a request (models/jobs.py, scripts/calls.py). ``merged`` is how many requests shared the run.
 
     Times are perf_counter's, 0 for what has not happened.
     """
@@ -115,13 +115,9 @@ class Exchange:
         """When the first byte of this request came, on the clock of the event loop; asked for before it is answered."""
         return self._channel.since
 
-    def send_through(self, make: Callable[[Channel], Channel]) -> None:
+    def answer_through(self, make: Callable[[Channel], Channel]) -> None:
         """From now on, answer through what ``make`` puts before the caller's connection."""
         self._channel = make(self._channel)
-
-    def answer_through(self, wrapped: Callable[[Channel], Channel]) -> None:
-        """Let something stand between this exchange and its caller, to add to its answer."""
-        self._channel = wrapped(self._channel)
 
     @property
     def answered(self) -> bool:

@@ -1,7 +1,7 @@
 """The story: what is served becomes ready, scores one request after another, and says how it is. Knows no HTTP.
 
     load()                    models into memory and tried out, on a thread; the script's processes started
-    score_model(name, job)    one request for an ONNX model, through its lane (models/model_lane.py)
+    lane(name).submit(job)    one request for an ONNX model, through its lane (models/model_lane.py)
     score_script(call)        one request for the user's script, through its processes (scripts/pool.py)
 
 The two contract faces (aml/, oip/) translate to and from this and share everything below them. Nothing here waits: the answer to

@@ -21,7 +21,7 @@ from gunicorn.glogging import Logger
 
 from hedgerow.atomic_write import atomic_write
 from hedgerow.clock import SystemClock, unix_ms
-from hedgerow.errors import HedgerowError
+from hedgerow.errors import HedgerowError, InvalidSetting
 from runtime.aml.swagger import ServiceText
 from runtime.arbiter import ScoringArbiter
 from runtime.errors import PortTaken
@@ -183,7 +183,7 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
             shutil.rmtree(self._empty_folder, ignore_errors=True)
 
     def _enter_empty_folder(self) -> None:
-        """Nothing that lies about can be imported or opened by accident; relative paths of a script start here."""
+        """Nothing that lies about can be imported or opened by accident. A script works elsewhere: in its app's root."""
         try:
             # No TemporaryDirectory: a worker that ends would tidy it away under the master and all other workers.
             self._empty_folder = Path(tempfile.mkdtemp(prefix="hedgerow-scoring-"))
@@ -246,6 +246,8 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         vitals.start()
         self._grpc = self._make_grpc(scoring, facts)
         self._health_only = routes.health_only
+        if self._guard is not None:
+            self._health_only = Gate(self._guard, routes.health_only, routes.refuse, routes.refusal).handle
         return scoring, door
 
     def _make_grpc(self, scoring: Scoring, facts: OipFacts) -> GrpcDoor | None:
@@ -292,7 +294,11 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
                 document["grpc_address"] = self._grpc_address
             if self._health_address is not None:
                 document["health_address"] = self._health_address
-            atomic_write(self._ready_file, json.dumps(document).encode() + b"\n")
+            try:
+                atomic_write(self._ready_file, json.dumps(document).encode() + b"\n")
+            except OSError as problem:
+                # Requests are answered all the same: a disk that is full at a reload must not end that.
+                _log.error("the ready-file %s cannot be written: %s", self._ready_file, problem)
         _log.info("ready at %s", self._address)
 
     def _start_telemetry(self, receiver: Receiver) -> Telemetry:
@@ -316,12 +322,20 @@ def traffic_of(board: Board) -> Traffic:
 
 def serve(settings: RuntimeSettings, plan: ServingPlan) -> None:
     """Serve ``plan`` until SIGTERM. Raises PortTaken or InvalidSetting before anything is started."""
+    _check_ready_file(settings.ready_file)
     health = listen(settings.host, settings.health_port) if settings.health_port is not None else None
     server = ScoringServer(settings, plan, listen(settings.host, settings.port), health)
     if settings.grpc_port is not None:
         check_installed()
         server.hold_grpc(hold_port(settings.host, settings.grpc_port))
     server.serve()
+
+
+def _check_ready_file(file: Path | None) -> None:
+    """Whoever waits for it would wait for ever. Raises InvalidSetting."""
+    if file is not None and not os.access(file.parent, os.W_OK | os.X_OK):
+        problem = "its folder is not there or cannot be written"
+        raise InvalidSetting(name="ready_file", value=str(file), problem=problem, source="--ready-file")
 
 
 def service_text(settings: RuntimeSettings, version: str) -> ServiceText:

@@ -177,12 +177,17 @@ def _loose_texts(spec: TensorSpec, data: object) -> Array:
 
 
 def _with_nan_for_null(spec: TensorSpec, loose: Array) -> Array:
+    """Also whole numbers beyond 64 bits: JavaScript and Go write 1e20 as one."""
     kinds = {type(item) for item in loose.flat}
-    if kinds <= {int, float, type(None)} and type(None) in kinds and spec.datatype.startswith("FP"):
-        return np.array([math.nan if item is None else item for item in loose.flat], dtype=np.float64).reshape(loose.shape)
+    if kinds <= {int, float, type(None)} and spec.datatype.startswith("FP"):
+        try:
+            floats = [math.nan if item is None else float(item) for item in loose.flat]
+        except OverflowError:
+            raise _bad(spec, "a number is out of range") from None
+        return np.array(floats, dtype=np.float64).reshape(loose.shape)
     if list in kinds:
         raise _bad(spec, "its rows have different lengths")
-    if kinds <= {int}:
+    if kinds <= {int, float}:
         raise _bad(spec, "a number is out of range")
     names = sorted("null" if kind is type(None) else kind.__name__ for kind in kinds)
     raise _bad(spec, f"it has values of type {', '.join(names)}")

@@ -124,9 +124,17 @@ def shuttle_anomalies() -> tuple[Path, Any]:
 # Built for a trap ------------------------------------------------------------------------------------------------------
 
 
-def build(name: str, nodes: list[Any], inputs: list[Any], outputs: list[Any], initializers: list[Any] | None = None) -> Path:
+def build(
+    name: str,
+    nodes: list[Any],
+    inputs: list[Any],
+    outputs: list[Any],
+    initializers: list[Any] | None = None,
+    *,
+    opset: int = 17,
+) -> Path:
     graph = helper.make_graph(nodes, "graph", inputs, outputs, initializers or [])
-    document = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    document = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     file = folder() / f"{name}.onnx"
     onnx.save(document, file)
     return file
@@ -149,6 +157,14 @@ def echo_text() -> Path:
     return build(
         "echo-text", [helper.make_node("Identity", ["x"], ["y"])], [value("x", _STRING, ["N"])], [value("y", _STRING, ["N"])]
     )
+
+
+@cache
+def splits_text() -> Path:
+    """x text[N] -> words text[N,?]: every row is filled up to the words of the longest beside it."""
+    node = helper.make_node("StringSplit", ["x"], ["y", "count"], delimiter=" ")
+    outputs = [value("y", _STRING, ["N", "words"]), value("count", _INT64, ["N"])]
+    return build("splits-text", [node], [value("x", _STRING, ["N"])], outputs, opset=20)
 
 
 @cache

@@ -26,9 +26,17 @@ def command() -> None:
     """Environments for scoring scripts."""
 
 
+def _no_files(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    # "env.yml" is also a good name for a package.
+    for package in value:
+        if package.endswith((".yml", ".yaml", ".txt")) and Path(package).is_file():
+            raise click.BadParameter(f"{package!r} is a file; give it with --conda or --requirements")
+    return value
+
+
 @command.command()
 @click.argument("name")
-@click.argument("packages", nargs=-1, metavar="[PACKAGE]...")
+@click.argument("packages", nargs=-1, callback=_no_files, metavar="[PACKAGE]...")
 @click.option("--conda", type=_FILE, help="A conda YAML file.")
 @click.option("--requirements", type=_FILE, help="A requirements.txt; files that it names by -r are read with it.")
 @click.option(

@@ -45,6 +45,7 @@ Version = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _NAME = re.compile(NAME_PATTERN)
 _KNOWN_NAME = re.compile(KNOWN_NAME_PATTERN)
 _DIGEST = re.compile(DIGEST_PATTERN)
+_NUMBER = re.compile(r"[0-9]{1,10}\Z")
 
 # Identity and environment of processes that Hedgerow starts.
 ENV_URL = "HEDGEROW_URL"
@@ -130,9 +131,11 @@ class Reference:
                 raise InvalidReference(value=text[:300])
             return cls(check_known_name(name, "referenced"), alias=digest)
         name, colon, version = text.partition(":")
-        if colon and not (version.isascii() and version.isdigit() and 0 < int(version) < 2**31):
+        # int() itself refuses digits by the thousand.
+        number = int(version) if _NUMBER.match(version) else 0
+        if colon and not 0 < number < 2**31:
             raise InvalidReference(value=text[:300])
-        return cls(check_known_name(name, "referenced"), version=int(version) if colon else None)
+        return cls(check_known_name(name, "referenced"), version=number if colon else None)
 
     def __str__(self) -> str:
         if self.digest:

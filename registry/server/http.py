@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar, cast
 
 import msgspec
 from flask import Response, current_app, g, request
+from gunicorn.http.errors import ParseException
 from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Role
@@ -114,7 +115,7 @@ class BodyStream:
             return request.stream.read(size)
         except TimeoutError:
             raise ConnectionStalled(timeout_s=SILENCE_S) from None
-        except OSError:
+        except (OSError, ParseException):
             raise MalformedRequest(problem="its body ended early or is not chunked as announced") from None
 
 

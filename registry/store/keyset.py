@@ -13,6 +13,8 @@ from sqlalchemy import Select, Table, tuple_
 from registry.errors import InvalidPage
 
 R = TypeVar("R")
+# A larger number than a column can hold is one that PostgreSQL refuses even in a comparison.
+_MAX_VERSION = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,10 @@ class After:
         parts = text.split(",")
         if len(parts) != 3 or not (parts[2].isascii() and parts[2].isdigit() and len(parts[2]) <= 10) or "\0" in text:
             raise InvalidPage(value=text[:80])
-        return cls(parts[0], parts[1], int(parts[2]))
+        version = int(parts[2])
+        if version > _MAX_VERSION:
+            raise InvalidPage(value=text[:80])
+        return cls(parts[0], parts[1], version)
 
     def text(self) -> str:
         return f"{self.created_at},{self.name},{self.version}"

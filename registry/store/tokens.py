@@ -89,7 +89,8 @@ def verify(connection: Connection, text: str, now: datetime) -> VerifiedToken:
     prefix, _, rest = text.partition("_")
     token_id, _, secret = rest.partition("_")
     row = None
-    if prefix == PREFIX and token_id and secret:
+    # Others may send anything (Basic passwords and cookies hold NUL, too), which PostgreSQL would refuse in its own way.
+    if prefix == PREFIX and text.isascii() and token_id.isalnum() and secret:
         row = _BY_ID.first(connection, {"token_id": token_id})
     if row is None or not hmac.compare_digest(row.secret_hash, _hash(secret)):
         raise TokenRefused(problem="it is not one of this workspace's")

@@ -23,7 +23,7 @@ import msgspec
 
 from hedgerow.errors import ScriptError
 from runtime.aml.ids import new_id
-from runtime.errors import BadBody, BodyNotJson, BodyNotText, IdTooLong, NotJsonType
+from runtime.errors import BadBody, BodyNotJson, BodyNotText, IdTooLong, ModelFailed, NotJsonType
 from runtime.exchange import HTML_TYPE, Exchange, Headers, Response, with_headers
 from runtime.http_errors import answer_error, answer_text, failure_of
 from runtime.models.model_lane import INLINE_BYTES, Job, Outputs
@@ -110,15 +110,20 @@ class AmlFace:
         def done(job: Job) -> None:
             self._scoring.ended()
             exchange.model, exchange.work = lane.key, job
-            problem = job.error
-            if isinstance(problem, Exception):
+            outputs = job.outputs or {}
+            if job.error is None and not isinstance(job.result, bytes):
+                try:
+                    job.result = json_answer(outputs)
+                except Exception as unwritable:  # noqa: BLE001 - mapped like every other
+                    job.error = unwritable
+            answer = job.result
+            if isinstance(job.error, Exception) or not isinstance(answer, bytes):
+                problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
                 counters.failed(failure_of(problem))
                 self._scoring.recorder.failed()
                 self._refused(exchange, problem)
                 return
-            outputs = job.outputs or {}
             self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, outputs)
-            answer = job.result if isinstance(job.result, bytes) else json_answer(outputs)
             headers = {HEADER_FAILED: "False", HEADER_RAN: f"{job.ran_s * 1000:.3f}"}
             self._send(exchange, Response(200, answer, headers=headers))
             counters.finished(job, exchange.started_at, perf_counter())

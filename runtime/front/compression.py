@@ -143,7 +143,7 @@ class Packing:
             self._known[accepted] = wanted_encoding(accepted)
         encoding = self._known[accepted]
         if encoding is not None:
-            exchange.send_through(lambda channel: PackingChannel(channel, encoding, self._off_loop))
+            exchange.answer_through(lambda channel: PackingChannel(channel, encoding, self._off_loop))
 
     def _unpack(self, exchange: Exchange, named: str) -> None:
         request, limit = exchange.request, self._limit

@@ -24,14 +24,13 @@ class Cors:
     def __init__(self, origins: str, handle: Callable[[Exchange], None]) -> None:
         self._handle = handle
         self._matches = _matcher(origins)
-        # One answer for all origins may be kept by caches; one that depends on the origin must say so.
-        self._vary: Headers = {} if origins.strip() == "*" else {"vary": "Origin"}
 
     def handle(self, exchange: Exchange) -> None:
         asked = exchange.request.headers
         origin = asked.get("origin")
         if origin is not None and self._matches(origin):
-            added: Headers = {"access-control-allow-origin": origin, **self._vary}
+            # It names this origin, whichever are allowed: a cache must not hand the answer to another one's page.
+            added: Headers = {"access-control-allow-origin": origin, "vary": "Origin"}
             preflight = exchange.request.method == "OPTIONS" and "access-control-request-method" in asked
             if preflight:
                 added["access-control-allow-methods"] = _METHODS
@@ -53,16 +52,23 @@ class _WithHeaders:
         self.since = channel.since
 
     def send(self, exchange: Exchange, response: Response) -> None:
-        self._channel.send(exchange, with_headers(response, self._added))
+        self._channel.send(exchange, self._with_them(response))
 
     def send_head(self, exchange: Exchange, response: Response) -> None:
-        self._channel.send_head(exchange, with_headers(response, self._added))
+        self._channel.send_head(exchange, self._with_them(response))
 
     def send_part(self, part: bytes) -> bool:
         return self._channel.send_part(part)
 
     def send_end(self, exchange: Exchange, *, whole: bool) -> None:
         self._channel.send_end(exchange, whole=whole)
+
+    def _with_them(self, response: Response) -> Response:
+        answer = with_headers(response, self._added)
+        if "vary" in response.headers:
+            # A packed answer differs by more than the origin.
+            answer.headers["vary"] = f"{response.headers['vary']}, {self._added['vary']}"
+        return answer
 
 
 def _matcher(origins: str) -> Callable[[str], bool]:

@@ -19,7 +19,7 @@ from runtime.errors import BadBody, ModelFailed, NoSharedMemory
 from runtime.front.auth import Guard
 from runtime.grpc.contents import Message, feeds_from, fill_outputs
 from runtime.grpc.schema import CALLS, CONFIG_TYPES, SERVICE
-from runtime.http_errors import failure_of, status_of
+from runtime.http_errors import INTERNAL, failure_of, status_of
 from runtime.models.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
 from runtime.models.served_models import Standing
 from runtime.observing.metrics import Board
@@ -43,7 +43,6 @@ _CODES: Final[Mapping[int, grpc.StatusCode]] = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-_INTERNAL: Final = "An unexpected internal error occurred. Check the logs for more info."
 # What a guard calls these; everything else needs a key.
 _PATHS: Final = {"ServerLive": "/v2/health/live", "ServerReady": "/v2/health/ready"}
 
@@ -286,7 +285,7 @@ def told(problem: Exception) -> tuple[grpc.StatusCode, str]:
     """Status and sentence of a failure; what we did not foresee is logged with its traceback and told to nobody."""
     if not isinstance(problem, HedgerowError) or isinstance(problem, Bug):
         _log.error("a request failed inside Hedgerow", exc_info=problem)
-        return grpc.StatusCode.INTERNAL, _INTERNAL
+        return grpc.StatusCode.INTERNAL, INTERNAL
     return _CODES.get(status_of(problem, "error"), grpc.StatusCode.INTERNAL), problem.sentence()
 
 

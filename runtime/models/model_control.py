@@ -164,9 +164,11 @@ class ModelControl(Generic[L]):
         try:
             await self._on_thread(lambda: opened.extend([self._open_model(one) for one in planned]))
             self._write({**self._wanted, wanted.name: wanted})
-        except HedgerowError as problem:
+        except Exception as problem:
+            # What nobody foresaw must not leave it loading for ever either.
+            reason = problem.sentence() if isinstance(problem, HedgerowError) else "it failed inside Hedgerow; the log says how"
             for one in planned:
-                self.models.failed(one.name, one.version, problem.sentence())
+                self.models.failed(one.name, one.version, reason)
             raise
         self.models.put([self._lane_of(one) for one in opened])
         opened.clear()

@@ -143,6 +143,8 @@ class ModelLane:
     def close(self) -> None:
         """No more runs: idle threads end, busy ones after their run."""
         self._closed = True
+        # Nobody looks at a lane that is gone; what was last seen of its queue would stand there for ever.
+        self.counters.pending(0)
         for thread in self._idle:
             thread.end()
         self._idle.clear()

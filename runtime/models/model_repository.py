@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import logging
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,12 +74,16 @@ def plan_wanted(repository: Repository, wanted: Wanted) -> list[PlannedModel]:
     else:
         raise NotInRepository(model=wanted.name)
     config = _config(folder, wanted)
-    there = _versions(folder)
-    chosen = config.policy.choose(there)
-    if not chosen:
-        problem = f"of its versions {there} none is wanted" if there else "it has no version (a folder 1, 2, …)"
-        raise ModelUnusable(model=wanted.name, file=folder, problem=problem)
-    return [_planned(folder, wanted.name, version, config) for version in chosen]
+    try:
+        there = _versions(folder)
+        chosen = config.policy.choose(there)
+        if not chosen:
+            reason = f"of its versions {there} none is wanted" if there else "it has no version (a folder 1, 2, …)"
+            raise ModelUnusable(model=wanted.name, file=folder, problem=reason)
+        return [_planned(folder, wanted.name, version, config) for version in chosen]
+    except OSError as problem:
+        # It cannot be read; or what a caller sent was tidied away.
+        raise ModelUnusable(model=wanted.name, file=folder, problem=problem.strerror) from None
 
 
 def store_upload(uploads: Path, name: str, files: Mapping[str, str | bytes]) -> Path:
@@ -93,13 +99,16 @@ def store_upload(uploads: Path, name: str, files: Mapping[str, str | bytes]) -> 
         if match is None:
             raise BadModelUpload(model=name, problem=f"{parameter[:100]!r} is no file:<version>/<name>")
         contents[match[1], match[2]] = content if isinstance(content, bytes) else _decoded(name, parameter, content)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=uploads))
-        for (version, file), data in contents.items():
-            (folder / version).mkdir(exist_ok=True)
-            (folder / version / file).write_bytes(data)
-    except OSError as problem:
-        raise BadModelUpload(model=name, problem=f"they cannot be stored ({problem.strerror})") from None
+    with contextlib.ExitStack() as unless_stored:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=uploads))
+            unless_stored.callback(shutil.rmtree, folder, ignore_errors=True)
+            for (version, file), data in contents.items():
+                (folder / version).mkdir(exist_ok=True)
+                (folder / version / file).write_bytes(data)
+        except OSError as problem:
+            raise BadModelUpload(model=name, problem=f"they cannot be stored ({problem.strerror})") from None
+        unless_stored.pop_all()
     return folder
 
 

@@ -22,9 +22,12 @@ AxisNames = Mapping[str, Sequence[str]]
 _FREE_LENGTHS = (16, 1, 256, 576, 4096, 16_000)
 _MOST_TOKENS = 600
 _WIDE, _NARROW = 100, 2
-# Rows of different sizes: a model that scales a whole batch by its largest value (dynamic quantisation) shows it only then.
-_ROW_SCALES = (1.0, 1.0, 0.1, 3.0, 1.0, 10.0, 0.3, 1.0)
+# Rows of different sizes, one far from the others: a model that scales a whole batch by its largest value (dynamic quantisation)
+# or treats extremes apart shows it only then.
+_ROW_SCALES = (1.0, 1.0, 0.1, 3.0, 10_000.0, 10.0, 0.3, 1.0)
 _DECIMALS = 3
+# Texts of different lengths and numbers of words: a model that pads a batch to its longest text shows it only then.
+_TEXTS = ("a", "b c", "d", "e f g h", "longer", "i, j", "k l m", "n")
 # Inputs whose name says which values make sense at all.
 _BY_NAME = {"sr": 16_000, "sample_rate": 16_000, "sampling_rate": 16_000}
 _ONES, _ZEROS = ("mask",), ("token_type", "segment")
@@ -96,7 +99,8 @@ def _scalar(spec: TensorSpec, ordinal: int, offer: _Offer) -> Array:
 
 def _made_up(spec: TensorSpec, shape: list[int], offer: _Offer, place: int) -> Array:
     if spec.datatype == "BYTES":
-        return np.full(shape, "a", dtype=np.object_)
+        texts = np.resize(np.array(_TEXTS, dtype=np.object_), shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+        return np.array(np.broadcast_to(texts, shape))
     dtype, known = DTYPES[spec.datatype], _by_name(spec.name)
     if known is not None:
         return np.full(shape, known).astype(dtype)

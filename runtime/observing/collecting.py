@@ -223,4 +223,5 @@ def _values(datatype: str, data: bytes) -> list[object]:
 
 def _length(headers: Mapping[str, str]) -> int | None:
     text = headers.get(HEADER_LENGTH)
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    # Whoever scored has checked it only where it means something; Python refuses to read thousands of digits.
+    return int(text) if text is not None and len(text) < 20 and text.isascii() and text.isdigit() else None

@@ -67,7 +67,7 @@ class Slot:
 
 
 class Work(Protocol):
-    """What was done for one request (model_lane.Job). Times are perf_counter's; ``read_s`` is what reading took on a thread."""
+    """What was done for one request (models/jobs.py). Times are perf_counter's; ``read_s`` is what reading took on a thread."""
 
     rows: int
     run_rows: int

@@ -5,6 +5,7 @@ Each is a witness of front/door.py; where nobody asked for any, the door has non
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from hedgerow.clock import Clock
@@ -17,6 +18,8 @@ from runtime.observing.metrics import Board
 from runtime.observing.otlp import OtlpReceiver, traces_url
 from runtime.observing.tracing import Tracer
 from runtime.settings import RuntimeSettings
+
+_log = logging.getLogger("hedgerow.runtime")
 
 
 def check_observers(settings: RuntimeSettings, version: str) -> None:
@@ -83,15 +86,16 @@ class Observers:
 
 
 def together(witnesses: Sequence[Callable[[Exchange, Response], None]]) -> Witness:
-    """One witness that tells them all."""
+    """One witness that tells them all. Never raises: requests that shared a run are answered one after another."""
     if not witnesses:
         return no_witness
-    if len(witnesses) == 1:
-        return witnesses[0]
     told = tuple(witnesses)
 
     def tell(exchange: Exchange, response: Response) -> None:
         for witness in told:
-            witness(exchange, response)
+            try:
+                witness(exchange, response)
+            except Exception:  # noqa: BLE001 - whatever it is, it is no reason to leave a request unanswered
+                _log.exception("an answer could not be told about; please report it")
 
     return tell

@@ -1,7 +1,7 @@
-"""How a worker fares, looked at twice a second on its own loop: queues, connections, processes, and the loop itself.
+"""How a worker fares, looked at on its own loop: queue, connections and the loop itself twice a second, the rest every 2 s.
 
 What a request counts is counted at once (metrics.py); what is a state is looked at here, so that requests pay nothing for it.
-The page is made after a fresh look at the worker that makes it; its siblings' numbers are at most half a second old.
+The page is made after a fresh look at the worker that makes it; its siblings' numbers are as old as their last look.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 from runtime.observing.metrics import Board, ModelCounters
 
 _PERIOD_S = 0.5
-# Every fourth look also asks the kernel about memory and processor time.
+# Every fourth look goes at everything, and asks the kernel about memory and processor time.
 _KERNEL_EVERY = 4
 # The worst lag is told for two windows of this length, so that a scrape every fifteen seconds sees each.
 _WINDOW_S = 15.0

@@ -65,6 +65,13 @@ def test_files_with_names_that_mean_something_in_a_url_come_back(server: Running
     assert (tmp_path / "out" / odd).read_bytes() == b"weights"
 
 
+def test_a_file_is_never_taken_for_a_package(at: list[str], tmp_path: Path) -> None:
+    (tmp_path / "env.yml").write_text("dependencies: [python=3.11]\n")
+    refused = hedgerow(*at, "env", "create", "taken", "env.yml", cwd=tmp_path)
+    assert (refused.returncode, "'env.yml' is a file; give it with --conda or --requirements" in refused.stderr) == (2, True)
+    assert hedgerow(*at, "env", "create", "taken", "ruamel.yaml", cwd=tmp_path).returncode == 0
+
+
 def test_a_device_is_not_made_when_its_key_has_no_place_to_go(server: RunningServer, at: list[str], tmp_path: Path) -> None:
     assert hedgerow(*at, "device", "enroll", "lost", "-o", "no/such/folder/x.toml", cwd=tmp_path).returncode == 1
     assert "lost" not in hedgerow(*at, "device", "list", cwd=tmp_path).stdout

@@ -55,6 +55,14 @@ def test_health_and_metrics_can_be_closed(tmp_path: Path) -> None:
             assert server.get(path, headers=bearer(ONE)).status_code == 200, path
 
 
+def test_health_is_closed_on_its_own_port_too(tmp_path: Path) -> None:
+    env = {**KEYS, "SEPERATE_HEALTH_ENDPOINT": "true", "HEALTH_PORT": "0"}
+    with ScoringServer(tmp_path, "--model", models.iris(), "--auth-health", env=env) as server:
+        health = server.ready["health_address"]
+        assert server.client.get(f"{health}/").status_code == 401
+        assert server.client.get(f"{health}/", headers=bearer(ONE)).status_code == 200
+
+
 def test_keys_change_under_load_without_a_failed_request(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"{ONE}\n{TWO}\n")

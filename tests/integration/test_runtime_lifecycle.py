@@ -292,6 +292,15 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
             assert f"Cannot listen on 127.0.0.1:{port}: Address already in use" in server.process.log_text()
 
 
+def test_a_ready_file_that_nobody_could_find_is_refused(tmp_path: Path) -> None:
+    server = ScoringServer(tmp_path, "--model", models.echo(), wait=False)
+    server.process.argv[server.process.argv.index("--ready-file") + 1] = str(tmp_path / "nowhere" / "ready")
+    with server:
+        wait_for(lambda: not server.process.is_running, what="the server to give up")
+        assert server.exit_code == 3
+        assert "its folder is not there or cannot be written. Correct --ready-file." in server.process.log_text()
+
+
 def test_a_reload_waits_for_the_new_worker_and_survives_a_model_that_is_gone(tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
     model.write_bytes(models.iris().read_bytes())

@@ -42,7 +42,19 @@ def test_a_token_is_good_until_it_expires_or_is_revoked(database: Database) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "hrw", "hrw__", "hrw_x_y", "x_{id}_{secret}", "hrw_{id}_", "hrw_{id}_{secret}x", "hrw_{id}_ü"]
+    "text",
+    [
+        "",
+        "hrw",
+        "hrw__",
+        "hrw_x_y",
+        "x_{id}_{secret}",
+        "hrw_{id}_",
+        "hrw_{id}_{secret}x",
+        "hrw_{id}_ü",
+        "hrw_\0_x",
+        "hrw_\udcff_x",
+    ],
 )
 def test_what_is_no_token_is_refused(database: Database, text: str) -> None:
     with database.write() as connection:

@@ -161,7 +161,7 @@ def test_pages_give_everything_once_while_others_register(database: Database) ->
     assert "newcomer" not in {name for name, _ in seen}
 
 
-@pytest.mark.parametrize("text", ["", "x", "a,b", "a,b,c", "a,b,-1", "a,b,99999999999", "a\0,b,1", "a,b,١"])
+@pytest.mark.parametrize("text", ["", "x", "a,b", "a,b,c", "a,b,-1", "a,b,2147483648", "a,b,99999999999", "a\0,b,1", "a,b,١"])
 def test_a_made_up_cursor_is_refused(database: Database, text: str) -> None:
     with database.read() as connection, pytest.raises(InvalidPage):
         models.newest(connection, 4, text)

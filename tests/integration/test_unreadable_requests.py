@@ -97,6 +97,23 @@ def test_every_way_of_writing_http_wrongly(server: RunningServer, sent: bytes, s
     assert SECRET.decode() not in server.process.log_text()
 
 
+@pytest.mark.parametrize("body", [b"zz\r\n", b"3\r\nabcdef\r\n", b"1;\x00=\r\na\r\n", b"5\r\nab"])
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b"POST /api/v1/models HTTP/1.1\r\n", b"application/json"),
+        (b"PUT /api/v1/blobs/sha256:" + b"0" * 64 + b" HTTP/1.1\r\n", b"application/octet-stream"),
+    ],
+)
+def test_a_body_in_chunks_that_are_none_is_the_senders_mistake(
+    server: RunningServer, line: bytes, kind: bytes, body: bytes
+) -> None:
+    fields = [HOST, b"Authorization: Bearer " + server.owner_token.encode() + b"\r\n", b"Content-Type: " + kind + b"\r\n"]
+    received = exchange(server, line + b"".join(fields) + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+    assert received.startswith(b"HTTP/1.1 400 "), received
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed_request"
+
+
 def test_the_longest_line_that_is_taken_is_answered_by_the_api(server: RunningServer) -> None:
     line = b"GET /api/v1/" + b"x" * (LONGEST_LINE - 100) + b" HTTP/1.1\r\n"
     received = exchange(server, line + HOST + b"Connection: close\r\n\r\n")

@@ -127,6 +127,11 @@ def test_bad_references_are_refused_with_the_value(text: str) -> None:
     assert repr(text) in str(caught.value)
 
 
+def test_a_version_of_thousands_of_digits_is_refused_like_any_other() -> None:
+    with pytest.raises(InvalidReference):
+        Reference.parse("a:" + "1" * 5000)
+
+
 @pytest.mark.parametrize("text", ["", ":1", "@" + DIGEST, "A:1", "a:1@" + DIGEST, "a/b:1", "../x"])
 def test_a_reference_with_a_bad_name_says_so(text: str) -> None:
     with pytest.raises(InvalidName):

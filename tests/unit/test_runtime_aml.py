@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import flask
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgerow.errors import Bug, HedgerowError, ScriptError
-from runtime.aml.face import propagated_ids, query_as_json
+from runtime.aml.face import AmlFace, propagated_ids, query_as_json
 from runtime.errors import (
     BadBody,
     BodyNotText,
@@ -23,7 +24,11 @@ from runtime.errors import (
     ScriptRaised,
     UnknownModel,
 )
+from runtime.exchange import Exchange, Request, Response
 from runtime.http_errors import answer_error
+from runtime.models.jobs import Job
+from runtime.observing.metrics import Board
+from runtime.observing.telemetry import NoTelemetry
 
 A = "made-here"
 
@@ -137,3 +142,21 @@ def test_contract_texts_are_word_for_word() -> None:
     assert text(ScoringTimeout(timeout_ms=100)) == "Scoring timeout after 100 ms"
     assert text(Bug(what="x")) == "An unexpected internal error occurred. Check the logs for more info."
     assert issubclass(ScoringTimeout, ScriptError), "x-ms-run-function-failed is True for it"
+
+
+def test_outputs_that_json_has_no_word_for_are_answered_as_a_failure() -> None:
+    """Raised on the loop instead, they would leave this caller, and all that shared its run, without an answer."""
+    board, sent, jobs = Board([("m", "1")], rows=1), list[Response](), list[Job]()
+    channel = SimpleNamespace(since=0.0, send=lambda _exchange, response: sent.append(response))
+
+    model = SimpleNamespace(inputs=[], specs={}, rows=lambda _feeds: 1, check_names=lambda _named: None)
+    lane = SimpleNamespace(model=model, key=("m", "1"), counters=board.model(("m", "1")), submit=jobs.append)
+    scoring = SimpleNamespace(
+        loaded=True, has_script=False, recorder=NoTelemetry(), only_model=lambda: lane, begun=lambda: None, ended=lambda: None
+    )
+    face = AmlFace(scoring, board, None)  # type: ignore[arg-type]  # as much of one as a request looks at
+    face.score(Exchange(channel, Request("POST", "/score", body=b""), keep_alive=True))
+    jobs[0].outputs = {"y": 1j}
+    jobs[0].done(jobs[0])
+    assert [response.status for response in sent] == [500]
+    assert board.model_values(("m", "1")) != [0.0] * len(board.model_values(("m", "1")))

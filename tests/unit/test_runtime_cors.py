@@ -80,7 +80,15 @@ def test_a_preflight_is_told_the_methods_and_the_headers_it_asks_for() -> None:
         "access-control-allow-headers": "x-one, x-two",
         "vary": "Origin",
     }
-    assert answer("*", "POST", **asked) == {"access-control-allow-origin": "https://a"}
+    assert answer("*", "POST", **asked) == {"access-control-allow-origin": "https://a", "vary": "Origin"}
+
+
+def test_what_an_answer_differs_by_already_is_kept() -> None:
+    caller = Caller()
+    exchange = Exchange(caller, Request("GET", "/score", headers={"origin": "https://a"}), keep_alive=True)
+    packed = Response(200, b"x", headers={"vary": "accept-encoding"})
+    Cors("*", lambda asked: asked.answer(packed)).handle(exchange)
+    assert [response.headers["vary"] for response in caller.heads] == ["accept-encoding, Origin"]
 
 
 def test_a_preflight_of_another_path_is_answered_here() -> None:

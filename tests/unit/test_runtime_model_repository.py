@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import resource
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,22 @@ def test_the_ledger_keeps_the_last_word_and_nothing_half() -> None:
     with pytest.raises(LedgerFull):
         ledger.write([Wanted("a", "x" * CAPACITY)])
     assert ledger.read() == wanted
+
+
+def test_a_folder_that_was_tidied_away_is_an_unusable_model_and_no_failure_of_ours(tmp_path: Path) -> None:
+    where = repository(tmp_path, "a/1")
+    with pytest.raises(ModelUnusable, match="No such file"):
+        plan_wanted(where, Wanted("sent", folder=str(tmp_path / "gone")))
+    with pytest.raises(ModelUnusable, match="too long"):
+        plan_wanted(where, Wanted("a", f'{{"default_model_filename": "{"x" * 300}"}}'))
+
+
+def test_files_that_cannot_all_be_stored_leave_nothing_behind(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(BadModelUpload, match="cannot be stored"):
+            store_upload(tmp_path, "m", {"file:1/model.onnx": b"small", "file:1/weights": b"x" * 2000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

@@ -22,6 +22,9 @@ def spec(datatype: str, *shape: int) -> TensorSpec:
         ("FP32", [1, 2.5], [1.0, 2.5]),
         ("FP64", [1e300], [1e300]),
         ("FP32", [1e39], [math.inf]),
+        # As JavaScript writes 1e20.
+        ("FP64", [100000000000000000000, 0.5], [1e20, 0.5]),
+        ("FP64", [10**40, -(2**70)], [1e40, -(2.0**70)]),
         ("INT64", [3.0, -4], [3, -4]),
         ("INT64", [2**63 - 1], [2**63 - 1]),
         ("UINT64", [2**64 - 1], [2**64 - 1]),
@@ -46,6 +49,8 @@ def test_values_that_fit_are_taken(datatype: str, data: list[object], expected: 
         ("INT8", [128], "out of range"),
         ("UINT8", [-1], "out of range"),
         ("UINT64", [2**64], "out of range"),
+        ("INT64", [2**64, 0.5], "out of range"),
+        ("FP64", [10**400], "out of range"),
         ("FP32", ["1.5"], "text where numbers"),
         ("FP32", [True, False], "true or false where numbers"),
         ("FP32", [{"a": 1}], "type dict"),

@@ -47,7 +47,8 @@ def test_every_real_model_gets_an_example_that_it_takes(which: tuple[str, str]) 
         # Its state has the batch second.
         (real_models.SILERO, False),
         (real_models.SWIFT, False),
-        (real_models.MEL, True),
+        # It cuts decibels off below the loudest moment of the whole batch: a loud row changes a quiet one.
+        (real_models.MEL, False),
         (real_models.MINILM, True),
     ],
     ids=str,
@@ -67,6 +68,7 @@ def test_real_models_are_merged_where_their_answers_stay_the_same_and_nowhere_el
         (models.total, "not one row for each"),
         (models.scaled_by_the_largest, "differs between rows alone and together"),
         (models.no_inputs, "no free leading length"),
+        (models.splits_text, "differs between rows alone and together"),
     ],
 )
 def test_models_whose_rows_mix_are_never_merged_even_when_that_is_wished(build: Any, says: str) -> None:
