@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from hedgerow.contracts.model import TensorSpec
 from runtime.models.onnx_model import OnnxModel
 from runtime.tensors import Array, values_of
 
 _MOST_VALUES = 4096
+# Made-up inputs have three (sample_inputs.py).
+_DECIMALS = 6
 _KINDS: Mapping[str, Mapping[str, object]] = {
     "BOOL": {"type": "boolean"},
     "BYTES": {"type": "string"},
@@ -67,7 +71,7 @@ def score_example(model: OnnxModel) -> dict[str, object] | None:
     """A body for ``/score``; None when none is known or it would be long."""
     if model.example is None or _count(model.example) > _MOST_VALUES:
         return None
-    values = {name: values_of(array) for name, array in model.example.items()}
+    values = {name: _written(array) for name, array in model.example.items()}
     if len(values) == 1 and not model.optional:
         return {"data": next(iter(values.values()))}
     return {"inputs": values}
@@ -89,7 +93,12 @@ def how_to_make_one(model: OnnxModel) -> str:
 
 
 def _infer_input(spec: TensorSpec, array: Array) -> dict[str, object]:
-    return {"name": spec.name, "shape": list(array.shape), "datatype": spec.datatype, "data": values_of(array.reshape(-1))}
+    return {"name": spec.name, "shape": list(array.shape), "datatype": spec.datatype, "data": _written(array.reshape(-1))}
+
+
+def _written(array: Array) -> object:
+    """An input as a person would write it: 1.02, not 1.0199999809265137, its nearest 32-bit float. Read again, it is the same."""
+    return values_of(array.astype(np.float64).round(_DECIMALS) if array.dtype.kind == "f" else array)
 
 
 def _tensor(spec: TensorSpec) -> dict[str, object]:

@@ -73,6 +73,7 @@ def test_the_documents_example_scores_on_both_contracts_and_answers_what_it_says
         answer = server.score(takes["example"])
         assert answer.status_code == 200, answer.text
         assert answer.json() == answers["example"]
+        assert "00000" not in json.dumps(takes["example"]), "numbers as people write them"
         # The page shows the same call, and one of the other contract; both work as they stand.
         commands = re.findall(
             r"curl (\S+) -H 'content-type: application/json' -d '(.*?)'(?=curl|What its file|$)", page(server).text
