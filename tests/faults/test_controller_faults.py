@@ -237,7 +237,11 @@ def test_a_replica_that_never_answers_is_given_up_and_named(tmp_path: Path) -> N
     with plane(tmp_path, "--ready-timeout-s", "2") as impatient:
         client = impatient.client
         activity = client.services.deploy("twice", add_image(client, tmp_path / "m"))
-        os.kill(impatient.one_running("replica-"), signal.SIGSTOP)
+        replica = impatient.one_running("replica-")
+        # Frozen before it runs its own program, it would be one that was never started.
+        program = Path(f"/proc/{replica}/cmdline")
+        wait_for(lambda: b"\0runtime\0" in program.read_bytes(), timeout_s=20, what="the replica's own program")
+        os.kill(replica, signal.SIGSTOP)
         found = ended(client, activity.id)
         assert found.problem is not None
         assert "it did not answer within 2 s" in found.problem.message
