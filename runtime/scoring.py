@@ -20,9 +20,10 @@ from time import perf_counter
 from typing import Literal
 
 from runtime.admission import Admission
-from runtime.errors import AmbiguousScore, ModelControlOff, NotReady, Overloaded
+from runtime.errors import AmbiguousScore, NotReady, Overloaded
 from runtime.exchange import Exchange
 from runtime.models.batching import BatchLimits
+from runtime.models.errors import ModelControlOff
 from runtime.models.ledger import Ledger
 from runtime.models.model_control import Done, LoadRequest, ModelControl
 from runtime.models.model_lane import LaneLimits, ModelLane

@@ -14,7 +14,8 @@ from hedgerow.contracts.document import decode
 from hedgerow.contracts.image import SCORING_CONFIG_FILE, ScoringConfig, ServedModel
 from hedgerow.contracts.names import check_name
 from hedgerow.errors import HedgerowError
-from runtime.errors import ImageUnusable, ModelUnusable, NothingToServe, ScriptUnusable
+from runtime.errors import ImageUnusable, NothingToServe, ScriptUnusable
+from runtime.models.errors import ModelUnusable
 from runtime.scripts.place import ScriptPlace
 from runtime.settings import ModelControl, RuntimeSettings
 

@@ -23,9 +23,10 @@ import msgspec
 
 from hedgerow.errors import ScriptError
 from runtime.aml.ids import new_id
-from runtime.errors import BadBody, BodyNotJson, BodyNotText, IdTooLong, ModelFailed, NotJsonType
+from runtime.errors import BadBody, BodyNotJson, BodyNotText, IdTooLong, NotJsonType
 from runtime.exchange import HTML_TYPE, Exchange, Headers, Response, with_headers
 from runtime.http_errors import answer_error, answer_text, failure_of
+from runtime.models.errors import ModelFailed
 from runtime.models.model_lane import INLINE_BYTES, Job, Outputs
 from runtime.models.onnx_model import OnnxModel
 from runtime.observing.metrics import Board, Failure

@@ -15,11 +15,12 @@ from typing import Any, Final
 import grpc
 
 from hedgerow.errors import Bug, HedgerowError
-from runtime.errors import BadBody, ModelFailed, NoSharedMemory
+from runtime.errors import BadBody
 from runtime.front.auth import Guard
 from runtime.grpc.contents import Message, feeds_from, fill_outputs
 from runtime.grpc.schema import CALLS, CONFIG_TYPES, SERVICE
 from runtime.http_errors import INTERNAL, failure_of, status_of
+from runtime.models.errors import ModelFailed, NoSharedMemory
 from runtime.models.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
 from runtime.models.served_models import Standing
 from runtime.observing.metrics import Board

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from runtime.errors import LedgerFull
+from runtime.models.errors import LedgerFull
 from runtime.models.model_repository import Wanted
 
 CAPACITY = 1_048_576

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.errors import ModelConfigUnusable
+from runtime.models.errors import ModelConfigUnusable
 from runtime.models.pbtxt import Message, parse_pbtxt
 
 MODEL_FILE = "model.onnx"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from hedgerow.errors import HedgerowError
-from runtime.errors import ModelControlOff, NotInRepository
+from runtime.models.errors import ModelControlOff, NotInRepository
 from runtime.models.ledger import Ledger
 from runtime.models.model_lane import ModelLane
 from runtime.models.model_repository import Wanted, model_names, plan_wanted, store_upload

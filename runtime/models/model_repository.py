@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.errors import BadModelUpload, ModelConfigUnusable, ModelUnusable, NotInRepository, RepositoryUnusable
+from runtime.models.errors import BadModelUpload, ModelConfigUnusable, ModelUnusable, NotInRepository, RepositoryUnusable
 from runtime.models.model_config import ModelConfig, config_from_json, config_from_pbtxt
 from runtime.serving_plan import PlannedModel, Repository, ServingPlan
 from runtime.settings import RuntimeSettings

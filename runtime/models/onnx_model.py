@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hedgerow.contracts.model import TensorSpec
-from runtime.errors import (
-    BadBody,
-    BadTensorNames,
+from runtime.errors import BadBody, BadTensorNames
+from runtime.models.errors import (
     ModelFailed,
     ModelInputUnsupported,
     ModelNeedsOperators,

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from runtime.errors import ProvidersUnusable
+from runtime.models.errors import ProvidersUnusable
 
 Arena = Literal["on", "exact", "shrink", "off"]
 CPU = "CPUExecutionProvider"

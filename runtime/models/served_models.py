@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.errors import UnknownModel, UnknownModelVersion
+from runtime.models.errors import UnknownModel, UnknownModelVersion
 from runtime.models.model_lane import ModelLane
 from runtime.observing.metrics import ModelKey
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from runtime.errors import BadBody, ModelFailed
+from runtime.errors import BadBody
 from runtime.exchange import Response
+from runtime.models.errors import ModelFailed
 from runtime.models.onnx_model import OnnxModel
 from runtime.oip.binary import HEADER_LENGTH, pack
 from runtime.oip.messages import InferRequest

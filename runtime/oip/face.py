@@ -12,9 +12,9 @@ from time import perf_counter
 
 import msgspec
 
-from runtime.errors import ModelFailed
 from runtime.exchange import Exchange, Response, with_headers
 from runtime.http_errors import answer_error, failure_of
+from runtime.models.errors import ModelFailed
 from runtime.models.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
 from runtime.observing.metrics import Board
 from runtime.observing.trace_context import echoed_ids

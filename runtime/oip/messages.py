@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from hedgerow.contracts.model import TensorSpec
-from runtime.errors import BadBody, BadTensor, NoSharedMemory
+from runtime.errors import BadBody, BadTensor
 from runtime.exchange import Request
+from runtime.models.errors import NoSharedMemory
 from runtime.models.onnx_model import OnnxModel
 from runtime.oip.binary import BinaryPart, raw_array, split_body
 from runtime.tensors import Array, array_from_json, describe

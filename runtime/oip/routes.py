@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from runtime.errors import NoSharedMemory
 from runtime.exchange import Exchange, Response, with_headers
 from runtime.http_errors import answer_error, answer_text
+from runtime.models.errors import NoSharedMemory
 from runtime.oip.face import OipFace
 from runtime.oip.repository import RepositoryFace
 

@@ -13,19 +13,10 @@ from hypothesis import strategies as st
 
 from hedgerow.errors import Bug, HedgerowError, ScriptError
 from runtime.aml.face import AmlFace, propagated_ids, query_as_json
-from runtime.errors import (
-    BadBody,
-    BodyNotText,
-    BodyTooLarge,
-    IdTooLong,
-    NotReady,
-    Overloaded,
-    ScoringTimeout,
-    ScriptRaised,
-    UnknownModel,
-)
+from runtime.errors import BadBody, BodyNotText, BodyTooLarge, IdTooLong, NotReady, Overloaded, ScoringTimeout, ScriptRaised
 from runtime.exchange import Exchange, Request, Response
 from runtime.http_errors import answer_error
+from runtime.models.errors import UnknownModel
 from runtime.models.jobs import Job
 from runtime.observing.metrics import Board
 from runtime.observing.telemetry import NoTelemetry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.errors import ModelConfigUnusable
+from runtime.models.errors import ModelConfigUnusable
 from runtime.models.model_config import ModelConfig, VersionPolicy, config_from_json, config_from_pbtxt
 from runtime.models.pbtxt import parse_pbtxt
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import BadModelUpload, LedgerFull, ModelUnusable, NotInRepository, RepositoryUnusable
+from runtime.models.errors import BadModelUpload, LedgerFull, ModelUnusable, NotInRepository, RepositoryUnusable
 from runtime.models.ledger import CAPACITY, Ledger
 from runtime.models.model_repository import Wanted, model_names, plan_repository, plan_wanted, store_upload
 from runtime.serving_plan import Repository

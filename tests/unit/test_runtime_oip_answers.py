@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.errors import BadBody, ModelFailed, NoSharedMemory
+from runtime.errors import BadBody
+from runtime.models.errors import ModelFailed, NoSharedMemory
 from runtime.oip.answers import classified, tensor_of
 from runtime.oip.messages import InferWanted, check_wanted
 

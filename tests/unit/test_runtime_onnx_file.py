@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from hedgerow.errors import UserError
-from runtime.errors import ModelUnsafe, ModelUnusable
+from runtime.models.errors import ModelUnsafe, ModelUnusable
 from runtime.models.onnx_file import check_safe, read_facts
 
 

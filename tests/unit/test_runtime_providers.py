@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.errors import ModelTooNew, ProvidersMissing, ProvidersUnusable
+from runtime.models.errors import ModelTooNew, ProvidersMissing, ProvidersUnusable
 from runtime.models.onnx_model import OnnxModel
 from runtime.models.providers import CPU, Engine, Wish, parse_providers, short_name, worth_a_try
 from tests import scoring_models as models

@@ -10,7 +10,8 @@ import pytest
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.image import ScoringConfig, ServedModel
 from hedgerow.errors import InvalidName, InvalidSetting, UnknownSetting
-from runtime.errors import ImageUnusable, ModelUnusable, NothingToServe, ScriptUnusable, TooMuchToServe
+from runtime.errors import ImageUnusable, NothingToServe, ScriptUnusable, TooMuchToServe
+from runtime.models.errors import ModelUnusable
 from runtime.serving_plan import name_from, plan_image, plan_model, plan_script
 from runtime.settings import load_runtime_settings
 
