@@ -113,9 +113,9 @@ class Guard:
     def watch(self, loop: AbstractEventLoop) -> None:
         """Look at the file of keys from now on."""
         if self._file is not None:
+            loop.call_later(_LOOK_EVERY_S, self.watch, loop)
             self._file.look()
             self._ring = self._file.ring
-            loop.call_later(_LOOK_EVERY_S, self.watch, loop)
 
     def lets_in(self, path: str, headers: Mapping[str, str], caller: str) -> bool:
         """Whether this request may go on."""

@@ -166,10 +166,11 @@ class Door:
     # Time -------------------------------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
+        # First the next round: whatever goes wrong in this one, time-outs go on.
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
         self._sweep_some(list(self._connections))
         if self.buffered.held > self.buffered.most:
             self._cut_slowest()
-        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def _sweep_some(self, connections: list[Connection]) -> None:
         """Ten thousand at once would take the loop's time from those who wait for an answer."""

@@ -86,6 +86,7 @@ class Vitals:
 
     def _tick(self) -> None:
         now = perf_counter()
+        self._loop.call_later(_PERIOD_S, self._tick)
         if self._due:
             self._note_lag(now - self._due, now)
         self._looks += 1
@@ -94,8 +95,7 @@ class Vitals:
         else:
             self._queue.set(self._scored.queue_depth)
             self._open.set(self._connections())
-        self._due = perf_counter() + _PERIOD_S
-        self._loop.call_later(_PERIOD_S, self._tick)
+        self._due = now + _PERIOD_S
 
     def _note_lag(self, lag_s: float, now: float) -> None:
         if now >= self._window_ends:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     faulthandler.enable()
     # The server ends us; a Ctrl-C or a SIGTERM to everything at once must not cut the calls that it still waits for.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _left_to_the_server(os.getpid()))
+    _leave_sigterm_to_the_server()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # TextIOWrapper in a process of ours
     with socket.socket(fileno=int(descriptor)) as connection:
@@ -95,15 +95,26 @@ def _load(place: ScriptPlace) -> tuple[Script, str]:
     return script, swagger_parts(script.schemas, place.folders)
 
 
-def _left_to_the_server(host: int) -> Callable[[int, object], None]:
-    """Ignores SIGTERM here, and only here: what a script forks or starts ends by it, as multiprocessing's pools expect."""
+def _leave_sigterm_to_the_server() -> None:
+    """Ignore SIGTERM here, and only here: what a script forks or starts ends by it, as multiprocessing's pools expect.
 
-    def ignore(number: int, _frame: object) -> None:
-        if os.getpid() != host:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+    A handler and not SIG_IGN, which programs that are started would inherit. The signal waits while a child is made: Python
+    forgets in a new child what came before the child's first line, and a parent that asked it to end would wait for ever.
+    """
+    masks = threading.local()
 
-    return ignore
+    def hold() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def release_in_child() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        release()
+
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=release_in_child)
 
 
 def _die_with(parent: int) -> None:

@@ -220,7 +220,14 @@ async def start_host(argv: Sequence[str], listener: Listener, *, memory_bytes: i
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     loop = asyncio.get_running_loop()
-    _, link = await loop.create_connection(lambda: Link(process, listener), sock=ours)
+    try:
+        _, link = await loop.create_connection(lambda: Link(process, listener), sock=ours)
+    except BaseException:
+        # Nobody else knows of it.
+        ours.close()
+        process.kill()
+        process.wait()
+        raise
     return link
 
 

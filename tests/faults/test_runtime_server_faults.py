@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 
 from tests import scoring_models as models
 from tests.front_door import answers_in, read_all
+from tests.scoring_load import ScoringLoad
 from tests.scoring_server import ScoringServer, script
 from tests.waiting import accepts_connections, wait_for
 
@@ -73,34 +73,17 @@ def conversation(port: int, parts: list[bytes], pause: threading.Event) -> list[
         return answers_in(read_all(caller))
 
 
-class Callers:
-    """Threads that score in a loop; everything but the right answer is a failure. ``refused`` ends a caller."""
+class Callers(ScoringLoad):
+    """Everything but the right answer is a failure; who is refused ends."""
 
     def __init__(self, port: int, body: bytes, right: Callable[[httpx.Response], bool], count: int = 4) -> None:
-        self.ends: Counter[str] = Counter()
         self.slowest = 0.0
         self._url, self._body, self._right = f"http://127.0.0.1:{port}/score", body, right
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._call) for _ in range(count)]
+        super().__init__(count, begun=20)
 
-    def __enter__(self) -> Callers:
-        for thread in self._threads:
-            thread.start()
-        wait_for(lambda: self.ends["ok"] > 20, what="the callers to begin")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    @property
-    def failures(self) -> dict[str, int]:
-        return {end: count for end, count in self.ends.items() if end not in ("ok", "refused")}
-
-    def _call(self) -> None:
+    def call(self, number: int) -> None:
         with httpx.Client(timeout=20, trust_env=False, headers={"connection": "close"}) as client:
-            while not self._stop.is_set():
+            while not self.stopped.is_set():
                 try:
                     answer = client.post(self._url, content=self._body)
                     self.slowest = max(self.slowest, answer.elapsed.total_seconds())

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import scoring_models as models
+from tests.scoring_load import ScoringLoad
 from tests.scoring_server import ScoringServer, script
 from tests.waiting import wait_for
 
@@ -22,38 +23,20 @@ ROW = [5.1, 3.5, 1.4, 0.2]
 BODY = json.dumps({"data": [ROW]}).encode()
 
 
-class Load:
-    """Clients that score without pause until stopped; every answer is checked and every other end of a request named.
-
-    Half of them keep their connection, half make a new one for each request. ``refused`` (nobody listens any more) ends a client:
-    that is no failed request, a balancer would have gone elsewhere.
+class Load(ScoringLoad):
+    """Every answer is checked. Half of the callers keep their connection, half make a new one for each request; who is refused
+    ends.
     """
 
     def __init__(self, port: int, clients: int = 6) -> None:
-        self.ends: Counter[str] = Counter()
         self.answered_at: list[float] = []
         self._port = port
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._client, args=(number % 2 == 0,)) for number in range(clients)]
+        super().__init__(clients, begun=50)
 
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        wait_for(lambda: self.ends["ok"] > 50, what="the load to begin")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    @property
-    def failures(self) -> dict[str, int]:
-        return {end: count for end, count in self.ends.items() if end not in ("ok", "refused")}
-
-    def _client(self, keep: bool) -> None:
+    def call(self, number: int) -> None:
+        keep = number % 2 == 0
         connection: http.client.HTTPConnection | None = None
-        while not self._stop.is_set():
+        while not self.stopped.is_set():
             connection = connection or http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
             end, closed = self._one(connection, keep)
             self.ends[end] += 1

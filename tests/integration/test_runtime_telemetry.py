@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
 
 import pytest
 
 from runtime.observing.telemetry import Receiver, Telemetry
 from tests import scoring_models as models
+from tests.post_receiver import receiving
 from tests.scoring_server import ScoringServer
 from tests.waiting import wait_for
 
@@ -25,36 +25,22 @@ class Hub:
 
     status: int = 201
     posts: list[tuple[str, str, dict[str, object]]] = field(default_factory=list)
-    server: http.server.ThreadingHTTPServer = field(init=False)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}/telemetry?module=m"
+    url: str = ""
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     found = Hub()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            assert self.path == "/telemetry?module=m"
-            assert self.headers["content-type"] == "application/json"
-            found.posts.append((self.headers["idempotency-key"], self.headers["authorization"], body))
-            self.send_response(found.status)
-            self.end_headers()
+    def take(path: str, headers: Message, body: bytes) -> int:
+        assert path == "/telemetry?module=m"
+        assert headers["content-type"] == "application/json"
+        found.posts.append((headers["idempotency-key"], headers["authorization"], json.loads(body)))
+        return found.status
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    found.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=found.server.serve_forever, args=(0.05,))
-    thread.start()
-    yield found
-    found.server.shutdown()
-    thread.join()
-    found.server.server_close()
+    with receiving(take) as address:
+        found.url = f"{address}/telemetry?module=m"
+        yield found
 
 
 def environment(url: str) -> dict[str, str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import http.server
 import itertools
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests import scoring_models as models
+from tests.post_receiver import receiving
 from tests.scoring_server import ScoringServer, script
 from tests.waiting import wait_for
 
@@ -28,11 +28,7 @@ class OtlpReceiver:
 
     status: int = 200
     posts: list[ExportTraceServiceRequest] = field(default_factory=list)
-    server: http.server.ThreadingHTTPServer = field(init=False)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
+    url: str = ""
 
     def spans(self) -> list[Span]:
         return [span for post in self.posts for one in post.resource_spans for scope in one.scope_spans for span in scope.spans]
@@ -45,28 +41,16 @@ class OtlpReceiver:
 def receiver() -> Iterator[OtlpReceiver]:
     found = OtlpReceiver()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            assert self.path == "/v1/traces"
-            assert self.headers["content-type"] == "application/x-protobuf"
-            text = gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body
-            if found.status == 200:
-                found.posts.append(ExportTraceServiceRequest.FromString(text))
-            self.send_response(found.status)
-            self.send_header("content-length", "0")
-            self.end_headers()
+    def take(path: str, headers: Message, body: bytes) -> int:
+        assert path == "/v1/traces"
+        assert headers["content-type"] == "application/x-protobuf"
+        text = gzip.decompress(body) if headers["content-encoding"] == "gzip" else body
+        if found.status == 200:
+            found.posts.append(ExportTraceServiceRequest.FromString(text))
+        return found.status
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    found.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=found.server.serve_forever, args=(0.05,))
-    thread.start()
-    yield found
-    found.server.shutdown()
-    thread.join()
-    found.server.server_close()
+    with receiving(take) as found.url:
+        yield found
 
 
 def attributes(span: Span) -> dict[str, object]:
