@@ -17,7 +17,7 @@ from hedgerow.atomic_write import atomic_write
 from hedgerow.backoff import Backoff
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.names import BLOBS_COLLECT
-from hedgerow.errors import HedgerowError
+from hedgerow.errors import HedgerowError, InvalidSetting
 from hedgerow.logs import set_up_logs
 from hedgerow.process import Supervised
 from hedgerow.process.errors import LockHeld
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
             raise StorageUnavailable(problem=f"{os.strerror(problem.errno or 0)}: {problem.filename or ''}") from problem
     except HedgerowError as problem:
         print(f"hedgerow controller: {problem.sentence()}", file=sys.stderr, flush=True)
-        return 1
+        return 2 if isinstance(problem, InvalidSetting) else 1
     return 0
 
 

@@ -23,7 +23,7 @@ class ControllerSettings:
     )
     blob_lease_s: float = setting(86400.0, "how long stored content is kept although nothing refers to it yet")
     gc_every_s: float = setting(
-        86400.0, "how often contents that nothing refers to are freed; 0: only when asked for (hedgerow gc)"
+        86400.0, "how often contents that nothing refers to are freed; 0: only when asked for (hedgerow gc)", least=0
     )
     balancer_port: int = setting(8090, "port of the balancer in front of services, on loopback; 0 picks a free one")
     haproxy: str = setting("haproxy", "the balancer's program, by name or path")
@@ -32,7 +32,7 @@ class ControllerSettings:
     ready_timeout_s: float = setting(60.0, "longest time that a replica may take until it answers")
     require_sandbox: bool = setting(False, "as root, refuse runs and replicas that cannot have a user of their own")
     stop_services_on_exit: bool = setting(False, "on SIGTERM stop replicas and balancer too; else they go on and are adopted")
-    events_keep_days: int = setting(365, "how long events are kept; 0 keeps them for ever")
+    events_keep_days: int = setting(365, "how long events are kept; 0 keeps them for ever", least=0)
     egress_allow: str = setting("", "networks and hosts (comma separated) that may be called although they are not public https")
     egress_ca_file: Path | None = setting(None, "certificates (PEM) that receivers of webhooks may have besides the machine's")
     webhook_timeout_s: float = setting(15.0, "longest time that one attempt to deliver an event may take")

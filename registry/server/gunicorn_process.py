@@ -26,7 +26,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from hedgerow.receiving import Receiving
 from registry.server.followers import Followers
-from registry.server.unreadable import LONGEST_LINE, refuse
+from registry.server.unreadable import LONGEST_LINE, Unreadable
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -55,6 +55,7 @@ def serve(serving: Serving) -> None:
     worker = _Worker(1, os.getppid(), list(serving.listeners), application, 0, application.cfg, _RootLogger(application.cfg))
     worker.serving = serving
     worker.receiving = Receiving(_HEAD_S, serving.threads)
+    worker.unreadable = Unreadable()
     serving.app.before_request(worker.head_is_whole)
     worker.init_process()
 
@@ -86,6 +87,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
 class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     serving: Serving
     receiving: Receiving
+    unreadable: Unreadable
 
     def notify(self) -> None:
         """The heartbeat, at every turn of the main loop: callers that dawdle over a request's head give their thread back."""
@@ -102,7 +104,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_error(self, req: object, client: socket.socket, addr: Any, exc: BaseException) -> None:  # noqa: ANN401 - as gunicorn has it
         """What could not be read as a request is answered in the one error shape, not with gunicorn's page."""
-        refuse(client, str(addr[0]) if addr else "a Unix socket", exc)
+        self.unreadable.refuse(client, str(addr[0]) if addr else "a Unix socket", exc)
 
     def _keepalive_after(self, conn: Any, keepalive: Any) -> bool:  # noqa: ANN401 - as gunicorn has it
         try:

@@ -11,10 +11,9 @@ import threading
 from collections import Counter
 
 from hedgerow.clock import Clock
+from hedgerow.logs import Seldom
 
 _LOG = logging.getLogger(__name__)
-# Somebody who guesses tokens must not be able to fill the disk with what the log says of it.
-QUIET_S = 10.0
 
 
 class Refusals:
@@ -24,20 +23,14 @@ class Refusals:
         self._clock = clock
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
-        self._unlogged = 0
-        self._quiet_until_s = 0.0
+        self._seldom = Seldom()
 
     def note(self, reason: str, method: str, route: str, remote: str) -> None:
-        """One request from the address ``remote`` was refused; logged at most every ``QUIET_S``."""
-        now_s = self._clock.monotonic_s()
+        """One request from the address ``remote`` was refused; logged seldom."""
         with self._lock:
             self._counts[reason] += 1
-            self._unlogged += 1
-            if now_s < self._quiet_until_s:
-                return
-            number, self._unlogged = self._unlogged, 0
-            self._quiet_until_s = now_s + QUIET_S
-        _LOG.warning("Refused %d requests (%s); the last from %s: %s %s", number, reason, remote, method, route)
+        if number := self._seldom.due(self._clock.monotonic_s()):
+            _LOG.warning("Refused %d requests (%s); the last from %s: %s %s", number, reason, remote, method, route)
 
     def counts(self) -> dict[str, int]:
         """How many of each reason since the start."""

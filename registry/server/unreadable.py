@@ -17,6 +17,7 @@ from gunicorn.http import errors
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.work import Problem, ProblemAnswer
 from hedgerow.errors import Bug, HedgerowError
+from hedgerow.logs import Seldom
 from registry.server.errors import AddressTooLong, HeadTooLarge, MalformedRequest
 from registry.server.http_errors import status_of
 
@@ -67,18 +68,32 @@ def answer(problem: HedgerowError) -> bytes:
     return head.encode("ascii") + body
 
 
-def refuse(connection: socket.socket, sender: str, raised: BaseException) -> None:
-    """Answer, and read on for a moment; the caller closes ``connection``."""
-    problem = problem_of(raised)
-    if isinstance(problem, Bug):
-        _LOG.error("A request from %s failed", sender, exc_info=raised)
-    else:
-        _LOG.warning("What %s sent cannot be read: %s", sender, problem.key)
-    with suppress(OSError):
-        connection.settimeout(_LINGER_S)
-        connection.sendall(answer(problem))
-        connection.shutdown(socket.SHUT_WR)
-        _linger(connection)
+class Unreadable:
+    """Refuses what cannot be read; logged seldom, since anybody may send it without a token."""
+
+    def __init__(self) -> None:
+        self._unread, self._failed = Seldom(), Seldom()
+
+    def refuse(self, connection: socket.socket, sender: str, raised: BaseException) -> None:
+        """Answer, and read on for a moment; the caller closes ``connection``."""
+        problem = problem_of(raised)
+        self._log(sender, problem, raised, monotonic())
+        with suppress(OSError):
+            connection.settimeout(_LINGER_S)
+            connection.sendall(answer(problem))
+            connection.shutdown(socket.SHUT_WR)
+            _linger(connection)
+
+    def _log(self, sender: str, problem: HedgerowError, raised: BaseException, now_s: float) -> None:
+        if isinstance(problem, Bug):
+            if number := self._failed.due(now_s):
+                _LOG.error("A request from %s failed%s", sender, _and_more(number), exc_info=raised)
+        elif number := self._unread.due(now_s):
+            _LOG.warning("What %s sent cannot be read: %s%s", sender, problem.key, _and_more(number))
+
+
+def _and_more(number: int) -> str:
+    return f" (and {number - 1} more since the last such line)" if number > 1 else ""
 
 
 def _linger(connection: socket.socket) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from hedgerow.atomic_write import atomic_write
 from hedgerow.clock import SystemClock
-from hedgerow.errors import HedgerowError
+from hedgerow.errors import HedgerowError, InvalidSetting
 from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import hold_lock
 from hedgerow.settings import load_settings, rows
@@ -38,6 +38,9 @@ def main(argv: list[str]) -> int:
         settings = load_settings(UpSettings, os.environ, vars(parser.parse_args(argv)))
         settings = dataclasses.replace(settings, workspace=settings.workspace.absolute())
         return _up(settings, clock, started_s)
+    except InvalidSetting as problem:
+        _complain(problem.sentence())
+        return 2
     except HedgerowError as problem:
         _complain(problem.sentence())
         return 1

@@ -22,14 +22,14 @@ class UpSettings:
     blobs: str | None = setting(None, "s3://bucket/prefix (extra s3) or file:///folder for contents instead of the workspace")
     blobs_endpoint: str | None = setting(None, "address of an S3 server that is not Amazon's")
     gc_every_s: float = setting(
-        86400.0, "how often contents that nothing refers to are freed; 0: only when asked for (hedgerow gc)"
+        86400.0, "how often contents that nothing refers to are freed; 0: only when asked for (hedgerow gc)", least=0
     )
     broker: str | None = setting(None, "mqtt://… or mqtts://… of a broker of your own instead of the embedded one", secret=True)
     behind_proxy: bool = setting(False, "a TLS-terminating proxy stands in front")
     public_url: str | None = setting(None, "https://… by which devices and people reach it from elsewhere, with --behind-proxy")
     egress_allow: str = setting("", "networks and hosts (comma separated) that may be called although they are not public https")
     egress_ca_file: Path | None = setting(None, "certificates (PEM) that receivers of webhooks may have besides the machine's")
-    events_keep_days: int = setting(365, "how long events are kept; 0 keeps them for ever")
+    events_keep_days: int = setting(365, "how long events are kept; 0 keeps them for ever", least=0)
     log_format: str = setting("text", "text or json")
     log_level: str = setting("warning", "debug, info, warning or error")
     watch_parent: bool = setting(False, "stop when standard input ends (used by programs that start this one)")

@@ -3,6 +3,10 @@
 What needs a reload (pools, limits, numbers of slots, the port) is the *structure*; its digest stands in the configuration as
 ``description``, so that the running process can be asked which structure it has. Addresses and states of slots and the
 traffic map are written too, but change at run time: :func:`commands` says how.
+
+A reload starts a new process beside the old one, which keeps what is inside and its idle callers. Those it may not close: their
+next request may be on its way. It answers that one with ``connection: close``, but by then knows nothing of replicas any more
+(commands go to the new process), so it hands the request on to whoever has the port (``successor``).
 """
 
 from __future__ import annotations
@@ -13,10 +17,13 @@ from dataclasses import dataclass
 from hedgerow.contracts.document import digest_of
 from registry.controller.balancer.port import Pool, RoutingTable, Slot
 
-SOCKET_FILE, CONFIG_FILE, MAP_FILE = "haproxy.sock", "haproxy.cfg", "traffic.map"
+SOCKET_FILE, MASTER_FILE, CONFIG_FILE, MAP_FILE = "haproxy.sock", "master.sock", "haproxy.cfg", "traffic.map"
 # Where a slot without a replica points; nothing is ever sent there.
 _NOWHERE_PORT = 1
 _BUCKETS = 100
+_KEEP_ALIVE_S = 75
+# From the last moment at which an idle caller asks to the end of the process that it asked.
+_END_SLACK_S = 15
 _BUSY = "The service is busy or has no ready replica; try again in a moment"
 _BROKEN = "The replica ended while it worked on the request"
 _LATE = "Scoring took longer than the deployment allows"
@@ -96,12 +103,24 @@ def _slot_commands(server: str, was: Slot | None, slot: Slot) -> list[str]:
 
 
 def _config(table: RoutingTable, options: HaproxyOptions, structure: str, *, structure_only: bool) -> str:
-    parts = [_global(options, structure), _defaults(), _frontend(options.port), _nowhere()]
+    last_s = _longest_s(table)
+    parts = [
+        _global(options, structure, last_s),
+        _defaults(),
+        _frontend(options.port),
+        _successor(options.port, last_s),
+        _nowhere(),
+    ]
     parts += [_pool(pool, structure_only=structure_only) for pool in table.pools]
     return "\n".join(parts)
 
 
-def _global(options: HaproxyOptions, structure: str) -> str:
+def _longest_s(table: RoutingTable) -> int:
+    """How long a request may take, waiting included; whole seconds, rounded up."""
+    return -(-max((pool.queue_wait_ms + pool.timeout_ms for pool in table.pools), default=0) // 1000)
+
+
+def _global(options: HaproxyOptions, structure: str, longest_s: int) -> str:
     drop = f"    uid {options.uid}\n    gid {options.uid}\n" if options.uid is not None else ""
     return f"""\
 # Written by the Hedgerow controller; changes are overwritten.
@@ -109,7 +128,7 @@ global
     description {structure or "none"}
     maxconn {options.max_connections}
     nbthread {options.threads}
-    hard-stop-after 120s
+    hard-stop-after {_KEEP_ALIVE_S + longest_s + _END_SLACK_S}s
 {drop}    log stderr format short daemon notice
     stats socket unix@{SOCKET_FILE} mode 600 level admin
 """
@@ -124,12 +143,12 @@ defaults
     option redispatch 1
     retries 3
     timeout connect 2s
-    timeout client 75s
+    timeout client {_KEEP_ALIVE_S}s
     timeout server 60s
     timeout queue 500ms
     timeout check 5s
     timeout http-request 10s
-    timeout http-keep-alive 75s
+    timeout http-keep-alive {_KEEP_ALIVE_S}s
     {_http_error(502, _BROKEN)}
     {_http_error(503, _BUSY)} hdr Retry-After 1
     {_http_error(504, _LATE)}
@@ -149,11 +168,25 @@ def _frontend(port: int) -> str:
     return f"""\
 frontend services
     bind 127.0.0.1:{port}
+    option idle-close-on-response
     http-request set-var(txn.endpoint) path,field(3,/) if {{ path_beg /services/ }}
     http-request set-var(txn.bucket) rand({_BUCKETS})
     http-request set-var(txn.backend) var(txn.endpoint),concat(:,txn.bucket,),map({MAP_FILE},nowhere)
+    use_backend successor if {{ stopping }}
     use_backend %[var(txn.backend)] if {{ var(txn.endpoint) -m found }}
     default_backend nowhere
+"""
+
+
+def _successor(port: int, longest_s: int) -> str:
+    # A connection for each request: one that is kept would lead to a process that a later reload makes an old one, too.
+    return f"""\
+backend successor
+    option http-server-close
+    http-reuse never
+    retries 1
+    timeout server {longest_s + _END_SLACK_S}s
+    server next 127.0.0.1:{port}
 """
 
 

@@ -25,6 +25,7 @@ from hedgerow.process.identity import is_alive
 from registry.controller.balancer.haproxy_config import (
     CONFIG_FILE,
     MAP_FILE,
+    MASTER_FILE,
     HaproxyFiles,
     HaproxyOptions,
     commands,
@@ -94,12 +95,25 @@ class HaproxyBalancer:
         if exit_fd is not None:
             # "Take nothing new, finish what is inside", while SIGTERM would cut it.
             self._signal_master(signal.SIGUSR1)
-            poller = select.poll()
-            poller.register(exit_fd, select.POLLIN)
-            poller.poll(grace_s * 1000)
+            self._wait_until_empty(exit_fd, self._clock.monotonic_s() + grace_s)
             os.close(exit_fd)
             self._process.stop(0.0)
         self._process.forget()
+
+    def _wait_until_empty(self, exit_fd: int, until_s: float) -> None:
+        """Until it has ended or holds only idle callers, whom it would keep for as long as they please."""
+        poller = select.poll()
+        poller.register(exit_fd, select.POLLIN)
+        while (left_s := until_s - self._clock.monotonic_s()) > 0:
+            if poller.poll(min(left_s, _LOOK_S) * 1000):
+                return
+            try:
+                inside = self._socket.requests_inside()
+            except HedgerowError:
+                # One that was started by an earlier release has no such socket, or it is ending this moment.
+                continue
+            if not inside:
+                return
 
     def _apply(self, table: RoutingTable, files: HaproxyFiles) -> Routed:
         if not isinstance(self._process.observe(), Running):
@@ -131,7 +145,7 @@ class HaproxyBalancer:
         if self._problem:
             log.warning("%s", self._problem)
             return Routed(problem=self._problem, lasting=True, again_s=max(delay_s, _BACKOFF.first_s))
-        argv = [str(self._program), "-W", "-db", "-f", CONFIG_FILE]
+        argv = [str(self._program), "-W", "-db", "-S", f"unix@{MASTER_FILE},mode,600", "-f", CONFIG_FILE]
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         self._process.start(ProcessSpec(argv=argv, cwd=str(self._folder), environment={"PATH": path}))
         log.info("The balancer listens on port %d", self._options.port)

@@ -1,18 +1,25 @@
-"""HAProxy's runtime socket: one command, one answer. The socket is reached through its open folder, so its path may be long."""
+"""HAProxy's runtime socket: one command, one answer. The socket is reached through its open folder, so its path may be long.
+
+Commands go to the process of now. The master's socket reaches those before it, too: after a reload they finish what they have.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import socket
 from pathlib import Path
 
 from hedgerow.errors import UnavailableError
-from registry.controller.balancer.haproxy_config import MAP_FILE, SOCKET_FILE
+from registry.controller.balancer.haproxy_config import MAP_FILE, MASTER_FILE, SOCKET_FILE
 from registry.controller.balancer.port import Slot, SlotState
 
 _TIMEOUT_S = 2.0
 _READ_BYTES = 1 << 16
 _MAP_LINES_AT_ONCE = 200
+# Of every proxy (-1) the backend's row (2) on every server (-1).
+_BACKENDS = "show stat -1 2 -1"
 # SRV_ADMF_MAINT and SRV_ADMF_DRAIN of HAProxy's management guide.
 _MAINTENANCE, _DRAIN = 0x23, 0x18
 
@@ -58,6 +65,12 @@ class HaproxySocket:
                 found[f"{row['be_name']}/{row['srv_name']}"] = Slot(_state(int(row["srv_admin_state"])), int(row["srv_port"]))
         return found
 
+    def requests_inside(self) -> int:
+        """How many requests are waiting or being answered, in the process of now and in those that end after a reload."""
+        lines = [line.split() for line in self._ask(MASTER_FILE, "show proc").splitlines()]
+        workers = [words[0] for words in lines if words[1:2] == ["worker"]]
+        return sum(_requests(self._ask(MASTER_FILE, f"@!{pid} {_BACKENDS}")) for pid in workers)
+
     def do(self, command: str) -> None:
         """A command that answers nothing, or says how it changed an address."""
         answer = self.ask(command).strip()
@@ -76,18 +89,31 @@ class HaproxySocket:
         self.do(f"commit map @{version} {MAP_FILE}")
 
     def ask(self, command: str) -> str:
+        return self._ask(SOCKET_FILE, command)
+
+    def _ask(self, file: str, command: str) -> str:
         try:
             folder = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                     connection.settimeout(_TIMEOUT_S)
-                    connection.connect(f"/proc/self/fd/{folder}/{SOCKET_FILE}")
+                    connection.connect(f"/proc/self/fd/{folder}/{file}")
                     connection.sendall(f"{command}\n".encode())
+                    # The master keeps the connection open for the next command otherwise.
+                    connection.shutdown(socket.SHUT_WR)
                     return _read_all(connection)
             finally:
                 os.close(folder)
         except OSError as problem:
             raise HaproxySilent(problem=problem.strerror or str(problem)) from problem
+
+
+def _requests(stat: str) -> int:
+    """Of ``show stat``; 0 for a process that has ended meanwhile."""
+    found = 0
+    for row in csv.DictReader(io.StringIO(stat.removeprefix("# "))):
+        found += int(row.get("scur") or 0)
+    return found
 
 
 def _state(admin: int) -> SlotState:
