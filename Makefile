@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 PYTEST := .venv/bin/pytest
 ARGS ?=
+MINUTES ?= 10
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,8 +24,9 @@ check: dev ## lint, types, import direction, unit and docs tests; no test parts,
 	@scripts/check.sh
 	@$(PYTEST) tests/unit tests/architecture tests/docs -q $(ARGS)
 
-soak: dev test-parts ## the long fault and load runs
+soak: dev test-parts ## the long fault and load runs (MINUTES=10 of scoring)
 	@$(PYTEST) tests -q -m soak --timeout=3600 $(ARGS)
+	@$(PYTHON) -m loadtests.soak_scoring --minutes $(MINUTES)
 
 bench: dev test-parts ## the figures of docs/benchmarks.md
 	@$(PYTHON) -m loadtests

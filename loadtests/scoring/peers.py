@@ -1,6 +1,7 @@
 """Other scoring servers for the benchmark, each in a virtual environment of its own, made once and kept in the user's cache.
 
-A peer that cannot be installed or started here is named with the reason and left out; nothing stands in for it.
+A peer that cannot be installed or started here is named with the reason and left out; nothing stands in for it. Each is told
+three ports (HTTP, gRPC, metrics): the peers here end, or hang, when one of theirs is taken.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Versions as measured in docs/benchmarks.md; a later one may be quicker or slower.
 AZMLINFSRV = ("azureml-inference-server-http==1.5.1", "onnxruntime==1.31.1")
@@ -57,7 +60,7 @@ _MLSERVER_MODEL = """
             return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("answer", answer)])
 """
 _PYTRITON_SERVER = """
-    import os, sys
+    import os, signal, sys
     import numpy as np
     import onnxruntime as ort
     from pytriton.decorators import batch
@@ -74,8 +77,11 @@ _PYTRITON_SERVER = """
         return [session.run(None, {given.name: inputs[given.name]})[0].reshape(-1, 1)]
 
     shape = tuple(length if isinstance(length, int) else -1 for length in given.shape[1:])
-    port = int(sys.argv[1])
-    ports = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2, "http_address": "127.0.0.1"}
+    http, grpc, metrics = (int(port) for port in sys.argv[1:4])
+    near = {"http_address": "127.0.0.1", "grpc_address": "127.0.0.1", "metrics_address": "127.0.0.1"}
+    ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics, **near}
+    # By itself it dies of SIGTERM at once, and leaves its server behind, which takes seconds to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with Triton(config=TritonConfig(**ports)) as triton:
         triton.bind(model_name="model", infer_func=infer, inputs=[Tensor(name=given.name, dtype=np.float32, shape=shape)],
                     outputs=[Tensor(name="answer", dtype=np.int64, shape=(1,))], config=ModelConfig(max_batch_size=64))
@@ -83,24 +89,44 @@ _PYTRITON_SERVER = """
 """
 
 
+class LeftOut(RuntimeError):
+    """Why a server cannot be had here."""
+
+
 @dataclass(frozen=True)
 class Server:
-    """One way to serve the model: its command, and what else its process needs."""
+    """One way to serve the model: its command, and what else its process needs. ``stdout``: a file for it, nowhere otherwise."""
 
-    name: str
     argv: tuple[str, ...]
     environment: dict[str, str]
     folder: Path
-    path: str
-    ready_path: str
+    port: int
+    path: str = "/score"
+    stdout: Path | None = None
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every server serves, and where it may put files."""
+
+    model: Path
+    folder: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"BENCH_MODEL": str(self.model)}
+
+
+INFER = "/v2/models/model/infer"
+Ports = Sequence[int]
 
 
 def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hedgerow-bench"
 
 
-def environment_of(name: str, packages: tuple[str, ...], python: str = sys.executable) -> Path | None:
-    """The virtual environment with these packages, made if need be; None, and a sentence, when it cannot be made."""
+def environment_of(name: str, packages: tuple[str, ...], python: str = sys.executable) -> Path:
+    """The virtual environment with these packages, made if need be. Raises LeftOut when it cannot be made."""
     place = cache_folder() / name
     stamp = place / "packages"
     wanted = "\n".join(packages)
@@ -115,71 +141,59 @@ def environment_of(name: str, packages: tuple[str, ...], python: str = sys.execu
     ):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode:
-            print(f"{name} is left out: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no reason given'}")
             shutil.rmtree(place, ignore_errors=True)
-            return None
+            raise LeftOut(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason given")
     stamp.write_text(wanted)
     return place
 
 
-def ours(model: Path, port: int, folder: Path, *, script: bool = False, workers: int = 1) -> Server:
-    what = (
-        ("--script", str(write_script(folder)), "--workers", str(workers))
-        if script
-        else ("--model", str(model), "--name", "model")
-    )
-    argv = (sys.executable, "-P", "-m", "runtime", *what, "--port", str(port), "--log-level", "error")
-    return Server(
-        f"hedgerow {'script w' + str(workers) if script else 'model'}",
-        argv,
-        {"BENCH_MODEL": str(model)},
-        folder,
-        "/score",
-        "/v2/health/ready",
-    )
+def ours(site: Site, ports: Ports, *, path: str = "/score", flags: Sequence[str] = (), stdout: Path | None = None) -> Server:
+    """The model without a script."""
+    return _hedgerow(site, ports, ("--model", str(site.model), "--name", "model", *flags), path, stdout)
 
 
-def azmlinfsrv(model: Path, port: int, folder: Path, *, workers: int) -> Server | None:
+def ours_with_script(site: Site, ports: Ports, *, workers: int = 1) -> Server:
+    return _hedgerow(site, ports, ("--script", str(write_script(site.folder)), "--workers", str(workers)), "/score", None)
+
+
+def _hedgerow(site: Site, ports: Ports, what: tuple[str, ...], path: str, stdout: Path | None) -> Server:
+    argv = (sys.executable, "-P", "-m", "runtime", *what, "--port", str(ports[0]), "--log-level", "error")
+    return Server(argv, site.variables, site.folder, ports[0], path, stdout)
+
+
+def azmlinfsrv(site: Site, ports: Ports, *, workers: int) -> Server:
     place = environment_of("azmlinfsrv", AZMLINFSRV)
-    if place is None:
-        return None
-    argv = (
-        str(place / "bin" / "azmlinfsrv"),
-        "--entry_script",
-        str(write_script(folder)),
-        "--port",
-        str(port),
-        "--worker_count",
-        str(workers),
-    )
-    return Server(f"azmlinfsrv w{workers}", argv, {"BENCH_MODEL": str(model)}, folder, "/score", "/")
+    script = str(write_script(site.folder))
+    flags = ("--entry_script", script, "--port", str(ports[0]), "--worker_count", str(workers))
+    return Server((str(place / "bin" / "azmlinfsrv"), *flags), site.variables, site.folder, ports[0])
 
 
-def mlserver(model: Path, port: int, folder: Path) -> Server | None:
+def mlserver(site: Site, ports: Ports) -> Server:
     place = environment_of("mlserver", MLSERVER)
-    if place is None:
-        return None
-    here = folder / "mlserver"
+    here = site.folder / "mlserver"
     here.mkdir(exist_ok=True)
     (here / "onnx_model.py").write_text(textwrap.dedent(_MLSERVER_MODEL))
-    ports = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
-    settings = {"parallel_workers": 0, "host": "127.0.0.1", "debug": False, **ports}
+    settings: dict[str, Any] = {"parallel_workers": 0, "host": "127.0.0.1", "debug": False}
+    settings |= zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True)
     (here / "settings.json").write_text(json.dumps(settings))
     (here / "model-settings.json").write_text('{"name": "model", "implementation": "onnx_model.Onnx"}')
     argv = (str(place / "bin" / "mlserver"), "start", str(here))
-    return Server("mlserver pw0", argv, {"BENCH_MODEL": str(model)}, here, "/v2/models/model/infer", "/v2/health/ready")
+    return Server(argv, site.variables, here, ports[0], INFER)
 
 
-def pytriton(model: Path, port: int, folder: Path) -> Server | None:
+def pytriton(site: Site, ports: Ports) -> Server:
     # Its prebuilt stub crashes on some patch releases of Python 3.11; Debian's works.
     python = "/usr/bin/python3" if Path("/usr/bin/python3.11").exists() else sys.executable
     place = environment_of("pytriton", PYTRITON, python)
-    if place is None:
-        return None
-    file = folder / "pytriton_server.py"
+    here = site.folder / "pytriton"
+    here.mkdir(exist_ok=True)
+    file = here / "server.py"
     file.write_text(textwrap.dedent(_PYTRITON_SERVER))
-    argv = (str(place / "bin" / "python"), str(file), str(port))
-    return Server("pytriton", argv, {"BENCH_MODEL": str(model)}, folder, "/v2/models/model/infer", "/v2/models/model/ready")
+    argv = (str(place / "bin" / "python"), str(file), *(str(port) for port in ports))
+    # It copies Triton into a folder of its own for each start, in the user's cache unless told where.
+    own = {"PYTRITON_HOME": str(here), "TMPDIR": str(here)}
+    # Triton says on stdout why it does not start; under load it says nothing there.
+    return Server(argv, {**site.variables, **own}, here, ports[0], INFER, stdout=here / "triton.log")
 
 
 def write_script(folder: Path) -> Path:
