@@ -15,8 +15,10 @@ from runtime.grpc.face import GrpcFace
 _log = logging.getLogger("hedgerow.runtime.grpc")
 
 _QUIET_S = 0.05
+# Callers that do not wait for their answers are never quiet.
+_LONGEST_QUIET_S = 0.5
 # What stop() needs to tell every connection.
-_STOPPING_S = 0.01
+_STOPPING_S = 0.05
 
 
 class GrpcDoor:
@@ -30,7 +32,7 @@ class GrpcDoor:
         ]
         self._address, self._face, self._tls = address, face, tls
         self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers((face.handlers(),))
+        self._server.add_generic_rpc_handlers(face.handlers())
         self._opening: asyncio.Task[None] | None = None
 
     def open(self, failed: Callable[[str], None]) -> None:
@@ -47,11 +49,21 @@ class GrpcDoor:
             return
         await self._opening
         self._face.hold()
-        await asyncio.sleep(_QUIET_S)
+        await self._quiet()
         stopping = asyncio.get_running_loop().create_task(self._server.stop(patience_s))
         await asyncio.sleep(_STOPPING_S)
         self._face.release()
         await stopping
+
+    async def _quiet(self) -> None:
+        """Until no call has come for a moment, in which this loop and the callers had time."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while loop.time() < began + _LONGEST_QUIET_S:
+            begun, since = self._face.begun, loop.time()
+            await asyncio.sleep(_QUIET_S)
+            if self._face.begun == begun and loop.time() - since < 2 * _QUIET_S:
+                return
 
     async def _open(self, failed: Callable[[str], None]) -> None:
         try:

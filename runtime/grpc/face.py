@@ -7,196 +7,154 @@ becomes a status with the sentence that REST would give.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from time import perf_counter
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import grpc
 
-from hedgerow.errors import Bug, HedgerowError
+from hedgerow.errors import AccessError
 from runtime.errors import BadBody
+from runtime.exchange import Headers
 from runtime.front.auth import Guard
-from runtime.grpc.contents import Message, feeds_from, fill_outputs
-from runtime.grpc.schema import CALLS, CONFIG_TYPES, SERVICE
-from runtime.http_errors import INTERNAL, failure_of, status_of
-from runtime.models.errors import ModelFailed, NoSharedMemory
-from runtime.models.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
+from runtime.grpc.calls import Calls, Context, Message, Received, answered, headers_of, refused
+from runtime.grpc.health import HealthFace
+from runtime.grpc.messages import message_classes
+from runtime.grpc.schema import CALLS, CONFIG_TYPES, HEALTH_MESSAGES, HEALTH_PACKAGE, HEALTH_SERVICE, SERVICE
+from runtime.grpc.scoring_calls import ScoringCalls, parameters_of
+from runtime.grpc.told import Refusal
 from runtime.models.served_models import Standing
 from runtime.observing.metrics import Board
-from runtime.oip.answers import arrays_of
-from runtime.oip.binary import pack
 from runtime.oip.facts import OipFacts
-from runtime.oip.messages import InferRequest, InferWanted, check_wanted
 from runtime.oip.repository import chosen, load_request
 from runtime.scoring import Scoring
-from runtime.tensors import Array
 
-_log = logging.getLogger("hedgerow.runtime.grpc")
-
-Context = Any
-_CODES: Final[Mapping[int, grpc.StatusCode]] = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    404: grpc.StatusCode.NOT_FOUND,
-    409: grpc.StatusCode.ABORTED,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
+CHECK, WATCH = f"{HEALTH_SERVICE}/Check", f"{HEALTH_SERVICE}/Watch"
 # What a guard calls these; everything else needs a key.
-_PATHS: Final = {"ServerLive": "/v2/health/live", "ServerReady": "/v2/health/ready"}
-
-
-class _Caller:
-    """Whoever waits for a job."""
-
-    gone = False
+_PATHS: Final = {
+    f"{SERVICE}/ServerLive": "/v2/health/live",
+    f"{SERVICE}/ServerReady": "/v2/health/ready",
+    CHECK: "/v2/health/ready",
+    WATCH: "/v2/health/ready",
+}
 
 
 class GrpcFace:
-    """``classes`` are messages.py's, by name. ``guard`` None: no keys are asked for."""
+    """``classes`` are messages.py's, by name. ``guard`` None: no keys are asked for. ``calls`` makes the exchanges of scoring."""
 
-    def __init__(self, scoring: Scoring, board: Board, facts: OipFacts, classes: Mapping[str, Any], guard: Guard | None) -> None:
-        self._scoring, self._facts, self._classes, self._guard = scoring, facts, classes, guard
-        self._counters = board.route("infer")
+    def __init__(
+        self, scoring: Scoring, board: Board, facts: OipFacts, classes: Mapping[str, Any], guard: Guard | None, calls: Calls
+    ) -> None:
+        self._scoring, self._facts, self._classes, self._guard, self._calls = scoring, facts, classes, guard, calls
         self._may_answer = asyncio.Event()
         self._may_answer.set()
+        self._scores = ScoringCalls(scoring, board, classes, calls, self._enter, self._may_answer)
+        self._health_classes = message_classes(HEALTH_MESSAGES, HEALTH_PACKAGE)
+        self._health = HealthFace(facts.ready, self._health_classes)
+
+    @property
+    def begun(self) -> int:
+        """How many calls have come."""
+        return self._calls.begun
 
     def hold(self) -> None:
         """Keep answers back until :meth:`release`: callers that wait for one send nothing new (door.py)."""
         self._may_answer.clear()
 
     def release(self) -> None:
+        """Answer, and end what never ends by itself: streams, and those who watch the health."""
         self._may_answer.set()
+        self._scores.leave()
+        self._health.leave()
 
-    def handlers(self) -> Any:  # noqa: ANN401 - grpc has no types
+    def handlers(self) -> tuple[Any, ...]:
         """What a grpc.aio server is given."""
-        methods: dict[str, Callable[[Message], Awaitable[Message]]] = {
+        pages: dict[str, Callable[[Message], Awaitable[Message]]] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
             "ModelReady": self._model_ready,
             "ServerMetadata": self._server_metadata,
             "ModelMetadata": self._model_metadata,
-            "ModelInfer": self._model_infer,
             "ModelConfig": self._model_config,
             "ModelStatistics": self._model_statistics,
             "RepositoryIndex": self._repository_index,
             "RepositoryModelLoad": self._repository_load,
             "RepositoryModelUnload": self._repository_unload,
         }
-        found = {}
-        for call, (asked, answered, streams) in CALLS.items():
-            kind = grpc.stream_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-            handler = self._stream if streams else self._answering(call, methods[call])
-            found[call] = kind(
-                handler,
-                request_deserializer=self._classes[asked].FromString,
-                response_serializer=self._classes[answered].SerializeToString,
-            )
-        return grpc.method_handlers_generic_handler(SERVICE, found)
+        # Messages are read and written here and in scoring_calls.py: whoever watches wants to see their bytes.
+        asks = self._calls.receives(self._classes["ModelInferRequest"])
+        found = {
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer, asks),
+            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._stream, asks),
+        }
+        for call, page in pages.items():
+            asks = self._calls.receives(self._classes[CALLS[call][0]])
+            found[call] = grpc.unary_unary_rpc_method_handler(self._answering(f"{SERVICE}/{call}", page), asks)
+        asks = self._calls.receives(self._health_classes["HealthCheckRequest"])
+        health = {
+            "Check": grpc.unary_unary_rpc_method_handler(self._answering(CHECK, self._health.check), asks),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch, asks),
+        }
+        return (
+            grpc.method_handlers_generic_handler(SERVICE, found),
+            grpc.method_handlers_generic_handler(HEALTH_SERVICE, health),
+        )
+
+    async def _infer(self, received: Received, context: Context) -> bytes:
+        try:
+            return await self._scores.infer(received, context)
+        except Exception as problem:  # noqa: BLE001 - one request's failure is its own, whatever it is
+            refusal = Refusal.of(problem)
+        return await self._refuse(refusal, context)
+
+    async def _stream(self, _messages: object, context: Context) -> None:
+        try:
+            await self._scores.stream(context)
+            return
+        except Exception as problem:  # noqa: BLE001 - like every other call's
+            refusal = Refusal.of(problem)
+        await self._refuse(refusal, context)
+
+    async def _watch(self, received: Received, context: Context) -> None:
+        try:
+            self._enter(WATCH, headers_of(context), context)
+            service = received.understood().service
+        except (AccessError, BadBody) as problem:
+            refusal = Refusal.of(problem)
+        else:
+            await self._health.watch(service, context)
+            return
+        await self._refuse(refusal, context)
 
     def _answering(
         self, call: str, answer: Callable[[Message], Awaitable[Message]]
-    ) -> Callable[[Message, Context], Awaitable[Message]]:
-        async def handler(request: Message, context: Context) -> Message:
+    ) -> Callable[[Received, Context], Awaitable[bytes]]:
+        async def handler(received: Received, context: Context) -> bytes:
+            headers = headers_of(context)
+            exchange = self._calls.begin(call, headers, received, context)
             try:
-                self._check_key(call, context)
-                found = await answer(request)
-                await self._may_answer.wait()
-                return found
+                self._enter(call, headers, context)
+                body: bytes = (await answer(received.understood())).SerializeToString()
             except Exception as problem:  # noqa: BLE001 - one request's failure is its own, whatever it is
-                code, text = told(problem)
-            return await context.abort(code, text)
+                refusal = Refusal.of(problem)
+            else:
+                await self._may_answer.wait()
+                answered(exchange, body)
+                return body
+            refused(exchange, refusal)
+            return await self._refuse(refusal, context)
 
         return handler
 
-    def _check_key(self, call: str, context: Context) -> None:
-        if self._guard is not None:
-            headers = {str(name).lower(): str(value) for name, value in context.invocation_metadata() or ()}
-            if not self._guard.lets_in(_PATHS.get(call, f"/v2/{call}"), headers, context.peer()):
-                raise self._guard.refusal(headers)
+    async def _refuse(self, refusal: Refusal, context: Context) -> bytes:
+        """End the call; does not come back."""
+        await self._may_answer.wait()
+        await context.abort(refusal.code, refusal.text)
+        return b""
 
-    # Scoring ----------------------------------------------------------------------------------------------------------
-
-    async def _model_infer(self, request: Message) -> Message:
-        received_at = perf_counter()
-        try:
-            lane = self._scoring.lane(request.model_name, request.model_version or None)
-            answer = await self._scored(request, lane, received_at)
-        except Exception as problem:
-            self._counters.answered(status_of(problem, "error"), perf_counter() - received_at)
-            raise
-        self._counters.answered(200, perf_counter() - received_at)
-        return answer
-
-    async def _scored(self, request: Message, lane: ModelLane, received_at: float) -> Message:
-        model, asked = lane.model, _asked(request)
-        raw, caller = bool(request.raw_input_contents), _Caller()
-        answered: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-
-        def prepare() -> dict[str, Array]:
-            feeds = feeds_from(model, request)
-            model.check_names(feeds, [wanted.name for wanted in asked.outputs])
-            return feeds
-
-        def finish(outputs: Outputs) -> Message:
-            response = self._classes["ModelInferResponse"](model_name=model.name, model_version=model.version, id=asked.id or "")
-            fill_outputs(response, arrays_of(model.name, asked, outputs), pack, raw=raw)
-            return response
-
-        def done(job: Job) -> None:
-            if not answered.done():
-                answered.set_result(job)
-
-        wanted = tuple([one.name for one in asked.outputs])
-        if request.ByteSize() > INLINE_BYTES:
-            job = Job(caller, done, prepare=prepare, finish=finish, wanted=wanted)
-        else:
-            job = Job(caller, done, feeds=prepare(), wanted=wanted)
-            job.may_share(model)
-        self._scoring.begun()
-        try:
-            lane.submit(job)
-            job = await answered
-            # It knows where the job is: together they would wait for the garbage collector.
-            job.done = _nobody
-            if job.error is None and job.result is None:
-                job.result = finish(job.outputs or {})
-        except asyncio.CancelledError:
-            caller.gone = True
-            lane.counters.failed("CANCELED")
-            raise
-        except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
-            job.error = problem
-        finally:
-            self._scoring.ended()
-        return self._counted(lane, job, received_at)
-
-    def _counted(self, lane: ModelLane, job: Job, received_at: float) -> Message:
-        if job.error is not None:
-            problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
-            lane.counters.failed(failure_of(problem))
-            self._scoring.recorder.failed()
-            raise problem
-        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs)
-        lane.counters.finished(job, received_at, perf_counter())
-        return job.result
-
-    async def _stream(self, requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:
-        """One answer for each request, in their order; a request's failure is an answer too."""
-        try:
-            self._check_key("ModelStreamInfer", context)
-        except HedgerowError as problem:
-            await context.abort(*told(problem))
-        answer_class = self._classes["ModelStreamInferResponse"]
-        async for request in requests:
-            try:
-                found = answer_class(infer_response=await self._model_infer(request))
-                await self._may_answer.wait()
-                yield found
-            except Exception as problem:  # noqa: BLE001 - one request's failure is its own, whatever it is
-                yield answer_class(error_message=told(problem)[1])
+    def _enter(self, call: str, headers: Headers, context: Context) -> None:
+        """Raises KeyNeeded."""
+        if self._guard is not None and not self._guard.lets_in(_PATHS.get(call, f"/{call}"), headers, context.peer()):
+            raise self._guard.refusal(headers)
 
     # Facts ------------------------------------------------------------------------------------------------------------
 
@@ -244,6 +202,11 @@ class GrpcFace:
             for name in stats.inference_stats.__struct_fields__:
                 duration, place = getattr(stats.inference_stats, name), getattr(one.inference_stats, name)
                 place.count, place.ns = duration.count, duration.ns
+            for size in stats.batch_stats:
+                batch = one.batch_stats.add(batch_size=size.batch_size)
+                for name in ("compute_input", "compute_infer", "compute_output"):
+                    duration, place = getattr(size, name), getattr(batch, name)
+                    place.count, place.ns = duration.count, duration.ns
         return response
 
     # The repository ---------------------------------------------------------------------------------------------------
@@ -263,7 +226,7 @@ class GrpcFace:
         return response
 
     async def _repository_load(self, request: Message) -> Message:
-        asked = load_request(request.model_name, _parameters(request.parameters))
+        asked = load_request(request.model_name, parameters_of(request.parameters))
         await self._change(lambda done: self._scoring.loads(asked, done))
         return self._classes["RepositoryModelLoadResponse"]()
 
@@ -276,36 +239,3 @@ class GrpcFace:
         begin(lambda problem: None if ended.done() else ended.set_result(problem))
         if (problem := await ended) is not None:
             raise problem
-
-
-def _nobody(_job: Job) -> None:
-    """Whom an answered job tells."""
-
-
-def told(problem: Exception) -> tuple[grpc.StatusCode, str]:
-    """Status and sentence of a failure; what we did not foresee is logged with its traceback and told to nobody."""
-    if not isinstance(problem, HedgerowError) or isinstance(problem, Bug):
-        _log.error("a request failed inside Hedgerow", exc_info=problem)
-        return grpc.StatusCode.INTERNAL, INTERNAL
-    return _CODES.get(status_of(problem, "error"), grpc.StatusCode.INTERNAL), problem.sentence()
-
-
-def _asked(request: Message) -> InferRequest:
-    """What a request wants, in REST's words. Raises BadBody or NoSharedMemory."""
-    outputs = [InferWanted(wanted.name, _parameters(wanted.parameters)) for wanted in request.outputs]
-    check_wanted(outputs)
-    for given in request.inputs:
-        if given.parameters and "shared_memory_region" in given.parameters:
-            raise NoSharedMemory
-    return InferRequest([], id=request.id or None, outputs=outputs)
-
-
-def _parameters(parameters: Mapping[str, Message]) -> dict[str, Any]:
-    """Raises BadBody for a parameter without a value."""
-    found = {}
-    for name, parameter in parameters.items():
-        chosen_field = parameter.WhichOneof("parameter_choice")
-        if chosen_field is None:
-            raise BadBody(problem=f"parameter {name[:100]!r} has no value", hint="Give it one.")
-        found[name] = getattr(parameter, chosen_field)
-    return found

@@ -11,6 +11,8 @@ from typing import Final
 
 PACKAGE: Final = "inference"
 SERVICE: Final = "inference.GRPCInferenceService"
+HEALTH_PACKAGE: Final = "grpc.health.v1"
+HEALTH_SERVICE: Final = "grpc.health.v1.Health"
 
 # Name of a call -> request, response, whether it streams both ways.
 CALLS: Final[dict[str, tuple[str, str, bool]]] = {
@@ -139,6 +141,7 @@ ModelStatistics
     4 inference_count uint64
     5 execution_count uint64
     6 inference_stats InferStatistics
+    7 batch_stats *InferBatchStatistics
 InferStatistics
     1 success StatisticDuration
     2 fail StatisticDuration
@@ -148,6 +151,11 @@ InferStatistics
     6 compute_output StatisticDuration
     7 cache_hit StatisticDuration
     8 cache_miss StatisticDuration
+InferBatchStatistics
+    1 batch_size uint64
+    2 compute_input StatisticDuration
+    3 compute_infer StatisticDuration
+    4 compute_output StatisticDuration
 StatisticDuration
     1 count uint64
     2 ns uint64
@@ -176,6 +184,14 @@ RepositoryModelUnloadRequest
     2 model_name string
     3 parameters map ModelRepositoryParameter
 RepositoryModelUnloadResponse
+"""
+
+# The status is an enum: 1 serving, 2 not serving, 3 a service that is unknown.
+HEALTH_MESSAGES: Final = """
+HealthCheckRequest
+    1 service string
+HealthCheckResponse
+    1 status int32
 """
 
 # The numbers of Triton's enum DataType, which a model's configuration names its types by.

@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from tests import scoring_models as models
+from tests.grpc_calls import address, filled, pair
 from tests.integration.test_runtime_tls import make_pair
 from tests.oip_models import every_type, put_models
 from tests.scoring_server import ScoringServer
@@ -50,20 +51,6 @@ def client(server: ScoringServer) -> Iterator[Any]:
 def stub(server: ScoringServer) -> Iterator[Any]:
     with grpc.insecure_channel(address(server)) as channel:
         yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
-
-
-def address(server: ScoringServer) -> str:
-    return str(server.ready["grpc_address"])
-
-
-def filled(name: str, array: np.ndarray[Any, Any], datatype: str) -> Any:
-    tensor = triton.InferInput(name, list(array.shape), datatype)
-    tensor.set_data_from_numpy(array)
-    return tensor
-
-
-def pair(number: float) -> Any:
-    return filled("x", np.array([[number, -number]], np.float32), "FP32")
 
 
 def test_what_the_server_tells(client: Any) -> None:
