@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import Literal
 
 LogFormat = Literal["text", "json"]
+# Between two lines about what anybody can bring about as often as they like.
+QUIET_S = 10.0
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -43,6 +46,29 @@ class _TextLines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = record.message.translate(_CONTROL)
         return super().formatMessage(record)
+
+
+class Seldom:
+    """Says when a line is due about something that strangers can cause at will: nobody fills the disk with what is said of it.
+
+    The first is due at once; then one every ``QUIET_S`` tells of all that came since. What comes after the last line is told
+    by the next. For any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._untold = 0
+        self._quiet_until_s = float("-inf")
+
+    def due(self, now_s: float) -> int:
+        """Note one more. How many a line is to tell of, this one included; 0 when there is to be none."""
+        with self._lock:
+            self._untold += 1
+            if now_s < self._quiet_until_s:
+                return 0
+            told, self._untold = self._untold, 0
+            self._quiet_until_s = now_s + QUIET_S
+            return told
 
 
 def log_handler(log_format: LogFormat = "text") -> logging.Handler:

@@ -20,9 +20,16 @@ S = TypeVar("S")
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 
 
-def setting(default: Any, help: str, *, env: str | None = None, secret: bool = False) -> Any:  # noqa: A002, ANN401 - mirrors dataclasses.field
-    """Declare one setting. ``env`` defaults to ``HEDGEROW_`` + the field's name in capitals."""
-    return dataclasses.field(default=default, metadata={"help": help, "env": env, "secret": secret})
+def setting(
+    default: Any,  # noqa: ANN401 - mirrors dataclasses.field
+    help: str,  # noqa: A002 - as argparse and click call it
+    *,
+    env: str | None = None,
+    secret: bool = False,
+    least: float | None = None,
+) -> Any:  # noqa: ANN401 - mirrors dataclasses.field
+    """Declare one setting. ``env`` defaults to ``HEDGEROW_`` + the field's name in capitals; ``least`` is a number's bound."""
+    return dataclasses.field(default=default, metadata={"help": help, "env": env, "secret": secret, "least": least})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +42,7 @@ class SettingRow:
     default: object
     help: str
     secret: bool
+    least: float | None = None
 
     @property
     def shown_default(self) -> str:
@@ -58,6 +66,7 @@ def rows(table: type[Any]) -> list[SettingRow]:
             default=field.default,
             help=field.metadata["help"],
             secret=field.metadata["secret"],
+            least=field.metadata["least"],
         )
         for field in dataclasses.fields(table)
     ]
@@ -92,7 +101,10 @@ def _parse(value: object, hint: Any, row: SettingRow, source: str) -> object:  #
     if not isinstance(value, str):
         return value
     try:
-        return _from_text(value, hint)
+        parsed = _from_text(value, hint)
+        if row.least is not None and isinstance(parsed, int | float) and parsed < row.least:
+            raise ValueError(f"it must be {row.least:g} or more")
+        return parsed
     except ValueError as problem:
         shown = "***" if row.secret else value
         raise InvalidSetting(name=row.name, value=shown, problem=str(problem), source=source) from None

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from hedgerow.errors import HedgerowError, UserError
+from hedgerow.errors import HedgerowError, InvalidSetting, UserError
 from hedgerow.logs import set_up_logs
 from hedgerow.settings import rows
 from runtime.aml.environment import aml_environment, of_image
@@ -53,6 +53,8 @@ def run(flags: Mapping[str, str | None], environment: MutableMapping[str, str], 
         plan = plan_serving(settings)
         _prepare_environment(environment, plan, settings)
         serve(settings, plan)
+    except InvalidSetting as problem:
+        return _refuse(problem, EXIT_USAGE)
     except HedgerowError as problem:
         return _refuse(problem, EXIT_BOOT_FAILURE)
     return 0

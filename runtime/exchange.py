@@ -17,6 +17,8 @@ JSON_TYPE = "application/json"
 TEXT_TYPE = "text/plain; charset=utf-8"
 HTML_TYPE = "text/html; charset=utf-8"
 Headers = dict[str, str]
+# Whoever keeps requests (observing/collecting.py) keeps none with larger bodies.
+KEPT_BYTES = 8 * 1024 * 1024
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -86,6 +88,7 @@ class Exchange:
     __slots__ = (
         "_answered",
         "_channel",
+        "_released_bytes",
         "gone",
         "keep_alive",
         "model",
@@ -109,6 +112,19 @@ class Exchange:
         self.streamed_bytes = 0
         self.started_at = perf_counter()
         self._answered = False
+        self._released_bytes = 0
+
+    @property
+    def body_bytes(self) -> int:
+        """How long the request's body is, or was."""
+        return self._released_bytes or len(self.request.body)
+
+    def release_body(self) -> None:
+        """It was read, on whatever thread: what is larger than anybody keeps need not be held while it is scored."""
+        size = len(self.request.body)
+        if size > KEPT_BYTES:
+            self._released_bytes = size
+            self.request = msgspec.structs.replace(self.request, body=b"")
 
     @property
     def receiving_since(self) -> float:

@@ -20,6 +20,7 @@ from time import perf_counter
 from typing import Literal
 
 from runtime.admission import Admission
+from runtime.cores import core_count
 from runtime.errors import AmbiguousScore, NotReady, Overloaded
 from runtime.exchange import Exchange
 from runtime.models.batching import BatchLimits
@@ -188,6 +189,7 @@ class Scoring:
             queue_wait_s=self._limits.queue_wait_s,
             timeout_s=self._limits.timeout_s,
             memory_bytes=self._limits.script_memory_mb * 2**20,
+            spare_cores=core_count() - self._limits.processes,
         )
         self._pool = ScriptPool(
             host_command(script.place, self._limits.max_concurrent or 8),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
+import gc
 import json
 import logging
 import os
@@ -30,10 +30,11 @@ from runtime.front.compression import Packing
 from runtime.front.cors import Cors
 from runtime.front.door import Door
 from runtime.front.gate import Gate
-from runtime.front.limits import HttpLimits
+from runtime.front.limits import Buffered, HttpLimits
 from runtime.front.tls import tls_context
 from runtime.front.traffic import Traffic
 from runtime.grpc.port import check_installed, hold_port
+from runtime.memory import give_back
 from runtime.models.ledger import Ledger
 from runtime.models.warm_up import Wishes
 from runtime.observing.metrics import Board
@@ -148,9 +149,10 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
         _log.info("listening on %s", self._address)
         self._forget_ready_file()
         self._enter_empty_folder()
-        if self._plan.models:
-            # Once for all workers: a worker that takes another's place has its models within a fraction of a second.
-            importlib.import_module("onnxruntime")
+        # Workers share these pages with the master as long as nobody writes to them, which a collection does to every object.
+        gc.collect()
+        give_back()
+        gc.freeze()
         ScoringArbiter(self).run()
 
     # In the master ----------------------------------------------------------------------------------------------------
@@ -244,22 +246,27 @@ class ScoringServer(BaseApplication):  # type: ignore[misc]  # gunicorn has no t
             lets_in=None if gate is None else gate.lets_in,
         )
         vitals.start()
-        self._grpc = self._make_grpc(scoring, facts)
+        self._grpc = self._make_grpc(scoring, facts, observers, door.buffered)
         self._health_only = routes.health_only
         if self._guard is not None:
             self._health_only = Gate(self._guard, routes.health_only, routes.refuse, routes.refusal).handle
         return scoring, door
 
-    def _make_grpc(self, scoring: Scoring, facts: OipFacts) -> GrpcDoor | None:
+    def _make_grpc(self, scoring: Scoring, facts: OipFacts, observers: Observers, buffered: Buffered) -> GrpcDoor | None:
         if self._grpc_port is None:
             return None
         # Only after the fork, and only where it was asked for: it is large, and starts threads of its own.
+        from runtime.grpc.calls import ROUTE, Calls
+        from runtime.grpc.documents import MessageReader
         from runtime.grpc.door import GrpcDoor
         from runtime.grpc.face import GrpcFace
         from runtime.grpc.messages import message_classes
 
         settings = self._settings
-        face = GrpcFace(scoring, self._board, facts, message_classes(), self._guard)
+        classes = message_classes()
+        observers.read_bodies(ROUTE, MessageReader(classes))
+        calls = Calls(observers.witness, observers.tracer, buffered)
+        face = GrpcFace(scoring, self._board, facts, classes, self._guard, calls)
         pair = (settings.tls_cert, settings.tls_key) if settings.tls_cert is not None and settings.tls_key is not None else None
         return GrpcDoor(self._grpc_address, face, largest_bytes=settings.max_body_bytes, tls=pair)
 

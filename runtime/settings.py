@@ -161,6 +161,9 @@ def load_runtime_settings(environment: Mapping[str, str], flags: Mapping[str, An
     if any(flags.get(source) is not None for source in _SOURCES):
         hidden = {"HEDGEROW_IMAGE", "HEDGEROW_MODEL", "HEDGEROW_MODEL_REPOSITORY", "AZUREML_ENTRY_SCRIPT"}
         environment = {name: value for name, value in environment.items() if name not in hidden}
+    if flags.get("name") == "":
+        # An empty variable is none; an empty flag is a variable of the caller's own that is not set.
+        raise InvalidSetting(name="name", value="", problem="a model's name cannot be empty", source="--name, or leave it out")
     settings = load_settings(RuntimeSettings, environment, flags)
     _check_ranges(settings)
     if settings.worker_timeout:

@@ -22,6 +22,8 @@ _MOST_AXES = 64
 _LONGEST_AXIS = 2**31
 # From here on a float64 does not hold every whole number.
 _EXACT_FLOATS = 2.0**53
+# Up to so many values, asking each for its type is quicker than asking numpy about all.
+_LOOK_AT_EACH = 256
 
 DTYPES: dict[Datatype, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -134,16 +136,42 @@ def _loose(spec: TensorSpec, data: object) -> Array:
     if spec.datatype == "BYTES":
         return _loose_texts(spec, data)
     try:
-        loose = np.array(data)
+        loose = np.asarray(data)
     except (ValueError, OverflowError, TypeError):
-        # numpy's own words ("inhomogeneous shape after 1 dimensions") say little to a caller.
-        raise _bad(spec, "its rows have different lengths") from None
+        raise _uneven(spec, data) from None
     if loose.dtype == np.object_:
         return _with_nan_for_null(spec, loose)
+    if loose is not data and loose.dtype.kind in "fiu" and _holds_bool(data, loose):
+        raise _bad(spec, "it has true or false among its numbers")
     if loose.dtype.kind == "f" and DTYPES[spec.datatype].kind in "iu" and _beyond_exact(loose):
         return _exact(spec, data)
     # An empty list has no type of its own; numpy calls it float.
     return loose if loose.size else loose.astype(DTYPES[spec.datatype])
+
+
+def _holds_bool(data: object, loose: Array) -> bool:
+    """Whether one of the numbers was true or false: numpy takes those for 1 and 0, so elsewhere there is nothing to look for."""
+    if loose.size > _LOOK_AT_EACH and not np.any((loose == 0) | (loose == 1)):
+        return False
+    return _any_bool(data)
+
+
+def _any_bool(data: object) -> bool:
+    if not isinstance(data, list):
+        return isinstance(data, bool)
+    if data and isinstance(data[0], list):
+        return any(map(_any_bool, data))
+    return bool in set(map(type, data))
+
+
+def _uneven(spec: TensorSpec, data: object) -> BadTensor:
+    """Why lists are no array. numpy's own words ("inhomogeneous shape after 1 dimensions") say little to a caller."""
+    depth = 0
+    while isinstance(data, list) and data:
+        data, depth = data[0], depth + 1
+    if depth > _MOST_AXES:
+        return _bad(spec, f"its lists are nested {depth} deep; a tensor has {_MOST_AXES} axes at most")
+    return _bad(spec, "its rows have different lengths")
 
 
 def _beyond_exact(loose: Array) -> bool:
@@ -170,18 +198,23 @@ def _loose_texts(spec: TensorSpec, data: object) -> Array:
     try:
         loose = np.array(data, dtype=np.object_)
     except ValueError:
-        raise _bad(spec, "its rows have different lengths") from None
-    if any(not isinstance(item, str) for item in loose.flat):
+        raise _uneven(spec, data) from None
+    # Not by its flat: that knows 32 axes only.
+    kinds: set[type] = set(map(type, loose.ravel().tolist()))
+    if kinds - {str}:
+        if list in kinds:
+            raise _uneven(spec, data)
         raise _bad(spec, "it has values that are not text")
     return loose
 
 
 def _with_nan_for_null(spec: TensorSpec, loose: Array) -> Array:
     """Also whole numbers beyond 64 bits: JavaScript and Go write 1e20 as one."""
-    kinds = {type(item) for item in loose.flat}
+    items = loose.ravel().tolist()
+    kinds = set(map(type, items))
     if kinds <= {int, float, type(None)} and spec.datatype.startswith("FP"):
         try:
-            floats = [math.nan if item is None else float(item) for item in loose.flat]
+            floats = [math.nan if item is None else float(item) for item in items]
         except OverflowError:
             raise _bad(spec, "a number is out of range") from None
         return np.array(floats, dtype=np.float64).reshape(loose.shape)

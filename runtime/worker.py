@@ -25,6 +25,7 @@ import uvloop
 from gunicorn.workers.base import Worker
 
 from hedgerow.errors import HedgerowError
+from runtime.memory import return_large_blocks
 from runtime.scoring import Loaded
 
 _log = logging.getLogger("hedgerow.runtime")
@@ -50,6 +51,7 @@ class ScoringWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # TextIOWrapper in a process of ours
         _allow_descriptors()
+        return_large_blocks()
         super().init_process()
 
     def load_wsgi(self) -> None:

@@ -8,14 +8,30 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from hedgerow.cli.options import FILTER, json_option, limit_option, workspace
+from hedgerow.cli.options import FILTER, FilterText, json_option, limit_option, workspace
 from hedgerow.cli.output import ago, pairs, plain, print_page, short
 from hedgerow.cli.times import since_option, until_option
+from hedgerow.contracts.events import EVENT_NOUNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hedgerow.contracts.events import Event
+
+
+class KindText(FilterText):
+    """A kind of events, or its beginning with a star. One that no event can have is refused: the answer would be nothing."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = super().convert(value, param, ctx)
+        noun, dot, _ = text.partition(".")
+        star = text.endswith("*") and not dot
+        if not (any(known.startswith(text[:-1]) for known in EVENT_NOUNS) if star else dot and noun in EVENT_NOUNS):
+            nouns = ", ".join(EVENT_NOUNS)
+            self.fail(
+                f"{text!r} is no kind: use NOUN.VERB or NOUN.*, for example model.registered. Nouns are {nouns}", param, ctx
+            )
+        return text
 
 
 @click.group("event")
@@ -28,7 +44,7 @@ def _filters(function: Callable[..., Any]) -> Callable[..., Any]:
         since_option,
         click.option("--actor", metavar="TOKEN|NAME", type=FILTER, help="Of this token (id or name), or of hub or controller."),
         click.option("--subject", metavar="SUBJECT", type=FILTER, help="About this: model/iris:3, model/iris:*, device/*."),
-        click.option("--kind", metavar="KIND", type=FILTER, help="Of this kind: model.registered, model.*."),
+        click.option("--kind", metavar="KIND", type=KindText(), help="Of this kind: model.registered, model.*."),
     ):
         function = option(function)
     return function

@@ -9,6 +9,27 @@ import msgspec
 from hedgerow.contracts.document import Document, Instant
 from hedgerow.contracts.names import EVENT_KIND_PATTERN, Name
 
+# What kinds begin with.
+EVENT_NOUNS = (
+    "activity",
+    "blob",
+    "blobs",
+    "collection",
+    "deployment",
+    "device",
+    "edge-deployment",
+    "endpoint",
+    "environment",
+    "events",
+    "image",
+    "model",
+    "run",
+    "secret",
+    "token",
+    "vault",
+    "webhook",
+    "workspace",
+)
 WebhookState = Literal["active", "paused"]
 # ``model.registered``, or a noun with a star.
 KindPattern = Annotated[str, msgspec.Meta(pattern=EVENT_KIND_PATTERN)]

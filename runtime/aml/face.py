@@ -22,12 +22,14 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from hedgerow.errors import ScriptError
+from runtime.aml.answers import json_answer
 from runtime.aml.ids import new_id
 from runtime.errors import BadBody, BodyNotJson, BodyNotText, IdTooLong, NotJsonType
 from runtime.exchange import HTML_TYPE, Exchange, Headers, Response, with_headers
 from runtime.http_errors import answer_error, answer_text, failure_of
+from runtime.large_json.reading import read_document
 from runtime.models.errors import ModelFailed
-from runtime.models.model_lane import INLINE_BYTES, Job, Outputs
+from runtime.models.model_lane import INLINE_BYTES, Job
 from runtime.models.onnx_model import OnnxModel
 from runtime.observing.metrics import Board, Failure
 from runtime.observing.telemetry import JsonText
@@ -35,12 +37,14 @@ from runtime.observing.trace_context import trace_context
 from runtime.scoring import Scoring
 from runtime.scripts.frames import Answer, Head
 from runtime.scripts.pool import ScriptCall
-from runtime.tensors import Array, array_from_json, values_of
+from runtime.tensors import Array, array_from_json
 
 SCORE_METHODS = ("GET", "POST", "OPTIONS")
 HEADER_FAILED = "x-ms-run-function-failed"
 HEADER_RAN = "x-ms-run-fn-exec-ms"
 _FORMS = 'Send {"data": [rows]}, a bare list of rows, or {"inputs": {"name": values}}.'
+# What numbers may be missing as, in this contract's JSON.
+_HOLES = (b"null", b"NaN")
 _LONGEST_ID = 100
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 # Headers of a request that its answer repeats or builds upon.
@@ -130,10 +134,16 @@ class AmlFace:
             counters.finished(job, exchange.started_at, perf_counter())
 
         if len(body) > INLINE_BYTES:
-            job = Job(exchange, done, prepare=lambda: feeds_from(lane.model, body), finish=json_answer)
+
+            def prepare() -> dict[str, Array]:
+                feeds = feeds_from(lane.model, body)
+                exchange.release_body()
+                return feeds
+
+            job = Job(exchange, done, prepare=prepare, finish=json_answer)
         else:
             feeds = feeds_from(lane.model, body)
-            job = Job(exchange, done, feeds=feeds)
+            job = Job(exchange, done, feeds=feeds, finish=json_answer)
             job.may_share(lane.model)
         self._scoring.begun()
         try:
@@ -243,20 +253,6 @@ def is_json_type(content_type: str) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def json_answer(outputs: Outputs) -> bytes:
-    """What ``/score`` answers without a script."""
-    if len(outputs) == 1:
-        answer = values_of(next(iter(outputs.values())))
-    else:
-        answer = {name: values_of(value) for name, value in outputs.items()}
-    try:
-        text = msgspec.json.encode(answer)
-    except (TypeError, msgspec.MsgspecError):
-        return json.dumps(answer).encode()
-    # msgspec has no word for NaN and infinities but null; this contract has.
-    return json.dumps(answer).encode() if b"null" in text else text
-
-
 def propagated_ids(headers: Mapping[str, str], made: str) -> Headers:
     """The id headers of the answer; ``made`` stands in for a missing x-request-id. Raises IdTooLong."""
     request_id = headers.get("x-request-id", made)
@@ -290,13 +286,15 @@ def feeds_from(model: OnnxModel, body: bytes) -> dict[str, Array]:
     """Arrays by input name from a no-code body. Raises BodyNotJson, BadBody, BadTensorNames or BadTensor."""
     if not body and model.inputs:
         raise BadBody(problem="it is empty", hint=_FORMS)
-    named = _named(model, _read(body)) if body else {}
+    named = _named(model, _read(model, body)) if body else {}
     model.check_names(named)
     specs = model.specs
     return {name: array_from_json(specs[name], values) for name, values in named.items()}
 
 
-def _read(body: bytes) -> object:
+def _read(model: OnnxModel, body: bytes) -> object:
+    if len(body) > INLINE_BYTES and (document := read_document(body, _HOLES if model.all_floats else ())) is not None:
+        return document
     try:
         return msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

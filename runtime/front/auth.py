@@ -21,7 +21,7 @@ from pathlib import Path
 from runtime.errors import AuthKeysUnusable, KeyNeeded
 from runtime.settings import MetricsAuth, RuntimeSettings
 
-_log = logging.getLogger("hedgerow.runtime.front.auth")
+_log = logging.getLogger("hedgerow.runtime.front")
 
 SHORTEST_KEY = 16
 _LONGEST_FILE = 65_536

@@ -29,6 +29,25 @@ UNPACK_ON_LOOP_BYTES: Final = 512
 _KNOWN_HEADERS: Final = 256
 _FASTEST: Final = 1
 _WINDOW_BITS: Final[dict[Encoding, int]] = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+# What has its own packing: a second one costs time and saves nothing.
+_PACKED_FAMILIES: Final = ("image/", "audio/", "video/")
+_PLAIN_AMONG_THEM: Final = frozenset(("image/svg+xml", "image/bmp", "image/x-ms-bmp"))
+_PACKED_TYPES: Final = frozenset(
+    (
+        "application/gzip",
+        "application/x-gzip",
+        "application/zip",
+        "application/x-zip-compressed",
+        "application/zstd",
+        "application/x-bzip2",
+        "application/x-xz",
+        "application/x-7z-compressed",
+        "application/vnd.rar",
+        "application/vnd.apache.parquet",
+        "font/woff",
+        "font/woff2",
+    )
+)
 _HINT: Final = "Send it as gzip or deflate (zlib), or without Content-Encoding."
 
 
@@ -57,6 +76,12 @@ def wanted_encoding(header: str) -> Encoding | None:
     if "gzip" in named or ("*" in named and "gzip" not in refused):
         return "gzip"
     return "deflate" if "deflate" in named else None
+
+
+def is_packed_type(content_type: str) -> bool:
+    """Whether bodies of this type are compressed already. Binary tensors are not."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind in _PACKED_TYPES or (kind.startswith(_PACKED_FAMILIES) and kind not in _PLAIN_AMONG_THEM)
 
 
 def unpacked(body: bytes, encoding: Encoding, limit: int) -> bytes:
@@ -178,7 +203,7 @@ class PackingChannel:
 
     def send(self, exchange: Exchange, response: Response) -> None:
         size = len(response.body)
-        if size <= WORTH_BYTES or "content-encoding" in response.headers or exchange.request.method == "HEAD":
+        if size <= WORTH_BYTES or exchange.request.method == "HEAD" or _is_packed(response):
             self._channel.send(exchange, response)
         elif size <= PACK_ON_LOOP_BYTES:
             self._channel.send(exchange, pack_response(response, self._encoding))
@@ -190,6 +215,10 @@ class PackingChannel:
                 # Out of memory, then: it goes as it is.
                 lambda _: channel.send(exchange, response),
             )
+
+
+def _is_packed(response: Response) -> bool:
+    return "content-encoding" in response.headers or is_packed_type(response.content_type)
 
 
 def _is_zlib(body: bytes) -> bool:

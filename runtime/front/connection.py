@@ -20,12 +20,20 @@ from typing import Literal, Protocol
 
 from runtime.exchange import Exchange, Request, Response
 from runtime.front import wire
-from runtime.front.limits import JOINED_BYTES, PIPELINED, SMALL_BODY_BYTES, Buffered, HttpLimits
+from runtime.front.limits import (
+    IN_A_ROW_BYTES,
+    JOINED_BYTES,
+    PIPELINED,
+    SLICE_BYTES,
+    SMALL_BODY_BYTES,
+    Buffered,
+    HttpLimits,
+)
 from runtime.front.receiving import LetsIn, Receiving
 from runtime.front.socket_queue import bytes_in_kernel
 from runtime.front.traffic import Traffic
 
-_log = logging.getLogger("hedgerow.runtime.http")
+_log = logging.getLogger("hedgerow.runtime.front")
 
 __all__ = ["Connection", "Desk", "LetsIn", "State"]
 
@@ -76,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._caller_ended = False
         self._writable = self._reading = True
         self._advancing = False
-        self._unsent = self._untaken = 0
+        self._unsent = self._untaken = self._in_a_row = self._held = 0
         self._linger_until = 0.0
         self._chunked = False
         # The head of an answer that comes in parts, until its end.
@@ -113,6 +121,8 @@ class Connection(asyncio.Protocol):
             self.since = self._loop.time()
         receiving.feed(data)
         self._advance()
+        if len(data) > SLICE_BYTES:
+            self._let_others_in(len(data))
 
     def eof_received(self) -> bool:
         """The caller sends no more. It may still read (half-closed): what it asked is answered, then the connection ends.
@@ -264,8 +274,9 @@ class Connection(asyncio.Protocol):
         if self._exchange is not exchange:
             return
         self._exchange = None
-        if len(exchange.request.body) > SMALL_BODY_BYTES:
-            self._give_back(exchange.request)
+        if self._held > SMALL_BODY_BYTES:
+            # What came, which may be packed, or released by now.
+            self._desk.buffered.give(self._held)
         self.since = self._loop.time()
         if close:
             self._linger(unread=False)
@@ -329,7 +340,7 @@ class Connection(asyncio.Protocol):
             self._desk.sent(Exchange(self, request, keep_alive=False), keep_alive)
             self._linger(unread=True)
             return
-        self._old = old
+        self._old, self._held = old, len(request.body)
         self._exchange = exchange = Exchange(self, request, keep_alive=keep_alive)
         exchange.gone = self._caller_ended
         try:
@@ -346,6 +357,15 @@ class Connection(asyncio.Protocol):
         if wanted != self._reading:
             self._reading = wanted
             (self._transport.resume_reading if wanted else self._transport.pause_reading)()
+
+    def _let_others_in(self, size: int) -> None:
+        """The loop would go on with this connection as long as its bytes come, megabytes of them."""
+        self._in_a_row += size
+        if self._in_a_row > IN_A_ROW_BYTES and self._reading and self._transport is not None:
+            self._in_a_row = 0
+            self._reading = False
+            self._transport.pause_reading()
+            self._loop.call_soon(self._pace_reading)
 
     def _sweep_sending(self, now_s: float) -> None:
         transport = self._transport

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from runtime.exchange import HTML_TYPE, Channel, Exchange, Headers, Response, with_headers
 
-_log = logging.getLogger("hedgerow.runtime")
+_log = logging.getLogger("hedgerow.runtime.front")
 _METHODS = "GET, POST"
 
 

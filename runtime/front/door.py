@@ -20,7 +20,7 @@ from runtime.front.receiving import LetsIn
 from runtime.front.tls_hello import HANDSHAKE_S, begins_handshake
 from runtime.front.traffic import NO_TRAFFIC, Traffic
 
-_log = logging.getLogger("hedgerow.runtime.http")
+_log = logging.getLogger("hedgerow.runtime.front")
 
 _SWEEP_S = 0.5
 # Silent connections get this long: what their caller sent before it could know of the end is still on its way.

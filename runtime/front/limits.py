@@ -15,6 +15,8 @@ HEADER_COUNT = 256
 PIPELINED = 16
 # Parsed without a look at how many requests that made.
 SLICE_BYTES = 16_384
+# Of a large body, before other connections get their turn: half a millisecond; one look brings twice as much at most.
+IN_A_ROW_BYTES = 131_072
 # Bodies up to this are not counted: the queue's length bounds them.
 SMALL_BODY_BYTES = 4096
 # Larger answers are not copied behind their head.

@@ -21,6 +21,7 @@ import httptools
 
 from runtime.exchange import Request
 from runtime.front.limits import HEAD_BYTES, HEADER_COUNT, SLICE_BYTES, SMALL_BODY_BYTES, TARGET_BYTES, Buffered
+from runtime.front.long_body import LongBody
 from runtime.front.wire import path_and_query
 
 # Path, headers and caller of a request whose body is not there yet.
@@ -28,6 +29,8 @@ LetsIn = Callable[[str, Mapping[str, str], str], bool]
 _ONLY_ONCE = frozenset({"content-length", "host", "content-type"})
 # Bytes of chunk sizes, extensions and trailers beside each byte of a body; a chunk of one byte has five.
 _FRAMING_PER_BYTE = 16
+# Joining more parts than this at once would hold up the loop.
+_PARTS = 16
 
 
 # Names of headers as they came and as we look them up. Callers use few; whoever makes up names fills it once and no further.
@@ -67,6 +70,7 @@ class Receiving:
         "_held",
         "_intake",
         "_lets_in",
+        "_long",
         "_most_body_bytes",
         "_over",
         "_parser",
@@ -93,6 +97,7 @@ class Receiving:
         self._held = 0
         self._headers: dict[str, str]
         self._body: list[bytes]
+        self._long: LongBody | None
         self._expected_bytes: int | None
         self.on_message_begin()
         self.in_message = False
@@ -134,6 +139,7 @@ class Receiving:
         self.in_message = self.wants_continue = False
         self.held_back = b""
         self._body = []
+        self._long = None
         self._buffered.give(self._held)
         self._held = 0
 
@@ -157,6 +163,7 @@ class Receiving:
         self._headers = {}
         self._header_count = self._body_bytes = 0
         self._body = []
+        self._long = None
         self._expected_bytes = None
         self._head_done = False
         self.in_message = True
@@ -206,13 +213,15 @@ class Receiving:
             self._refuse(413, "")
         else:
             self._body.append(body)
+            if len(self._body) > _PARTS:
+                self._gather()
 
     def on_message_complete(self) -> None:
         if self._over:
             return
         self.in_message = self.wants_continue = False
         self._spilled = 0
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        body = self._body[0] if len(self._body) == 1 and self._long is None else self._whole()
         parser, headers = self._parser, self._headers
         if parser.should_upgrade() and parser.get_method() != b"CONNECT":
             return
@@ -278,6 +287,19 @@ class Receiving:
             self._held += grown
             if not self._buffered.take(grown):
                 self._refuse(503, "")
+
+    def _gather(self) -> None:
+        if self._long is None:
+            self._long = LongBody(self._expected_bytes)
+        self._long.add(self._body)
+        self._body.clear()
+
+    def _whole(self) -> bytes:
+        if self._long is None:
+            return b"".join(self._body)
+        self._gather()
+        whole, self._long = self._long.whole(), None
+        return whole
 
     def _hold_whole(self, size: int) -> bool:
         held, self._held = self._held, 0

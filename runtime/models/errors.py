@@ -61,6 +61,14 @@ class ModelInputUnsupported(UserError):
     remedy = "Convert the model so that its inputs are plain tensors (no sequences, maps or bfloat16)."
 
 
+class ModelOutputUnsupported(UserError):
+    """A model has an output that onnxruntime cannot hand over to Python, such as bfloat16."""
+
+    key = "model_output_unsupported"
+    message = "Model {model} has output {tensor!r} of type {type}, which an answer cannot carry"
+    remedy = "Give the model a Cast to float or float16 behind it."
+
+
 class RepositoryUnusable(UserError):
     """The folder given as a model repository is not one."""
 

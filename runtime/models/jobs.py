@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Protocol
 
 from runtime.errors import ScoringTimeout
+from runtime.large_json.writing import any_large
 from runtime.models.batching import cut, merge
 from runtime.models.onnx_model import ModelRun, OnnxModel
 from runtime.tensors import Array
@@ -26,6 +27,7 @@ class Caller(Protocol):
 class Job:
     """One request for one run. ``prepare`` makes the inputs on the model's thread, for bodies too large for the loop's.
 
+    ``finish`` makes the answer there too, behind ``prepare`` and of large outputs; otherwise ``done`` does it.
     Afterwards exactly one of ``outputs`` and ``error`` is set, and ``done(job)`` is called on the loop's thread.
     """
 
@@ -77,7 +79,7 @@ class Job:
         # Rows of the whole run; 0 when nobody shared it.
         self.run_rows = 0
         self.outputs: Outputs | None = None
-        # What ``finish`` made of the outputs, where it was given.
+        # What ``finish`` made of the outputs, where that was done on the model's thread.
         self.result: object = None
         self.error: BaseException | None = None
 
@@ -136,6 +138,15 @@ class Batch:
         """On a model thread: fill in every job's outputs or error; never raises."""
         self._execute(self.jobs)
 
+    def write_large(self) -> None:
+        """Also on a model thread: make results of outputs that would hold up the loop; never raises."""
+        for job in self.jobs:
+            if job.finish is not None and job.result is None and job.outputs is not None and any_large(job.outputs):
+                try:
+                    job.result = job.finish(job.outputs)
+                except Exception as problem:  # noqa: BLE001 - an answer like every other
+                    job.error = problem
+
     def _execute(self, jobs: list[Job]) -> None:
         if len(jobs) > 1 and not self.inseparable:
             if not self._together(jobs):
@@ -166,15 +177,18 @@ class Batch:
 
     def _alone(self, job: Job) -> None:
         job.started_at = perf_counter()
+        was_prepared = job.prepare is not None
         try:
             if job.prepare is not None:
                 job.feeds = job.prepare()
+                # It knows the request, and that its body.
+                job.prepare = None
                 begun = perf_counter()
                 job.read_s = begun - job.started_at
                 job.started_at = begun
             job.outputs = self._outputs(job.feeds or {}, job.wanted)
             job.finished_at = perf_counter()
-            if job.finish is not None:
+            if job.finish is not None and was_prepared:
                 job.result = job.finish(job.outputs)
         # A model's failure and a caller's bad values alike are answers; anything else is mapped by the face.
         except Exception as problem:  # noqa: BLE001 - see above
@@ -203,4 +217,5 @@ class ModelThread(threading.Thread):
     def run(self) -> None:
         while (batch := self._batches.get()) is not None:
             batch.execute()
+            batch.write_large()
             self._loop.call_soon_threadsafe(self._ended, batch)

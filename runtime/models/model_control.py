@@ -25,7 +25,7 @@ from runtime.models.model_repository import Wanted, model_names, plan_wanted, st
 from runtime.models.served_models import ServedModels, Standing
 from runtime.serving_plan import PlannedModel, Repository
 
-_log = logging.getLogger("hedgerow.runtime")
+_log = logging.getLogger("hedgerow.runtime.models")
 
 L = TypeVar("L")
 T = TypeVar("T")

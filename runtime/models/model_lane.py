@@ -29,7 +29,7 @@ from runtime.observing.metrics import ModelCounters
 
 __all__ = ["INLINE_BYTES", "Batch", "Job", "LaneLimits", "ModelLane", "Outputs"]
 
-_log = logging.getLogger("hedgerow.runtime")
+_log = logging.getLogger("hedgerow.runtime.models")
 
 # Larger bodies are read, and their answers written, on the model's thread: the loop must not stand still for milliseconds.
 INLINE_BYTES = 32_768

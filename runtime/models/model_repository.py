@@ -15,23 +15,25 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from hedgerow.errors import InvalidSetting
 from runtime.models.errors import BadModelUpload, ModelConfigUnusable, ModelUnusable, NotInRepository, RepositoryUnusable
 from runtime.models.model_config import ModelConfig, config_from_json, config_from_pbtxt
 from runtime.serving_plan import PlannedModel, Repository, ServingPlan
 from runtime.settings import RuntimeSettings
 
-_log = logging.getLogger("hedgerow.runtime")
+_log = logging.getLogger("hedgerow.runtime.models")
 
 CONFIG_FILE = "config.pbtxt"
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _UPLOADED = re.compile(r"file:([1-9][0-9]{0,17})/([A-Za-z0-9_][A-Za-z0-9._-]{0,254})")
 _UPLOAD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LARGEST_CONFIG = 1_048_576
+_MOST_NAMED = 20
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -43,15 +45,25 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def plan_repository(folder: Path, settings: RuntimeSettings) -> ServingPlan:
-    """What ``--model-repository`` serves at the start. Raises RepositoryUnusable, NotInRepository or ModelUnusable."""
+    """What ``--model-repository`` serves at the start. Raises RepositoryUnusable, InvalidSetting or ModelUnusable."""
     repository = Repository(folder.resolve(), settings.model_control)
     there = model_names(repository)
     names = [name.strip() for name in settings.load_models.split(",") if name.strip()]
     wanted = there if "*" in names else names
+    _check_there(wanted, there, settings.load_models)
     models = tuple(model for name in wanted for model in plan_wanted(repository, Wanted(name)))
     if not models and settings.model_control == "none":
         raise RepositoryUnusable(folder=folder, problem="it has no models, and none could be loaded later")
     return ServingPlan(models, model_dir=repository.folder, repository=repository)
+
+
+def _check_there(wanted: Sequence[str], there: Sequence[str], given: str) -> None:
+    """Raises InvalidSetting; nobody can ask the server what there is, since it does not come up."""
+    for name in wanted:
+        if name not in there:
+            known = ", ".join(there[:_MOST_NAMED]) + (", …" if len(there) > _MOST_NAMED else "")
+            problem = f"the repository has no model {name!r}; it has {known or 'none'}"
+            raise InvalidSetting(name="load_models", value=given, problem=problem, source="--load-models")
 
 
 def model_names(repository: Repository) -> list[str]:

@@ -7,13 +7,12 @@ folder. The file is a protobuf; the few messages that matter are walked here, so
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.models.errors import ModelUnsafe, ModelUnusable
+from runtime.models.protobuf import fields, number, text
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEEPEST = 100
 # Message -> field number -> message inside it: every way from a model to a tensor, and to a node's operator.
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -75,12 +74,12 @@ def check_safe(facts: OnnxFacts, file: Path, model: str) -> None:
 def _read(content: mmap.mmap) -> OnnxFacts:
     facts = OnnxFacts()
     view = memoryview(content)
-    for number, value in _fields(view):
-        if number == _MODEL_IR_VERSION and isinstance(value, int):
+    for place, value in fields(view):
+        if place == _MODEL_IR_VERSION and isinstance(value, int):
             facts.ir_version = value
-        elif number == _MODEL_OPSET and isinstance(value, memoryview):
-            opset = dict(_fields(value))
-            facts.opsets[_text(opset.get(1))] = _number(opset.get(2))
+        elif place == _MODEL_OPSET and isinstance(value, memoryview):
+            opset = dict(fields(value))
+            facts.opsets[text(opset.get(1))] = number(opset.get(2))
     facts.operators = _operators(view)
     # Both marks stand in the file as plain bytes wherever they are used; without them the long walk finds nothing.
     if content.find(b"location") >= 0 or content.find(b"EPContext") >= 0:
@@ -92,12 +91,12 @@ def _operators(view: memoryview) -> frozenset[str] | None:
     """One level deep, so that attributes (a tree has megabytes of them) are stepped over."""
     found: set[str] = set()
     nodes = 0
-    for number, value in _fields(view):
-        if number == _MODEL_FUNCTION:
+    for place, value in fields(view):
+        if place == _MODEL_FUNCTION:
             return None
-        if number != _MODEL_GRAPH or not isinstance(value, memoryview):
+        if place != _MODEL_GRAPH or not isinstance(value, memoryview):
             continue
-        for kind, node in _fields(value):
+        for kind, node in fields(value):
             if kind != _GRAPH_NODE or not isinstance(node, memoryview):
                 continue
             nodes += 1
@@ -109,11 +108,11 @@ def _operators(view: memoryview) -> frozenset[str] | None:
 
 def _operator(node: memoryview) -> str:
     name = domain = ""
-    for number, value in _fields(node):
-        if number == _NODE_OPERATOR and isinstance(value, memoryview):
-            name = _text(value)
-        elif number == _NODE_DOMAIN and isinstance(value, memoryview):
-            domain = _text(value)
+    for place, value in fields(node):
+        if place == _NODE_OPERATOR and isinstance(value, memoryview):
+            name = text(value)
+        elif place == _NODE_DOMAIN and isinstance(value, memoryview):
+            domain = text(value)
     return name if domain in ("", "ai.onnx", "ai.onnx.ml") else f"{domain}::{name}"
 
 
@@ -121,58 +120,14 @@ def _walk(view: memoryview, message: str, facts: OnnxFacts, depth: int) -> None:
     if depth > _DEEPEST:
         raise ValueError("nested too deep")
     children = _CHILDREN[message]
-    for number, value in _fields(view):
+    for place, value in fields(view):
         if not isinstance(value, memoryview):
             continue
-        if number in children:
-            _walk(value, children[number], facts, depth + 1)
-        elif message == "node" and number == _NODE_OPERATOR:
-            facts.compiled = facts.compiled or _text(value) == "EPContext"
-        elif message == "tensor" and number == _TENSOR_EXTERNAL:
-            entry = dict(_fields(value))
-            if _text(entry.get(1)) == "location":
-                facts.external.add(_text(entry.get(2)))
-
-
-def _text(value: int | memoryview | None) -> str:
-    return bytes(value).decode() if isinstance(value, memoryview) else ""
-
-
-def _number(value: int | memoryview | None) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _fields(view: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Fields of one message in order. Raises ValueError for anything that is no protobuf of the kinds ONNX uses."""
-    at, end = 0, len(view)
-    while at < end:
-        tag, at = _varint(view, at)
-        number, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
-            value, at = _varint(view, at)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            length, at = _varint(view, at)
-        elif kind in (_FIXED32, _FIXED64):
-            length = 4 if kind == _FIXED32 else 8
-        else:
-            raise ValueError("a wire type that ONNX does not use")
-        if at + length > end:
-            raise ValueError("a field that ends after the file")
-        if kind == _BYTES:
-            yield number, view[at : at + length]
-        at += length
-
-
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(view) or shift > 63:
-            raise ValueError("a number that does not end")
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
+        if place in children:
+            _walk(value, children[place], facts, depth + 1)
+        elif message == "node" and place == _NODE_OPERATOR:
+            facts.compiled = facts.compiled or text(value) == "EPContext"
+        elif message == "tensor" and place == _TENSOR_EXTERNAL:
+            entry = dict(fields(value))
+            if text(entry.get(1)) == "location":
+                facts.external.add(text(entry.get(2)))

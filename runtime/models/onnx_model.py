@@ -23,6 +23,7 @@ from runtime.models.errors import (
     ModelFailed,
     ModelInputUnsupported,
     ModelNeedsOperators,
+    ModelOutputUnsupported,
     ModelTooNew,
     ModelUnusable,
     ProvidersMissing,
@@ -31,7 +32,7 @@ from runtime.models.onnx_file import check_safe, read_facts
 from runtime.models.providers import CPU, Arena, Engine, Refusal, Wish, short_name, worth_a_try
 from runtime.tensors import ORT_DATATYPES, Array, rows_of
 
-_log = logging.getLogger("hedgerow.runtime.onnx")
+_log = logging.getLogger("hedgerow.runtime.models")
 _TENSOR = re.compile(r"^tensor\((\w+)\)$")
 _MAPS = re.compile(r"^seq\(map\(\w+,tensor\((\w+)\)\)\)$")
 _ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
@@ -39,6 +40,7 @@ _SOURCE_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z])")
 _TOO_NEW = re.compile(r"Unsupported model IR version|Current official support for domain|is under development")
 # OrtArenaCfg's words; 1 is kSameAsRequested.
 _EXACT_ARENA = {"max_mem": 0, "arena_extend_strategy": 1, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+_SHRINK_ARENA = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
 def silence_telemetry(environment: MutableMapping[str, str]) -> None:
@@ -73,28 +75,30 @@ class OnnxModel:
     ``inputs`` are those that a request must bring; ``optional`` have a value in the model itself, which a request may replace.
     ``specs`` has both by name. ``example`` is an input that the model was seen to take, ``example_outputs`` what it answered
     (warm_up.py); ``properties`` are what its maker wrote into the file.
-    Raises ModelUnusable, ModelUnsafe, ModelTooNew, ModelNeedsOperators, ModelInputUnsupported or ProvidersMissing.
+    Raises ModelUnusable, ModelUnsafe, ModelTooNew, ModelNeedsOperators, ModelInputUnsupported, ModelOutputUnsupported or
+    ProvidersMissing.
     """
 
     def __init__(self, name: str, file: Path, *, version: str = "1", threads: int = 1, engine: Engine | None = None) -> None:
-        self.name, self.version, self.threads = name, version, threads
+        self.name, self.file, self.version, self.threads = name, file, version, threads
         self.facts = read_facts(file, name)
         check_safe(self.facts, file, name)
         engine = engine or Engine()
         self._session, self.refusals = _open(name, file, threads, engine)
         self.provider: str = self._session.get_providers()[0]
-        self.run_entries: list[tuple[str, str]] = (
-            [("memory.enable_memory_arena_shrinkage", "cpu:0")] if engine.arena == "shrink" else []
-        )
+        self.run_entries: list[tuple[str, str]] = [_SHRINK_ARENA] if engine.arena == "shrink" else []
+        self._has_arena = engine.arena != "off"
         self.inputs = [_input_spec(name, value) for value in self._session.get_inputs()]
         self.optional = [_input_spec(name, value) for value in self._session.get_overridable_initializers()]
-        self.outputs = [_output_spec(value) for value in self._session.get_outputs()]
+        self.outputs = [_output_spec(name, value) for value in self._session.get_outputs()]
         self.axis_names = {value.name: _axis_names(value.shape) for value in self._session.get_inputs()}
         self.properties: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         # Outputs that are no tensors: lists of maps, and anything else.
         self.maps = {value.name for value in self._session.get_outputs() if _MAPS.match(value.type)}
         self.no_tensors = {value.name for value in self._session.get_outputs() if not _TENSOR.match(value.type)}
         self.specs = {spec.name: spec for spec in (*self.inputs, *self.optional)}
+        # Whether a number may be missing (NaN) wherever one is wanted.
+        self.all_floats = all(spec.datatype.startswith("FP") for spec in self.specs.values())
         self.example: dict[str, Array] | None = None
         self.example_outputs: dict[str, object] | None = None
         self._input_names = {spec.name for spec in self.inputs}
@@ -115,10 +119,25 @@ class OnnxModel:
         """The same for inputs that nobody sent: that they do not suit the model is no failure to be logged."""
         return self._run(feeds, None, None)
 
+    def shrink(self) -> None:
+        """Run the example once more, and let go of what larger runs have left in the arena, which never shrinks by itself."""
+        if self.example is None or not self._has_arena:
+            return
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry(*_SHRINK_ARENA)
+        self._run(self.example, None, options)
+
     def _run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None, options: Any) -> dict[str, object]:  # noqa: ANN401 - onnxruntime has no types
         names = list(wanted) if wanted else self._output_names
         try:
             values = self._session.run(names, dict(feeds), options)
+        except UnicodeEncodeError:
+            # JSON can escape half a character; a model's texts are UTF-8.
+            raise BadBody(
+                problem="a text holds a lone surrogate, which is no UTF-8", hint=f"See the inputs of model {self.name}."
+            ) from None
         # onnxruntime raises one class per status, all straight from Exception; they are told apart by name.
         except Exception as problem:
             if type(problem).__name__ == "InvalidArgument":
@@ -227,10 +246,12 @@ def _input_spec(model: str, value: Any) -> TensorSpec:  # noqa: ANN401 - onnxrun
     return TensorSpec(name=value.name, datatype=ORT_DATATYPES[match[1]], shape=_shape(value.shape))
 
 
-def _output_spec(value: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime has no types
+def _output_spec(model: str, value: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime has no types
     """Sequences of maps (sklearn's class probabilities) are told as rows x keys; anything else that is no tensor as BYTES."""
     if match := _TENSOR.match(value.type):
-        return TensorSpec(name=value.name, datatype=ORT_DATATYPES.get(match[1], "BYTES"), shape=_shape(value.shape))
+        if match[1] not in ORT_DATATYPES:
+            raise ModelOutputUnsupported(model=model, tensor=value.name, type=value.type)
+        return TensorSpec(name=value.name, datatype=ORT_DATATYPES[match[1]], shape=_shape(value.shape))
     if match := _MAPS.match(value.type):
         return TensorSpec(name=value.name, datatype=ORT_DATATYPES.get(match[1], "BYTES"), shape=[-1, -1])
     return TensorSpec(name=value.name, datatype="BYTES", shape=[-1])

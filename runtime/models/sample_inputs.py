@@ -8,9 +8,10 @@ whole numbers are first up to 99 and then only 0 and 1, because they are often i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,21 @@ _ROW_SCALES = (1.0, 1.0, 0.1, 3.0, 10_000.0, 10.0, 0.3, 1.0)
 _DECIMALS = 3
 # Texts of different lengths and numbers of words: a model that pads a batch to its longest text shows it only then.
 _TEXTS = ("a", "b c", "d", "e f g h", "longer", "i, j", "k l m", "n")
+# What a row that is unlike all others may hold, by kind of number; not every model takes each.
+_FLOAT_EXTREMES: Mapping[str, Callable[[Any], float]] = {
+    "largest": lambda limits: float(limits.max),
+    "not a number": lambda limits: math.nan,
+    "infinite": lambda limits: math.inf,
+    "zero": lambda limits: 0.0,
+    "lowest": lambda limits: float(limits.min),
+    "minus infinite": lambda limits: -math.inf,
+    "tiny": lambda limits: float(limits.tiny),
+    "large": lambda limits: float(limits.max) ** 0.5,
+    "minus large": lambda limits: -(float(limits.max) ** 0.5),
+}
+_TEXT_EXTREMES = {"zero": "", "largest": "long " * 200, "tiny": " ", "infinite": "\N{GRINNING FACE}", "lowest": "A"}
+_WHOLE_EXTREMES = ("30000", "1000", "largest", "zero", "lowest")
+_EXTREMES = tuple(dict.fromkeys((*_FLOAT_EXTREMES, *_WHOLE_EXTREMES)))
 # Inputs whose name says which values make sense at all.
 _BY_NAME = {"sr": 16_000, "sample_rate": 16_000, "sampling_rate": 16_000}
 _ONES, _ZEROS = ("mask",), ("token_type", "segment")
@@ -58,6 +74,42 @@ def made_up_feeds(specs: Sequence[TensorSpec], rows: int, axis_names: AxisNames 
             spec.name: _made_up(spec, shape, offer, place) if shape else _scalar(spec, next(ordinals), offer)
             for place, (spec, shape) in enumerate(zip(specs, shapes, strict=True))
         }
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """One row of values that nobody sends on purpose, to be put beside ordinary ones."""
+
+    name: str
+    feeds: dict[str, Array]
+
+
+def extreme_rows(ordinary: Mapping[str, Array], *, divides: bool) -> Iterator[Extreme]:
+    """Rows of the shapes and datatypes of ``ordinary`` (one row each), those that tell most first.
+
+    ``divides``: a whole number of zero could be divided by, which ends the process; then there is none.
+    """
+    kinds = {array.dtype.kind for array in ordinary.values()}
+    for name in _EXTREMES:
+        wholes = name in _WHOLE_EXTREMES and not (divides and name in ("zero", "lowest"))
+        if not ((kinds & {"f", "O"} and name not in ("1000", "30000")) or (kinds & {"i", "u", "b"} and wholes)):
+            continue
+        yield Extreme(name, {key: _extreme(array, name, wholes) for key, array in ordinary.items()})
+
+
+def _extreme(array: Array, name: str, wholes: bool) -> Array:
+    kind = array.dtype.kind
+    if kind == "f":
+        return np.full_like(array, _FLOAT_EXTREMES.get(name, lambda limits: 1.0)(np.finfo(array.dtype)))
+    if kind == "O":
+        return np.full_like(array, _TEXT_EXTREMES.get(name, "a"))
+    if kind == "b":
+        return np.full_like(array, name != "zero")
+    if not wholes:
+        return array
+    limits = np.iinfo(array.dtype)
+    value = {"zero": 0, "largest": int(limits.max), "lowest": int(limits.min)}.get(name)
+    return np.full_like(array, min(int(name), int(limits.max)) if value is None else value)
 
 
 def row_count(specs: Sequence[TensorSpec]) -> int:

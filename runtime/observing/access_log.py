@@ -71,7 +71,7 @@ class AccessLog:
                 request.method,
                 request.path,
                 response.status,
-                len(request.body),
+                exchange.body_bytes,
                 exchange.streamed_bytes or len(response.body),
                 exchange.route,
                 request.caller,

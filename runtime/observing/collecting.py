@@ -16,14 +16,14 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
 from hedgerow.clock import Clock
 from hedgerow.errors import HedgerowError
-from runtime.exchange import Exchange, Response
+from runtime.exchange import KEPT_BYTES, Exchange, Response
 from runtime.front.compression import encoding_of, unpacked
 from runtime.observing.collected_files import CollectedFiles, Record
 from runtime.observing.outbox import Outbox
@@ -31,11 +31,11 @@ from runtime.oip.binary import HEADER_LENGTH
 from runtime.tensors import DTYPES
 from runtime.timestamps import utc_text
 
-_log = logging.getLogger("hedgerow.runtime.collect")
+_log = logging.getLogger("hedgerow.runtime.observing")
 
 _MOST_WAITING = 8192
 _MOST_WAITING_BYTES = 64 * 1024 * 1024
-_LARGEST_RECORD = 8 * 1024 * 1024
+_LARGEST_RECORD = KEPT_BYTES
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,19 @@ class Sampled(msgspec.Struct, frozen=True):
     streamed: bool
 
 
+class BodyReader(Protocol):
+    """Makes values of the bodies of a route whose requests are no JSON (grpc/documents.py)."""
+
+    def asked(self, body: bytes) -> object: ...
+
+    def answered(self, body: bytes) -> object: ...
+
+
 class Collecting:
-    """A witness of front/door.py. ``count(name, reason)`` counts a record written (reason empty) or dropped."""
+    """A witness of front/door.py. ``count(name, reason)`` counts a record written (reason empty) or dropped.
+
+    ``readers`` are by route; without one, bodies are REST's.
+    """
 
     def __init__(
         self,
@@ -87,6 +98,7 @@ class Collecting:
         self._sample = sample
         self._largest = min(file_bytes // 2, _LARGEST_RECORD)
         self._failing = False
+        self.readers: dict[str, BodyReader] = {}
         self._outbox: Outbox[Sampled] = Outbox(
             "collecting", self._store, lambda: count("queue", 1), most_items=_MOST_WAITING, most_bytes=_MOST_WAITING_BYTES
         )
@@ -105,7 +117,7 @@ class Collecting:
             return
         request = exchange.request
         headers = request.headers
-        size_bytes = len(request.body) + len(response.body)
+        size_bytes = exchange.body_bytes + len(response.body)
         if size_bytes > self._largest:
             self._count("size", 1)
             return
@@ -130,7 +142,7 @@ class Collecting:
 
     def _store(self, sampled: Sequence[Sampled]) -> None:
         epoch_s = self._clock.now().timestamp() - perf_counter()
-        records = [_record(one, self._origin, epoch_s) for one in sampled]
+        records = [_record(one, self._origin, epoch_s, self.readers.get(one.route)) for one in sampled]
         # Also without any: a Parquet file that is old enough is written then.
         self._guarded(lambda: self._files.write(records), len(records))
 
@@ -147,7 +159,7 @@ class Collecting:
             self._failing = self._failing and not records
 
 
-def _record(sampled: Sampled, origin: Origin, epoch_s: float) -> Record:
+def _record(sampled: Sampled, origin: Origin, epoch_s: float, reader: BodyReader | None) -> Record:
     return {
         "Timestamp": utc_text(epoch_s + sampled.answered_at),
         "Container Id": origin.container,
@@ -160,9 +172,22 @@ def _record(sampled: Sampled, origin: Origin, epoch_s: float) -> Record:
         "Route": sampled.route,
         "Status": sampled.status,
         "Duration Ms": round(sampled.took_s * 1000, 3),
-        "Input": readable(sampled.body, sampled.body_json_bytes, "inputs"),
-        "Prediction": None if sampled.streamed else readable(_plain(sampled), sampled.answer_json_bytes, "outputs"),
+        "Input": _asked(sampled, reader),
+        "Prediction": _answered(sampled, reader),
     }
+
+
+def _asked(sampled: Sampled, reader: BodyReader | None) -> object:
+    return readable(sampled.body, sampled.body_json_bytes, "inputs") if reader is None else reader.asked(sampled.body)
+
+
+def _answered(sampled: Sampled, reader: BodyReader | None) -> object:
+    if sampled.streamed:
+        return None
+    # What went wrong is told in JSON everywhere.
+    if reader is None or sampled.status != 200:
+        return readable(_plain(sampled), sampled.answer_json_bytes, "outputs")
+    return reader.answered(sampled.answer)
 
 
 def _plain(sampled: Sampled) -> bytes:
@@ -201,14 +226,15 @@ def _with_tensors(body: bytes, json_bytes: int, tensors: str) -> object:
         for tensor in document.get(tensors, []):
             size = tensor.get("parameters", {}).pop("binary_data_size", None)
             if size is not None:
-                tensor["data"] = _values(tensor["datatype"], body[at : at + size])
+                tensor["data"] = binary_values(tensor["datatype"], body[at : at + size])
                 at += size
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError):
         return {"base64": base64.b64encode(body).decode()}
     return document
 
 
-def _values(datatype: str, data: bytes) -> list[object]:
+def binary_values(datatype: str, data: bytes) -> list[object]:
+    """The values of a binary tensor. Raises KeyError or ValueError where it is none."""
     if datatype != "BYTES":
         flat: list[object] = np.frombuffer(data, DTYPES[datatype].newbyteorder("<")).tolist()  # type: ignore[index]  # KeyError is caught
         return flat

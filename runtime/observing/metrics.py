@@ -18,6 +18,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Protocol
 
+from runtime.observing.batch_sizes import BatchSize, RunSizes, SizeBoard
 from runtime.observing.metric_families import (
     BATCH_BUCKETS,
     BUCKETS_S,
@@ -31,6 +32,7 @@ from runtime.observing.metric_families import (
     bucket_labels,
     model_labels,
 )
+from runtime.observing.metrics_page import MetricsPage
 
 __all__ = ["Board", "Failure", "ModelCounters", "ModelKey", "RouteCounters", "Slot", "Work"]
 
@@ -49,6 +51,7 @@ _MODEL_PLACES = {
 _SERVER_WIDTH, _MODEL_WIDTH = len(_SERVER_PLACES), len(_MODEL_PLACES)
 _ROW_WIDTH = _SERVER_WIDTH + MOST_MODELS * _MODEL_WIDTH
 _PENDING = _MODEL_PLACES["nv_inference_pending_request_count", ()]
+_RUNS = _MODEL_PLACES["nv_inference_exec_count", ()]
 
 
 class Slot:
@@ -106,8 +109,9 @@ class RouteCounters:
 class ModelCounters:
     """What the runs of one model count."""
 
-    def __init__(self, numbers: memoryview[float], rows_place: int, base: int) -> None:
+    def __init__(self, numbers: memoryview[float], rows_place: int, base: int, sizes: RunSizes) -> None:
         at = _MODEL_PLACES
+        self._ran = sizes.ran
         self._numbers, self._base, self._rows = numbers, base, rows_place
         self._success = base + at["nv_inference_request_success", ()]
         self._count = base + at["nv_inference_count", ()]
@@ -139,6 +143,7 @@ class ModelCounters:
             run_rows = work.run_rows or rows
             numbers[self._batch + bisect_left(BATCH_BUCKETS, run_rows)] += 1.0
             numbers[self._batch_sum] += run_rows
+            self._ran(run_rows, asked_at - received_at + read_s, finished_at - started_at, now - finished_at)
 
     def scored(self, rows: int, queued_s: float, ran_s: float, *, first_of_run: bool = True) -> None:
         """One request that went well, where no more than this is known of it. Requests that shared a run count it once."""
@@ -169,12 +174,14 @@ class Board:
     def __init__(self, models: Iterable[ModelKey], *, rows: int) -> None:
         # Anonymous and shared: children inherit it, nothing is left behind when the last process ends.
         self._numbers = memoryview(mmap.mmap(-1, rows * _ROW_WIDTH * 8)).cast("d")
+        self._sizes = SizeBoard(rows=rows, models=MOST_MODELS)
         self._names = memoryview(mmap.mmap(-1, rows * MOST_MODELS * _NAME_BYTES))
         self._rows = rows
         self._lock = threading.Lock()
         # What was read of each row's names; they are only ever added to.
         self._known: list[dict[ModelKey, int]] = [{} for _ in range(rows)]
         self._row = 0
+        self._page = MetricsPage()
         self.rows_total = _SERVER_PLACES["hedgerow_scored_rows_total", ()]
         for model in models:
             for row in range(rows):
@@ -222,7 +229,8 @@ class Board:
         """The counters of a model, whenever it is loaded; the same name and version goes on where it was."""
         base = self._row * _ROW_WIDTH
         place = self._model_place(self._row, model)
-        return ModelCounters(self._numbers, base + self.rows_total, base + _SERVER_WIDTH + place * _MODEL_WIDTH)
+        start = base + _SERVER_WIDTH + place * _MODEL_WIDTH
+        return ModelCounters(self._numbers, base + self.rows_total, start, self._sizes.of(self._row, place))
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -259,11 +267,28 @@ class Board:
                 totals = [total + value for total, value in zip(totals, self._numbers[start : start + _MODEL_WIDTH], strict=True)]
         return totals
 
+    def model_bytes(self, model: ModelKey) -> bytes:
+        """What :meth:`model_values` adds up, as it lies in memory."""
+        parts: list[bytes] = []
+        for row in range(self._rows):
+            place = self._models_of(row).get(model)
+            if place is not None:
+                start = row * _ROW_WIDTH + _SERVER_WIDTH + place * _MODEL_WIDTH
+                parts.append(self._numbers[start : start + _MODEL_WIDTH].tobytes())
+        return b"".join(parts)
+
+    def batch_sizes(self, model: ModelKey) -> list[BatchSize]:
+        """How often a model ran with how many rows, over all workers."""
+        places = [(row, self._models_of(row).get(model)) for row in range(self._rows)]
+        # Looking at memory that was never used takes it into use: only where there was a run.
+        return self._sizes.told([(row, place) for row, place in places if place is not None and self._has_run(row, place)])
+
+    def _has_run(self, row: int, place: int) -> bool:
+        return bool(self._numbers[row * _ROW_WIDTH + _SERVER_WIDTH + place * _MODEL_WIDTH + _RUNS])
+
     def page(self) -> str:
         """All series in the Prometheus text format, version 0.0.4."""
-        from runtime.observing.metrics_page import page
-
-        return page(self)
+        return self._page.text(self)
 
     # The names beside a row -------------------------------------------------------------------------------------------
 

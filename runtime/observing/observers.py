@@ -13,13 +13,13 @@ from runtime.exchange import Exchange, Response
 from runtime.front.door import Witness, no_witness
 from runtime.observing.access_log import AccessLog
 from runtime.observing.collected_files import CollectLimits, collected_files
-from runtime.observing.collecting import Collecting, Origin
+from runtime.observing.collecting import BodyReader, Collecting, Origin
 from runtime.observing.metrics import Board
 from runtime.observing.otlp import OtlpReceiver, traces_url
 from runtime.observing.tracing import Tracer
 from runtime.settings import RuntimeSettings
 
-_log = logging.getLogger("hedgerow.runtime")
+_log = logging.getLogger("hedgerow.runtime.observing")
 
 
 def check_observers(settings: RuntimeSettings, version: str) -> None:
@@ -39,13 +39,18 @@ class Observers:
         log = None
         if settings.access_log != "off":
             log = AccessLog(settings.access_log, clock, lambda: board.add("hedgerow_access_log_dropped_total"))
-        collecting = self._make_collecting(settings, clock, service)
+        self._collecting = collecting = self._make_collecting(settings, clock, service)
         self._all: list[AccessLog | Tracer | Collecting] = [one for one in (log, self.tracer, collecting) if one is not None]
 
     @property
     def witness(self) -> Witness:
         """What the door tells of each answer."""
         return together([one.sent for one in self._all])
+
+    def read_bodies(self, route: str, reader: BodyReader) -> None:
+        """What makes values of the bodies of a route whose requests are no JSON."""
+        if self._collecting is not None:
+            self._collecting.readers[route] = reader
 
     def start(self) -> None:
         for one in self._all:

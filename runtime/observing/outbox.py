@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_log = logging.getLogger("hedgerow.runtime")
+_log = logging.getLogger("hedgerow.runtime.observing")
 
 _PERIOD_S = 0.1
 # Taken in bites, so that the thread's memory is bounded too.

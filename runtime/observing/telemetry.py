@@ -26,7 +26,7 @@ from hedgerow.backoff import Backoff
 from hedgerow.contracts.names import ENV_TELEMETRY_TOKEN, ENV_TELEMETRY_URL, HEADER_IDEMPOTENCY
 from hedgerow.errors import InvalidSetting
 
-_log = logging.getLogger("hedgerow.runtime.observing.telemetry")
+_log = logging.getLogger("hedgerow.runtime.observing")
 
 QUEUE_LENGTH = 1000
 LAST_OUTPUT_BYTES = 1024

@@ -21,6 +21,8 @@ from runtime.exchange import Exchange, Response
 from runtime.observing.outbox import Outbox
 from runtime.observing.trace_context import trace_context
 
+# Where an answer over gRPC says its own status, beside HTTP's.
+GRPC_STATUS = "grpc-status"
 _MOST_TRACED = 8192
 _SAMPLED = 0x01
 _IDS_AT_ONCE = 512
@@ -47,6 +49,8 @@ class TracedRequest(msgspec.Struct, frozen=True):
     model: tuple[str, str] | None
     received_at: float
     answered_at: float
+    # gRPC's own status of a call; None for REST.
+    grpc_status: int | None = None
     asked_at: float | None = None
     started_at: float | None = None
     finished_at: float | None = None
@@ -104,6 +108,7 @@ class Tracer:
                 exchange.model,
                 exchange.started_at,
                 perf_counter(),
+                int(response.headers[GRPC_STATUS]) if exchange.route == "grpc" else None,
                 *done,
             )
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from runtime.errors import BadBody
 from runtime.exchange import Response
+from runtime.large_json.writing import flat_values
 from runtime.models.errors import ModelFailed
 from runtime.models.onnx_model import OnnxModel
 from runtime.oip.binary import HEADER_LENGTH, pack
@@ -37,7 +38,7 @@ def infer_answer(model: OnnxModel, asked: InferRequest, values: Mapping[str, obj
         elif kind == _HALF:
             raise BadBody(problem=f"output {name!r} is FP16, which has no form in JSON", hint="Ask for it with binary_data.")
         else:
-            output["data"] = array.ravel().tolist()
+            output["data"] = flat_values(array)
         outputs.append(output)
     body: dict[str, object] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
     if asked.id is not None:

@@ -80,8 +80,10 @@ def _array(spec: TensorSpec, part: memoryview, shape: Sequence[int]) -> Array:
         raise BadTensor(tensor=spec.name, problem=f"{len(part)} bytes do not fill shape {list(shape)}", wanted=describe(spec))
     if flat is not None:
         return in_shape(spec, np.array(flat, dtype=np.object_), shape)
-    # A copy: onnxruntime wants aligned memory, and the request's bytes are read-only.
-    return in_shape(spec, np.frombuffer(part, dtype=wanted.newbyteorder("<")).astype(wanted), shape)
+    given = np.frombuffer(part, dtype=wanted.newbyteorder("<"))
+    # onnxruntime wants aligned memory; read-only is no hindrance.
+    fits = given.dtype == wanted and given.flags.aligned
+    return in_shape(spec, given if fits else given.astype(wanted), shape)
 
 
 def _one_text(spec: TensorSpec, part: BinaryPart) -> Array:

@@ -49,7 +49,8 @@ class OipFace:
             asked: list[InferRequest] = []
 
             def prepare() -> dict[str, Array]:
-                question, feeds = understand(model, request)
+                question, feeds = understand(model, exchange.request)
+                exchange.release_body()
                 asked.append(question)
                 job.wanted = _wanted(question)
                 return feeds
@@ -61,15 +62,18 @@ class OipFace:
         else:
             question, feeds = understand(model, request)
 
+            def answer(outputs: Outputs) -> Response:
+                return infer_answer(model, question, outputs)
+
             def done(job: Job) -> None:
-                if job.error is None:
+                if job.error is None and job.result is None:
                     try:
-                        job.result = infer_answer(model, question, job.outputs or {})
+                        job.result = answer(job.outputs or {})
                     except Exception as problem:  # noqa: BLE001 - mapped like every other
                         job.error = problem
                 self._done(exchange, lane, job)
 
-            job = Job(exchange, done, feeds=feeds, wanted=_wanted(question))
+            job = Job(exchange, done, feeds=feeds, finish=answer, wanted=_wanted(question))
             job.may_share(model)
         self._scoring.begun()
         try:

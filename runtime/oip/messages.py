@@ -13,7 +13,9 @@ import msgspec
 from hedgerow.contracts.model import TensorSpec
 from runtime.errors import BadBody, BadTensor
 from runtime.exchange import Request
+from runtime.large_json.reading import read_large
 from runtime.models.errors import NoSharedMemory
+from runtime.models.model_lane import INLINE_BYTES
 from runtime.models.onnx_model import OnnxModel
 from runtime.oip.binary import BinaryPart, raw_array, split_body
 from runtime.tensors import Array, array_from_json, describe
@@ -59,7 +61,7 @@ def understand(model: OnnxModel, request: Request) -> tuple[InferRequest, dict[s
             raise BadBody(problem="a raw binary request has one tensor", hint=f"Model {model.name} has several inputs.")
         spec = model.inputs[0]
         return InferRequest([], parameters={"binary_data_output": True}), {spec.name: raw_array(spec, binary)}
-    asked = _read(head)
+    asked = _read(model, head)
     feeds = feeds_from(model, asked.inputs, binary)
     if asked.outputs:
         model.check_names(feeds, [wanted.name for wanted in asked.outputs])
@@ -96,13 +98,27 @@ def check_datatype(spec: TensorSpec, datatype: str) -> None:
         raise BadTensor(tensor=spec.name, problem=f"it is sent as {datatype}", wanted=describe(spec))
 
 
-def _read(head: bytes) -> InferRequest:
+def _read(model: OnnxModel, head: bytes) -> InferRequest:
+    if len(head) > INLINE_BYTES and (asked := _read_large(model, head)) is not None:
+        return asked
     try:
         return _decoder.decode(head)
-    except msgspec.DecodeError as problem:  # ValidationError is one of these
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:  # ValidationError is one of the first
         raise BadBody(problem=problem, hint=_HINT) from None
     except RecursionError:
         raise BadBody(problem="it is nested too deep", hint=_HINT) from None
+
+
+def _read_large(model: OnnxModel, head: bytes) -> InferRequest | None:
+    """The same, with arrays for long lists of data; None when it is not as regular as that."""
+    found = read_large(head, _decoder.decode, (b"null",) if model.all_floats else ())
+    if found is None:
+        return None
+    asked, lists = found
+    for given in asked.inputs:
+        if isinstance(given.data, str):
+            given.data = lists.pop(given.data, given.data)
+    return None if lists else asked
 
 
 def _array(spec: TensorSpec, given: InferInput, binary: BinaryPart) -> Array:

@@ -104,7 +104,7 @@ def _read(body: bytes, kind: type[T]) -> T:
     """Raises BadBody. No body is one without wishes."""
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
-    except msgspec.DecodeError as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise BadBody(problem=problem, hint=_HINT) from None
     except RecursionError:
         raise BadBody(problem="it is nested too deep", hint=_HINT) from None

@@ -34,8 +34,17 @@ class InferStats(msgspec.Struct, frozen=True):
     cache_miss: Duration = Duration()
 
 
+class BatchStats(msgspec.Struct, frozen=True):
+    """Triton's ``batch_stats``: the runs of one size. From 65 rows on it is the next power of two."""
+
+    batch_size: int
+    compute_input: Duration
+    compute_infer: Duration
+    compute_output: Duration
+
+
 class ModelStats(msgspec.Struct, frozen=True):
-    """Triton's ``model_stats`` of one version. Batches are not told apart by size here; /metrics has their histogram."""
+    """Triton's ``model_stats`` of one version."""
 
     name: str
     version: str
@@ -44,7 +53,7 @@ class ModelStats(msgspec.Struct, frozen=True):
     execution_count: int
     inference_stats: InferStats
     response_stats: dict[str, object] = {}
-    batch_stats: Sequence[object] = ()
+    batch_stats: Sequence[BatchStats] = ()
     memory_usage: Sequence[object] = ()
 
 
@@ -67,11 +76,21 @@ def model_stats(board: Board, model: ModelKey, last_inference_ms: int) -> ModelS
             compute_infer=_duration(success, numbers, "nv_inference_compute_infer_duration_us"),
             compute_output=_duration(success, numbers, "nv_inference_compute_output_duration_us"),
         ),
+        batch_stats=[
+            BatchStats(
+                one.rows, _seconds(one.runs, one.input_s), _seconds(one.runs, one.infer_s), _seconds(one.runs, one.output_s)
+            )
+            for one in board.batch_sizes(model)
+        ],
     )
 
 
 def _duration(count: int, numbers: Mapping[tuple[str, str], float], name: str) -> Duration:
     return Duration(count, round(numbers[name, ""] * 1000))
+
+
+def _seconds(count: int, seconds: float) -> Duration:
+    return Duration(count, round(seconds * 1e9))
 
 
 def _names(model: ModelKey) -> list[tuple[str, str]]:

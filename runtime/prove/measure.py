@@ -1,7 +1,7 @@
 """The story of a proof: feed a model its rows alone and together, compare, time, and report what came out.
 
-A leading dynamic axis proves nothing (reference: models that attend across it), so *batchable* is what was measured: the
-same rows give the same answers alone and together, within tolerance.
+A leading dynamic axis proves nothing (reference: models that attend across it), so *batchable* is what its graph proves and what
+was measured too: the same rows give the same answers alone, together and beside extreme ones, within tolerance (decisions/012).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from msgspec import structs
 
 from hedgerow.contracts.proof import LatencyFacts, ProofReport
 from hedgerow.errors import HedgerowError
-from runtime.models.batchability import why_not_batchable
+from runtime.models.batchability import has_rows, why_not_batchable, why_not_beside_extremes, why_not_proven
 from runtime.models.onnx_model import OnnxModel
+from runtime.models.rows.verdict import row_verdict
 from runtime.models.sample_inputs import row_count
 from runtime.models.warm_up import Wishes, is_empty
 from runtime.oip.answers import tensor_of
@@ -64,7 +65,8 @@ def _recorded_proof(model: OnnxModel, vectors: Vectors) -> ProofReport:
         raise VectorsUnusable(folder=model.name, problem=f"the model has no output {missing[0]!r}")
     alone = run_alone(model, vectors)
     parity = compare(vectors.outputs, stacked(model, alone), vectors.index.atol, vectors.index.rtol)
-    why_not = why_not_batchable(model, vectors.inputs, alone, atol=vectors.index.atol, rtol=vectors.index.rtol)
+    latency = measure_latency(model, vectors)
+    why_not = _why_not_batchable(model, vectors, alone, latency)
     return _report(
         model.name,
         passed=not parity.problem,
@@ -73,7 +75,7 @@ def _recorded_proof(model: OnnxModel, vectors: Vectors) -> ProofReport:
         max_abs_error=parity.max_abs_error,
         tolerance=vectors.index.atol,
         batchable=not why_not,
-        latency=measure_latency(model, vectors),
+        latency=latency,
         **_provider(model),
     )
 
@@ -96,16 +98,27 @@ def _made_up_proof(model: OnnxModel) -> ProofReport:
         why = problem.sentence() if problem else "it has no inputs"
         return _report(model.name, passed=True, reason=f"loaded; made-up inputs do not suit it ({why})", **_provider(model))
     vectors, alone = last
-    why_not = why_not_batchable(model, vectors.inputs, alone, atol=vectors.index.atol, rtol=vectors.index.rtol)
+    latency = measure_latency(model, vectors)
+    why_not = _why_not_batchable(model, vectors, alone, latency)
     reason = "no recorded vectors: measured on made-up inputs, no answers were compared"
     return _report(
         model.name,
         passed=True,
         reason=f"{reason}; {_not_batchable(why_not)}" if why_not else reason,
         batchable=not why_not,
-        latency=measure_latency(model, vectors),
+        latency=latency,
         **_provider(model),
     )
+
+
+def _why_not_batchable(model: OnnxModel, vectors: Vectors, alone: Sequence[Raw], latency: LatencyFacts) -> str:
+    """Empty when requests may share a run. A model that is not proven is told what was measured as well: often no difference."""
+    measured = why_not_batchable(model, vectors.inputs, alone, atol=vectors.index.atol, rtol=vectors.index.rtol)
+    if not has_rows(model.inputs):
+        return measured
+    if unproven := why_not_proven(row_verdict(model.file)):
+        return f"{unproven}; measured: {measured or 'no difference'}"
+    return measured or why_not_beside_extremes(model, vectors.inputs, alone, latency.p50_ms / 1000)
 
 
 def run_alone(model: OnnxModel, vectors: Vectors) -> list[Raw]:

@@ -1,12 +1,13 @@
-"""``python -P -m runtime.scripts PLACE CALLS PARENT FD``: one process that holds a user's script.
+"""``python -P -m runtime.scripts PLACE CALLS PARENT now|waits FD``: one process that holds a user's script.
 
-It loads the script, says Ready or Failed, and answers calls until its socket ends. Calls run on the main thread, one at a
-time, so that signals, ``os.chdir`` and libraries with a home thread work as in a script of one's own; a script that sets
-``thread_safe = True`` gets as many threads as its server says.
+It loads the script (one that ``waits`` imports it, and calls init() when it hears GO), says Ready or Failed, and answers
+calls until its socket ends. Calls run on the main thread, one at a time, so that signals, ``os.chdir`` and libraries with a
+home thread work as in a script of one's own; a script that sets ``thread_safe = True`` gets as many threads as its server says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import logging
@@ -22,6 +23,7 @@ from hedgerow.errors import HedgerowError
 from hedgerow.logs import LogFormat
 from runtime.errors import ScriptFailedAtStart, ScriptUnusable
 from runtime.scripts.frames import (
+    GO,
     LENGTH_BYTES,
     Answer,
     Call,
@@ -47,7 +49,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(arguments: Sequence[str]) -> int:
     """Serve one script until the socket ends."""
-    place, calls, parent, descriptor = arguments
+    place, calls, parent, when, descriptor = arguments
     _die_with(int(parent))
     # A crash in native code says in which line of the script it happened.
     faulthandler.enable()
@@ -60,9 +62,11 @@ def main(arguments: Sequence[str]) -> int:
         connection.set_inheritable(False)
         speaker = _Speaker(connection)
         try:
-            loaded, swagger = _load(ScriptPlace.parse(place))
+            loaded, swagger = _load(ScriptPlace.parse(place), lambda: _its_turn(connection, when))
         except HedgerowError as problem:
-            speaker.say(Failed(problem.sentence()))
+            # Another may have failed first; then nobody listens any more.
+            with contextlib.suppress(OSError):
+                speaker.say(Failed(problem.sentence()))
             return 3
         at_once = int(calls) if loaded.thread_safe else 1
         speaker.say(Ready(loaded.mode, loaded.wants_head, at_once, swagger))
@@ -70,7 +74,18 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _load(place: ScriptPlace) -> tuple[Script, str]:
+def _its_turn(connection: socket.socket, when: str) -> None:
+    """Returns when init() may be called; ends the process when the server has no use for it any more."""
+    if when == "waits":
+        try:
+            heard = connection.recv(len(GO))
+        except OSError:
+            heard = b""
+        if not heard:
+            sys.exit(0)
+
+
+def _load(place: ScriptPlace, its_turn: Callable[[], None]) -> tuple[Script, str]:
     """The script, and what it says about itself for swagger. Raises the errors of a script that cannot be served."""
     log_format: LogFormat = "json" if os.environ.get("HEDGEROW_LOG_FORMAT") == "json" else "text"
     # A user's logging.json may name classes of azmlinfsrv.
@@ -83,7 +98,7 @@ def _load(place: ScriptPlace) -> tuple[Script, str]:
         raise ScriptUnusable(script=place.file.name, problem=f"its folder {place.root}: {problem.strerror}") from None
     script = Script(place.file, place.folders)
     try:
-        script.load()
+        script.load(its_turn)
     except ScriptFailedAtStart:
         if model_dir := os.environ.get("AZUREML_MODEL_DIR"):
             log_model_folder(Path(model_dir))

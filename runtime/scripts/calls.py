@@ -51,19 +51,29 @@ class ScriptCall:
 
 @dataclass(frozen=True)
 class PoolLimits:
-    """``workers`` answer, ``standbys`` wait. ``memory_bytes`` is the most of one process; 0: no limit."""
+    """``workers`` answer, ``standbys`` wait. ``memory_bytes`` is the most of one process; 0: no limit.
+
+    ``spare_cores`` is how many there are beyond the workers'.
+    """
 
     workers: int
     standbys: int
     queue_wait_s: float
     timeout_s: float
     memory_bytes: int = 0
+    spare_cores: int = 0
+
+    @property
+    def early_standbys(self) -> int:
+        """Standbys that are started beside the workers: where they take no worker's core, and so cost no time to readiness."""
+        return max(0, min(self.standbys, self.spare_cores))
 
 
 class Host:
-    """One process and what it is doing."""
+    """One process and what it is doing. An ``early`` standby waits with init() until a worker has done its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, early: bool = False) -> None:
+        self.early = early
         self.link: Link | None = None
         self.ready: Ready | None = None
         self.calls: dict[int, ScriptCall] = {}

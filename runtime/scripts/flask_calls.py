@@ -19,7 +19,7 @@ from runtime.scripts.frames import Answer, Call
 from runtime.scripts.script import user_traceback
 from runtime.scripts.shims.raw_http import AMLRequest
 
-_log = logging.getLogger("hedgerow.runtime.script")
+_log = logging.getLogger("hedgerow.runtime.scripts")
 
 # What belongs to a connection and not to an answer; lengths are counted anew.
 _OURS = frozenset(

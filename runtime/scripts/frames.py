@@ -1,5 +1,6 @@
 """What a scoring server and its script processes say to each other: msgpack frames over a socket pair.
 
+    server -> host   GO                                one byte, to a standby that was told to wait with init()
     host -> server   Ready | Failed                    once, after init()
     server -> host   Call                              as many at once as Ready.calls says
     host -> server   Answer, or Head, Part…, End       one of the two for each Call
@@ -18,6 +19,7 @@ _LENGTH = struct.Struct(">I")
 LENGTH_BYTES = _LENGTH.size
 # A frame holds a whole body or answer; llhttp's side has its own limit, this one stops a host that writes nonsense.
 MOST_BYTES = 2**31 - 1
+GO = b"\x01"
 _WORTH_TWO_WRITES = 65_536
 
 

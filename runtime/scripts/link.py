@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from runtime.scripts.frames import LENGTH_BYTES, MOST_BYTES, Call, FromHost, begins_frame, from_host, length_of, pieces
+from runtime.scripts.frames import GO, LENGTH_BYTES, MOST_BYTES, Call, FromHost, begins_frame, from_host, length_of, pieces
 from runtime.scripts.place import ScriptPlace
 
 _log = logging.getLogger("hedgerow.runtime.scripts")
@@ -66,6 +66,11 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             for part in pieces(call):
                 self._transport.write(part)
+
+    def go(self) -> None:
+        """Let a host that waits call init()."""
+        if self._transport is not None:
+            self._transport.write(GO)
 
     def pause(self) -> None:
         """Read no more for now: a caller takes its answer slowly."""
@@ -232,5 +237,5 @@ async def start_host(argv: Sequence[str], listener: Listener, *, memory_bytes: i
 
 
 def host_command(place: ScriptPlace, calls: int) -> list[str]:
-    """The command line of a script process, but for its descriptor."""
+    """The command line of a script process, but for when it calls init() and its descriptor."""
     return [sys.executable, "-P", "-m", "runtime.scripts", place.text(), str(calls), str(os.getpid())]

@@ -3,6 +3,9 @@
     workers   answer calls, one at a time each (more when the script says that it is thread-safe)
     standby   loaded and waiting: takes a worker's place in the moment that one is killed or dies; a new standby is started
 
+The first standbys import the script while the workers do, where there are cores to spare. Their init() follows the first
+worker's: what it does to files is done by one process first, and a script that cannot be loaded says so once.
+
 A call over its time-out is answered on time; its process is killed, unless other calls of a thread-safe script are still inside:
 then it takes no more and is killed when they are done. Everything belongs to the event loop's thread.
 """
@@ -88,9 +91,11 @@ class ScriptPool:
     # Life -------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the workers; the standbys follow once the script is known to load."""
+        """Start the workers and early standbys; other standbys follow once the script is known to load."""
         for _ in range(self._limits.workers):
             self._start_one()
+        for _ in range(self._limits.early_standbys):
+            self._start_one(early=True)
 
     async def close(self, patience_s: float = 1.0) -> None:
         """End all processes: each by itself if it can, by force after the patience."""
@@ -184,7 +189,8 @@ class ScriptPool:
             if not call.late:
                 self._break_off(call, died)
         if self.facts is None:
-            self._boot_failed(died.sentence())
+            if not host.early:
+                self._boot_failed(died.sentence())
             return
         self._replace()
         self._changed()
@@ -288,12 +294,23 @@ class ScriptPool:
         self._failures = 0
         first = self.facts is None
         self.facts = ready
+        if first:
+            self._let_early_ones_go()
         if first or self.ready_workers >= self._limits.workers:
             self._replace()
         self._changed()
         self._admission.turn()
 
+    def _let_early_ones_go(self) -> None:
+        for host in self._hosts:
+            if host.early and host.link is not None:
+                host.link.go()
+
     def _could_not_start(self, host: Host, sentence: str) -> None:
+        if self.facts is None and host.early:
+            # The workers decide whether the server comes up; another standby follows then.
+            host.retiring = True
+            return
         if self.facts is None:
             self._boot_failed(sentence)
             return
@@ -326,8 +343,8 @@ class ScriptPool:
         loads = _LOAD_BACKOFF.delay_s(self._failures, random.random)
         return max(loads, _CRASH_BACKOFF.delay_s(self._crashes - 1, random.random))
 
-    def _start_one(self) -> None:
-        host = Host()
+    def _start_one(self, *, early: bool = False) -> None:
+        host = Host(early=early)
         self._hosts.append(host)
         task = asyncio.get_running_loop().create_task(self._start_process(host))
         self._tasks.add(task)
@@ -335,12 +352,14 @@ class ScriptPool:
 
     async def _start_process(self, host: Host) -> None:
         try:
-            link = await start_host(self._command, self, memory_bytes=self._limits.memory_bytes)
+            command = [*self._command, "waits" if host.early else "now"]
+            link = await start_host(command, self, memory_bytes=self._limits.memory_bytes)
         except OSError as problem:
             # No room for a process or its descriptors, for now.
             self._hosts.remove(host)
-            self._failures += 1
-            self._could_not_start_at_all(problem.strerror or str(problem))
+            if not host.early:
+                self._failures += 1
+                self._could_not_start_at_all(problem.strerror or str(problem))
             return
         host.link = link
         self._by_link[link] = host
@@ -348,6 +367,8 @@ class ScriptPool:
             self.ended(link, "it ended at once")
         elif self._closing:
             link.kill()
+        elif host.early and self.facts is not None:
+            link.go()
 
     def _could_not_start_at_all(self, problem: str) -> None:
         if self.facts is None:

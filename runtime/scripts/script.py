@@ -28,7 +28,7 @@ from runtime.scripts.shims.finder import install_shims
 if TYPE_CHECKING:
     from runtime.scripts.flask_calls import FlaskCalls
 
-_log = logging.getLogger("hedgerow.runtime.script")
+_log = logging.getLogger("hedgerow.runtime.scripts")
 
 RESERVED = ("hedgerow", "runtime")
 _OURS = Path(__file__).parent.parent
@@ -74,14 +74,17 @@ class Script:
         self._flask: FlaskCalls | None = None
         self.thread_safe = False
         self.schemas: dict[str, Any] = {}
+        self._its_turn: Callable[[], None] = _at_once
         # Chosen by load(): what one call goes through.
         self.answer: Callable[[Call], Answer | Streamed] = _not_loaded
 
-    def load(self) -> None:
+    def load(self, its_turn: Callable[[], None]) -> None:
         """Import it, check run(), call init(). Ours is imported by now, so the user's folders may come first.
 
-        Raises ScriptUnusable or ScriptFailedAtStart.
+        ``its_turn`` returns when init() may be called, or a failure told. Raises ScriptUnusable or ScriptFailedAtStart, and
+        what ``its_turn`` raises.
         """
+        self._its_turn = its_turn
         sys.path[:0] = [str(folder) for folder in self._folders]
         install_shims()
         module = self._import()
@@ -93,6 +96,8 @@ class Script:
                 raise ScriptUnusable(script=self.name, problem=f"it has no function {name}()")
         self._run = run
         self._calling = calling_of(run, self.name)  # type: ignore[arg-type]  # callable, see above
+        self._its_turn()
+        self._its_turn = _at_once
         self._guarded("init()", init)
         self.thread_safe = getattr(module, "thread_safe", False) is True
         self.schemas = declared_schemas(run)  # type: ignore[arg-type]  # callable, see above
@@ -203,6 +208,7 @@ class Script:
         try:
             step()
         except BaseException as problem:  # noqa: BLE001 - foreign code
+            self._its_turn()
             _log.error("%s: %s raised %s", self.name, where, type(problem).__name__, extra={"traceback": user_traceback(problem)})
             summary = " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
             raise ScriptFailedAtStart(script=self.name, where=where, problem=summary) from None
@@ -210,6 +216,10 @@ class Script:
 
 def _not_loaded(_call: Call) -> Answer:
     raise Bug(what="a script is called before it is loaded")
+
+
+def _at_once() -> None:
+    pass
 
 
 def _nothing_to_end() -> Callable[[], None]:

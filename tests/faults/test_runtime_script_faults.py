@@ -263,6 +263,38 @@ def test_without_standbys_the_next_request_waits_for_the_new_process(tmp_path: P
             assert after.json()["pid"] != before
 
 
+def test_the_standby_is_imported_by_the_time_that_the_server_is_ready(tmp_path: Path) -> None:
+    """A crash with the first request finds it there; and init() was called by one process before another began."""
+    log = tmp_path / "inits"
+    text = f"""
+        import os, time
+        time.sleep(1.5)
+        def init():
+            with open({str(log)!r}, "a") as log:
+                log.write("begin ")
+                log.flush()
+                time.sleep(0.2)
+                log.write("end ")
+        def run(data):
+            if data == "die":
+                os.kill(os.getpid(), 11)
+            return "fine"
+    """
+    with ScoringServer(tmp_path, "--script", script(tmp_path, text), "--workers", "1") as server:
+        assert server.post("/score", "die").status_code == 502
+        answer = server.post("/score", "")
+        assert answer.status_code == 200
+        assert answer.elapsed.total_seconds() < 1.0
+        assert log.read_text().startswith("begin end begin end ")
+
+
+def test_a_script_that_cannot_be_imported_says_so_once(tmp_path: Path) -> None:
+    with ScoringServer(tmp_path, "--script", script(tmp_path, "1 / 0\n"), wait=False) as server:
+        wait_for(lambda: server.exit_code is not None, what="the end")
+        assert server.exit_code == 3
+        assert server.process.log_text().count("ZeroDivisionError: division by zero\n") == 1
+
+
 def test_a_storm_of_crashes_is_no_storm_of_processes(tmp_path: Path) -> None:
     log = tmp_path / "starts"
     text = f"""

@@ -54,6 +54,10 @@ def test_events_are_listed_newest_first(here: Plane) -> None:
     assert hedgerow(here, "event", "list", "--actor", "nobody").strip() == "No such event."
     assert "2030-01" not in hedgerow(here, "event", "list", "--since", "2030-01-01")
     assert "is no time" in hedgerow(here, "event", "list", "--since", "soon", code=2)
+    for command in ("list", "follow"):
+        for wrong in ("x", "modle.registered", "modle.*", "*.registered", "zz*"):
+            assert f"{wrong!r} is no kind: use NOUN.VERB" in hedgerow(here, "event", command, "--kind", wrong, code=2)
+    assert "token.created" in hedgerow(here, "event", "list", "--kind", "tok*")
 
 
 def test_events_are_followed_line_by_line(here: Plane) -> None:

@@ -201,3 +201,38 @@ def test_the_last_records_of_a_script_are_written_when_the_server_stops(tmp_path
         wait_for(lambda: server.exit_code is not None, what="the end")
     assert len(records(folder, "script")) == 40
     assert len(records(folder)) == 20
+
+
+MDC_IN_THREADS = """
+    import sys
+    import threading
+    from azureml.monitoring import ModelDataCollector
+
+    together = threading.Barrier(16)
+
+    def collect(number):
+        together.wait(10)
+        ModelDataCollector(f"model-{number}", designation="inputs").collect([number])
+
+    def init():
+        sys.setswitchinterval(1e-6)
+        threads = [threading.Thread(target=collect, args=[number]) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def run(data):
+        return sum(thread.name == "model-data" for thread in threading.enumerate())
+    """
+
+
+def test_collectors_first_made_by_threads_share_one_writer(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    file = script(tmp_path, MDC_IN_THREADS)
+    with ScoringServer(
+        tmp_path, "--script", file, "--standbys", "0", "--workers", "1", "--collect", "--collect-dir", folder
+    ) as server:
+        assert server.post("/score", "").json() == 1, "writers"
+        server.process.stop()
+    assert len(records(folder, "script")) == 16

@@ -51,6 +51,24 @@ def test_shapes_that_no_array_can_have(server: ScoringServer, shape: list[int]) 
     assert answer.status_code == 400, answer.text
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("[1, 2, true]", "it has true or false among its numbers"),
+        ("[1.5, 2.5, false]", "it has true or false among its numbers"),
+        ("[" * 70 + "1" + "]" * 70, "its lists are nested {} deep"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_in_words_by_both_faces(server: ScoringServer, data: str, says: str) -> None:
+    score = server.post("/score", f'{{"data": [{data}]}}', headers={"content-type": "application/json"})
+    assert score.status_code == 400, score.text
+    assert says.format(71) in score.json()["message"]
+    tensor = json.dumps({**_TENSOR, "data": "here"}).replace('"here"', data)
+    infer = server.post("/v2/models/adder/infer", f'{{"inputs": [{tensor}]}}', headers={"content-type": "application/json"})
+    assert infer.status_code == 400, infer.text
+    assert says.format(70) in infer.json()["error"]
+
+
 def test_a_chunk_without_a_size_is_the_callers_mistake(server: ScoringServer) -> None:
     head = b"POST /score HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = spoken(server, head + b"zz\r\n")

@@ -17,7 +17,7 @@ import pytest
 from tests import scoring_models as models
 from tests.scoring_load import ScoringLoad
 from tests.scoring_server import ScoringServer, script
-from tests.waiting import wait_for
+from tests.waiting import accepts_connections, wait_for
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 BODY = json.dumps({"data": [ROW]}).encode()
@@ -210,6 +210,27 @@ def test_ctrl_c_in_a_terminal_ends_it_quietly(tmp_path: Path) -> None:
     assert not server.ready_file.exists()
 
 
+@pytest.mark.alone
+def test_a_silent_caller_may_still_ask_while_it_drains(tmp_path: Path) -> None:
+    with ScoringServer(tmp_path, "--model", models.echo()) as server:
+        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+
+        def is_the_last() -> bool:
+            kept.request("POST", "/score", b"[[1, 2]]")
+            response = kept.getresponse()
+            assert (response.status, bool(response.read())) == (200, True)
+            return response.will_close
+
+        assert not is_the_last()
+        kept.auto_open = 0
+        server.process.send(signal.SIGTERM)
+        wait_for(lambda: not accepts_connections(server.port), what="the closed door")
+        assert is_the_last()
+        kept.close()
+        wait_for(lambda: not server.process.is_running, what="the server to end")
+        assert server.exit_code == 0
+
+
 def test_silent_connections_do_not_hold_up_the_end(tmp_path: Path) -> None:
     with ScoringServer(tmp_path, "--model", models.echo()) as server:
         silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
@@ -280,7 +301,7 @@ def test_a_ready_file_that_nobody_could_find_is_refused(tmp_path: Path) -> None:
     server.process.argv[server.process.argv.index("--ready-file") + 1] = str(tmp_path / "nowhere" / "ready")
     with server:
         wait_for(lambda: not server.process.is_running, what="the server to give up")
-        assert server.exit_code == 3
+        assert server.exit_code == 2
         assert "its folder is not there or cannot be written. Correct --ready-file." in server.process.log_text()
 
 

@@ -16,7 +16,7 @@ from hedgerow.contracts.document import encode
 from hedgerow.contracts.image import ScoringConfig, ServedModel
 from hedgerow.contracts.model import TensorSpec
 from hedgerow.contracts.proof import ParityIndex, ProofReport
-from tests import real_models
+from tests import mixing_models, real_models
 from tests import scoring_models as models
 
 
@@ -103,6 +103,16 @@ def test_a_leading_dynamic_axis_is_no_proof_of_batchability(tmp_path: Path) -> N
     folder = record(tmp_path, {"x": rows}, {"y": np.ones((4, 2))})
     code, (report,) = reports("--model", models.across_rows(), "--parity", folder)
     assert (report.passed, report.batchable) == (True, False)
+
+
+def test_what_only_the_graph_shows_is_told_beside_what_was_measured(tmp_path: Path) -> None:
+    code, (report,) = reports("--model", mixing_models.loud_rows_count_double())
+    assert (code, report.passed, report.batchable) == (0, True, False)
+    assert "not batchable: ReduceSum takes the rows together; measured: no difference" in report.reason
+    rows = np.arange(16, dtype=np.float32).reshape(4, 4)
+    folder = record(tmp_path, {"x": rows}, {"y": rows})
+    code, (report,) = reports("--model", mixing_models.loud_rows_count_double(), "--parity", folder)
+    assert (code, report.passed, report.batchable) == (0, True, False)
 
 
 def test_without_vectors_it_says_what_it_did_not_measure() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import re
@@ -42,6 +43,52 @@ def test_the_names_that_old_scripts_import_are_there(tmp_path: Path) -> None:
     with ScoringServer(tmp_path, "--script", script(tmp_path, OLD_NAMES), "--model-dir", model) as server:
         assert server.post("/score", b"\x01\xfe").json() == [1, 254]
         assert server.get("/score?q=1").text == f"GET /score?q=1 of {model / 'iris.pkl'}"
+
+
+ENCODED = """
+    import gzip
+    from azureml_inference_server_http.api.aml_request import rawhttp
+    from azureml_inference_server_http.api.aml_response import AMLResponse
+
+    def init(): ...
+
+    @rawhttp
+    def run(request):
+        named, body = request.headers.get("content-encoding", ""), request.data
+        assert request.content_length == len(body)
+        text = named.encode() + b":" + (gzip.decompress(body) if named else body)
+        packed = gzip.compress(text * 1000)
+        return AMLResponse(packed, 200, {"Content-Encoding": "gzip"})
+"""
+
+
+def test_a_raw_script_gets_and_gives_packed_bodies_itself(tmp_path: Path) -> None:
+    """As under azmlinfsrv, whose Flask hands on what came. Nothing is unpacked for it, nor its own packing packed again."""
+    with ScoringServer(tmp_path, "--script", script(tmp_path, ENCODED)) as server:
+        for headers, text in (({"content-encoding": "gzip"}, "gzip:abc"), ({}, ":abc")):
+            body = gzip.compress(b"abc") if headers else b"abc"
+            answer = server.post("/score", body, headers={**headers, "accept-encoding": "gzip"})
+            assert answer.headers["content-encoding"] == "gzip"
+            assert answer.text == text * 1000
+
+
+def test_other_scripts_get_packed_bodies_unpacked(tmp_path: Path) -> None:
+    """Under azmlinfsrv they fail: it reads the packed bytes as UTF-8."""
+    with ScoringServer(tmp_path, "--script", script(tmp_path, "def init(): ...\ndef run(data): return data")) as server:
+        assert server.post("/score", gzip.compress(b"abc"), headers={"content-encoding": "gzip"}).json() == "abc"
+
+
+def test_pictures_and_archives_are_not_packed_again(tmp_path: Path) -> None:
+    body = """
+        from azureml_inference_server_http.api.aml_response import AMLResponse
+        def init(): ...
+        def run(data): return AMLResponse(b"\\0" * 50_000, 200, {"Content-Type": data})
+    """
+    with ScoringServer(tmp_path, "--script", script(tmp_path, body)) as server:
+        for kind, encoding in (("image/png", None), ("application/zip", None), ("image/svg+xml", "gzip"), ("text/plain", "gzip")):
+            answer = server.post("/score", kind, headers={"accept-encoding": "gzip"})
+            assert (answer.headers["content-type"], answer.headers.get("content-encoding")) == (kind, encoding)
+            assert answer.content == bytes(50_000)
 
 
 STREAMING = """

@@ -132,5 +132,5 @@ def test_the_queue_is_bounded_and_the_oldest_goes_first(hub: Hub) -> None:
 def test_a_bad_address_is_said_at_start(tmp_path: Path) -> None:
     with ScoringServer(tmp_path, "--model", models.echo(), env=environment("ftp://x"), wait=False) as server:
         wait_for(lambda: not server.process.is_running, what="the server to give up")
-        assert server.exit_code == 3
+        assert server.exit_code == 2
         assert "telemetry_url cannot be 'ftp://x'" in server.process.log_text()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import itertools
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -28,6 +29,7 @@ class OtlpReceiver:
 
     status: int = 200
     posts: list[ExportTraceServiceRequest] = field(default_factory=list)
+    packings: set[str | None] = field(default_factory=set)
     url: str = ""
 
     def spans(self) -> list[Span]:
@@ -44,7 +46,9 @@ def receiver() -> Iterator[OtlpReceiver]:
     def take(path: str, headers: Message, body: bytes) -> int:
         assert path == "/v1/traces"
         assert headers["content-type"] == "application/x-protobuf"
-        text = gzip.decompress(body) if headers["content-encoding"] == "gzip" else body
+        found.packings.add(headers["content-encoding"])
+        unpack: dict[str | None, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
+        text = unpack.get(headers["content-encoding"], bytes)(body)
         if found.status == 200:
             found.posts.append(ExportTraceServiceRequest.FromString(text))
         return found.status
@@ -136,6 +140,18 @@ def test_a_receiver_that_is_not_there_costs_no_request_and_is_said_once(tmp_path
         receiver.status = 200
         server.score([ROW], headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
         wait_for(lambda: receiver.by_name(TRACE), what="spans again")
+
+
+@pytest.mark.parametrize("packing", ["gzip", "deflate"])
+def test_what_opentelemetrys_variables_say_is_done(tmp_path: Path, receiver: OtlpReceiver, packing: str) -> None:
+    said = {"OTEL_EXPORTER_OTLP_COMPRESSION": packing, "OTEL_RESOURCE_ATTRIBUTES": "region=north", "OTEL_SERVICE_NAME": "ours"}
+    with ScoringServer(tmp_path, "--model", models.iris(), "--otlp-endpoint", receiver.url, env=said) as server:
+        server.score([ROW], headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
+        wait_for(lambda: receiver.by_name(TRACE), what="the spans")
+    assert receiver.packings == {packing}
+    resource = {one.key: one.value.string_value for one in receiver.posts[0].resource_spans[0].resource.attributes}
+    assert (resource["service.name"], resource["region"]) == ("ours", "north")
+    assert len(receiver.spans()) == 4, "and none that stands in for them"
 
 
 def test_the_last_spans_are_sent_when_the_server_stops(tmp_path: Path, receiver: OtlpReceiver) -> None:

@@ -145,3 +145,10 @@ def test_whoever_does_not_read_the_answer_keeps_no_thread(server: RunningServer)
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_nonsense_by_the_hundred_is_a_line_in_the_log_not_a_hundred(server: RunningServer) -> None:
+    for _ in range(100):
+        assert problem_in(exchange(server, b"nonsense\r\n\r\n"))[0] == 400
+    lines = [line for line in server.process.log_text().splitlines() if "cannot be read: malformed_request" in line]
+    assert len(lines) < 20, "one every ten seconds, however long all this took"

@@ -23,6 +23,14 @@ def run_up(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.parametrize("option", ["--gc-every-s", "--events-keep-days"])
+def test_a_time_below_nothing_is_refused(tmp_path: Path, option: str) -> None:
+    answer = run_up(tmp_path / "workspace", f"{option}=-1")
+    assert answer.returncode == 2
+    assert f"cannot be '-1': it must be 0 or more. Correct the option {option}." in answer.stderr
+    assert not (tmp_path / "workspace").exists()
+
+
 def test_all_roles_run_and_say_who_they_are(client: Client) -> None:
     info = client.info()
     assert {status.role for status in info.roles} == {"server", "hub", "controller", "broker"}
@@ -101,7 +109,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_wrong_setting_names_itself(tmp_path: Path) -> None:
     answer = run_up(tmp_path / "w", "--port", "eighty")
-    assert answer.returncode == 1
+    assert answer.returncode == 2
     assert "Setting port cannot be 'eighty'" in answer.stderr
 
 

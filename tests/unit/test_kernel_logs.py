@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
+from hedgerow.logs import QUIET_S, Seldom
 
 _PROGRAM = """
 import logging, sys
@@ -69,3 +72,17 @@ def test_a_strangers_text_stays_on_its_line(nasty: str) -> None:
     told = next(line for line in lines if "from outside" in line)
     assert repr(nasty)[1:-1].replace("\\'", "'") in told
     assert not any(line.startswith("2026-01-01") for line in lines)
+
+
+def test_what_strangers_can_cause_is_told_at_once_and_then_seldom() -> None:
+    seldom = Seldom()
+    assert [seldom.due(5.0), seldom.due(5.0), seldom.due(5.0 + QUIET_S - 0.01)] == [1, 0, 0]
+    assert seldom.due(5.0 + QUIET_S) == 3, "all since the last line"
+    assert seldom.due(5.0 + 3 * QUIET_S) == 1
+
+
+def test_no_thread_is_told_of_twice() -> None:
+    seldom = Seldom()
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(seldom.due, [float(number) for number in range(5000)]))
+    assert sum(told) + seldom.due(1e9) == 5001

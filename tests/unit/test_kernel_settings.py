@@ -26,6 +26,7 @@ class GateSettings:
     level: Literal["low", "high"] = setting("low", "How high.")
     limit_s: float | None = setting(None, "Seconds, or nothing.")
     token_number: int = setting(0, "A secret number.", secret=True)
+    rest_s: float = setting(5.0, "Seconds between two rounds; 0: none.", least=0)
 
 
 def test_defaults_without_anything_else() -> None:
@@ -66,6 +67,7 @@ def test_texts_become_the_declared_types() -> None:
         ("HEDGEROW_LIMIT_S", "soon", "use a number"),
         ("HEDGEROW_VERBOSE", "maybe", "use true or false"),
         ("HEDGEROW_LEVEL", "middle", "use one of low, high"),
+        ("HEDGEROW_REST_S", "-1", "Setting rest_s cannot be '-1': it must be 0 or more."),
     ],
 )
 def test_a_wrong_value_is_named_with_its_source(variable: str, text: str, words: str) -> None:

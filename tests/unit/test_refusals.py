@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from registry.server.refusals import QUIET_S, Refusals
+from hedgerow.logs import QUIET_S
+from registry.server.refusals import Refusals
 
 
 @dataclass

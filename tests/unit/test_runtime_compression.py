@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runtime.errors import BadBody, BodyTooLarge, UnknownEncoding
 from runtime.exchange import Response
-from runtime.front.compression import Encoding, encoding_of, pack_response, packed, unpacked, wanted_encoding
+from runtime.front.compression import Encoding, encoding_of, is_packed_type, pack_response, packed, unpacked, wanted_encoding
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,23 @@ def test_an_answer_is_packed_only_where_that_saves() -> None:
     assert smaller.headers == {"x": "1", "content-encoding": "gzip", "vary": "accept-encoding"}
     noise = random.Random(1).randbytes(5000)
     assert pack_response(Response(200, noise), "deflate").headers == {}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_packed"),
+    [
+        ("image/png", True),
+        ("Image/JPEG; q=1", True),
+        ("application/zip", True),
+        ("application/gzip", True),
+        ("video/mp4", True),
+        ("image/svg+xml; charset=utf-8", False),
+        ("image/bmp", False),
+        ("application/octet-stream", False),
+        ("application/json", False),
+        ("text/html", False),
+        ("", False),
+    ],
+)
+def test_what_is_packed_by_its_type(content_type: str, is_packed: bool) -> None:
+    assert is_packed_type(content_type) == is_packed

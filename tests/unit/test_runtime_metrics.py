@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from time import process_time
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from runtime.observing.metric_families import BUCKETS_S
 from runtime.observing.metrics import MOST_MODELS, OTHERS, Board
+from runtime.observing.metrics_page import MetricsPage
 
 MODELS = [("iris", "1"), ('odd"name\\\n', "2")]
 
@@ -190,3 +192,26 @@ def test_the_worst_loop_counts_not_the_sum() -> None:
         board.take_row(row)
         board.slot("hedgerow_event_loop_lag_seconds").set(lag_s)
     assert samples(board)["hedgerow_event_loop_lag_seconds", ()] == 0.5
+
+
+def test_a_page_after_others_is_what_a_first_page_would_be() -> None:
+    """What is kept from page to page is never out of date."""
+    board = Board([*MODELS, ("100%s", "{}")], rows=2)
+    for model in (*MODELS, ("100%s", "{}"), ("late", "1"), MODELS[0]):
+        counters = board.model(model)
+        counters.failed("REJECTED")
+        assert board.page() == MetricsPage().text(board)
+        counters.failed("BACKEND")
+        counters.pending(7)
+        assert board.page() == MetricsPage().text(board)
+    assert samples(board)["nv_inference_request_failure_total", of_model("100%s", "{}", reason="BACKEND")] == 1
+
+
+def test_a_thousand_models_that_rest_cost_a_page_little() -> None:
+    board = Board([(f"model-{number}", "1") for number in range(1000)], rows=2)
+    times = []
+    for page in (MetricsPage().text, *[board._page.text] * 4):
+        began = process_time()
+        page(board)
+        times.append(process_time() - began)
+    assert min(times[2:]) < times[0] / 2, "made anew each time"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hedgerow.errors import InvalidSetting
 from runtime.models.errors import BadModelUpload, LedgerFull, ModelUnusable, NotInRepository, RepositoryUnusable
 from runtime.models.ledger import CAPACITY, Ledger
 from runtime.models.model_repository import Wanted, model_names, plan_repository, plan_wanted, store_upload
@@ -67,8 +68,8 @@ def test_what_is_served_at_the_start(tmp_path: Path) -> None:
     assert [(one.name, one.version) for one in every.models] == [("a", "1"), ("b", "2")]
     some = plan_repository(tmp_path, RuntimeSettings(model_repository=tmp_path, load_models=" b ,"))
     assert [one.name for one in some.models] == ["b"]
-    with pytest.raises(NotInRepository):
-        plan_repository(tmp_path, RuntimeSettings(model_repository=tmp_path, load_models="c"))
+    with pytest.raises(InvalidSetting, match="load_models cannot be 'b,c': the repository has no model 'c'; it has a, b"):
+        plan_repository(tmp_path, RuntimeSettings(model_repository=tmp_path, load_models="b,c"))
     nothing = RuntimeSettings(model_repository=tmp_path, load_models="", model_control="explicit")
     assert plan_repository(tmp_path, nothing).models == ()
     with pytest.raises(RepositoryUnusable, match="none could be loaded later"):

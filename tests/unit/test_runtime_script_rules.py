@@ -8,6 +8,7 @@ import pytest
 
 from hedgerow.errors import HedgerowError
 from runtime.errors import ReservedModule, ScriptUnusable
+from runtime.scripts.calls import PoolLimits
 from runtime.scripts.script import check_source, user_traceback
 
 
@@ -54,3 +55,8 @@ def test_a_traceback_shows_the_users_frames_and_causes_only() -> None:
     assert "test_runtime_script_rules.py" in text
     assert "ScriptUnusable" in text
     assert "runtime/script.py" not in text
+
+
+@pytest.mark.parametrize(("standbys", "spare_cores", "early"), [(1, 1, 1), (1, 0, 0), (1, -3, 0), (0, 8, 0), (4, 2, 2)])
+def test_standbys_are_imported_beside_the_workers_only_on_cores_of_their_own(standbys: int, spare_cores: int, early: int) -> None:
+    assert PoolLimits(1, standbys, queue_wait_s=1, timeout_s=1, spare_cores=spare_cores).early_standbys == early

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from runtime.scripts.shims.finder import MODULES, ShimFinder, install_shims
 from runtime.scripts.shims.schema import converted, get_input_schema, get_supported_versions, input_schema, is_schema_decorated
 from runtime.scripts.shims.schema_numpy import NumpyParameterType
 from runtime.scripts.shims.schema_pandas import PandasParameterType
+from runtime.scripts.shims.schema_spark import SparkParameterType, example_of, read, swagger_of
 from runtime.scripts.shims.schema_types import AbstractParameterType, StandardPythonParameterType
 
 Std = StandardPythonParameterType
@@ -143,8 +146,6 @@ FRAME = pd.DataFrame({"n": [1], "name": ["x"], "at": [MOMENT], "took": [dt.timed
 
 @pytest.mark.parametrize("orient", ["records", "split", "index", "columns"])
 def test_a_frame_comes_back_from_its_own_json(orient: str) -> None:
-    import json
-
     written = json.loads(FRAME[["n", "name"]].to_json(orient=orient))
     frame = PandasParameterType(FRAME[["n", "name"]], orient=orient).deserialize_input(written)
     assert frame["n"].tolist() == [1]
@@ -167,6 +168,100 @@ def test_a_frames_schema_says_its_orient(orient: str) -> None:
     assert schema["format"] == f"pandas.DataFrame:{orient}"
     if orient == "records":
         assert schema["items"]["properties"]["at"]["format"] == "date-time"
+
+
+# Spark's frames, by their schemas as Spark writes them -----------------------------------------------------------------
+
+
+def columns(**types: object) -> dict[str, object]:
+    return {
+        "type": "struct",
+        "fields": [{"name": name, "type": kind, "nullable": name != "must"} for name, kind in types.items()],
+    }
+
+
+SPARK = columns(
+    must="long",
+    x="double",
+    price="decimal(10,2)",
+    day="date",
+    at="timestamp",
+    raw="binary",
+    list={"type": "array", "elementType": "float", "containsNull": True},
+    map={"type": "map", "keyType": "string", "valueType": "date", "valueContainsNull": True},
+    inner=columns(flag="boolean"),
+)
+SPARK_JSON = {
+    "must": 1,
+    "x": 2,
+    "price": 1.25,
+    "day": "2021-02-03",
+    "at": "2021-02-03 04:05:06,000000",
+    "raw": "aGk=",
+    "list": [1, None],
+    "map": {"k": "2021-02-03"},
+    "inner": {"flag": True},
+}
+
+
+def test_rows_become_what_spark_takes_and_come_back_as_they_were() -> None:
+    row = read(SPARK_JSON, SPARK)
+    assert row == {
+        "must": 1,
+        "x": 2.0,
+        "price": Decimal("1.25"),
+        "day": dt.date(2021, 2, 3),
+        "at": dt.datetime(2021, 2, 3, 4, 5, 6),  # noqa: DTZ001 - samples of users have no zone
+        "raw": b"hi",
+        "list": [1.0, None],
+        "map": {"k": dt.date(2021, 2, 3)},
+        "inner": {"flag": True},
+    }
+    assert isinstance(row["x"], float), "Spark takes no whole number for a double"
+    assert json.loads(json.dumps(example_of(row, SPARK))) == SPARK_JSON
+    assert read({"must": 1}, SPARK) == {**dict.fromkeys(SPARK_JSON), "must": 1}
+
+
+def test_the_schema_of_a_spark_frames_row() -> None:
+    schema = swagger_of(SPARK)
+    assert schema["type"] == "object"
+    assert {name: (part["type"], part.get("format")) for name, part in schema["properties"].items()} == {
+        "must": ("integer", "int64"),
+        "x": ("number", "double"),
+        "price": ("number", "decimal"),
+        "day": ("string", "date"),
+        "at": ("string", "date-time"),
+        "raw": ("string", "binary"),
+        "list": ("array", None),
+        "map": ("object", None),
+        "inner": ("object", None),
+    }
+    assert schema["properties"]["list"]["items"] == {"type": "number", "format": "float"}
+    assert schema["properties"]["map"]["additionalProperties"] == {"type": "string", "format": "date"}
+    with pytest.raises(TypeError, match=r"schema from data of type pyspark\.ml\.linalg\.VectorUDT"):
+        swagger_of(columns(v={"type": "udt", "class": "pyspark.ml.linalg.VectorUDT"}))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ([1], "an object is expected"),
+        ({}, "no column 'must'"),
+        ({"must": 1, "day": "soon"}, "'soon' is no date"),
+        ({"must": 1, "day": 5}, "5 is no date"),
+        ({"must": 1, "price": "much"}, "'much' is no decimal"),
+        ({"must": 1, "raw": "a"}, "'a' is no binary"),
+        ({"must": 1, "list": 5}, "an array is expected where 5 stands"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(wrong: object, said: str) -> None:
+    with pytest.raises(ValueError, match=f"Invalid input data frame: .*{said}"):
+        read(wrong, SPARK)
+
+
+def test_spark_is_wanted_only_by_who_uses_it() -> None:
+    with pytest.raises(ImportError, match="SparkParameterType needs pyspark, which cannot be imported here: add it to the"):
+        SparkParameterType([])
 
 
 # Decorators -----------------------------------------------------------------------------------------------------------

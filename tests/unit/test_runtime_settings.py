@@ -55,6 +55,14 @@ def test_values_out_of_range_are_refused_with_the_range(name: str, value: str, s
         load_runtime_settings({}, {"model": "m.onnx", name: value})
 
 
+def test_an_empty_name_is_refused_where_it_is_an_option() -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        load_runtime_settings({}, {"model": "m.onnx", "name": ""})
+    wanted = "Setting name cannot be '': a model's name cannot be empty. Correct --name, or leave it out."
+    assert refused.value.sentence() == wanted
+    assert load_runtime_settings({"HEDGEROW_MODEL_NAME": ""}, {"model": "m.onnx"}).name is None
+
+
 def test_unknown_settings_get_a_suggestion() -> None:
     with pytest.raises(UnknownSetting) as refused:
         load_runtime_settings({}, {"model": "m.onnx", "worker": "2"})

@@ -12,6 +12,12 @@ from runtime.errors import BadTensor
 from runtime.tensors import array_from_json, describe, values_of
 
 
+def nested(value: object, depth: int) -> object:
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 def spec(datatype: str, *shape: int) -> TensorSpec:
     return TensorSpec(name="x", datatype=datatype, shape=list(shape))  # type: ignore[arg-type]  # a Literal
 
@@ -32,6 +38,8 @@ def spec(datatype: str, *shape: int) -> TensorSpec:
         ("BOOL", [True, False], [True, False]),
         ("BYTES", ["a", "é", ""], ["a", "é", ""]),
         ("FP32", [], []),
+        ("FP32", [0.0, 1.0] * 500, [0.0, 1.0] * 500),
+        ("INT64", [0, 1] * 500, [0, 1] * 500),
         ("INT8", [], []),
     ],
 )
@@ -58,6 +66,20 @@ def test_values_that_fit_are_taken(datatype: str, data: list[object], expected: 
         ("FP32", [None, "a"], "type null, str"),
         ("INT64", [None], "null"),
         ("BOOL", [1], "where true or false"),
+        ("FP32", [True, 2.5], "true or false among its numbers"),
+        ("FP64", [[1.5, 2.5], [0.5, False]], "true or false among its numbers"),
+        ("INT64", [2, True], "true or false among its numbers"),
+        ("UINT64", [2**64 - 1, False], "true or false among its numbers"),
+        ("BOOL", [True, 1], "true or false among its numbers"),
+        ("FP32", [0.5] * 1000 + [True], "true or false among its numbers"),
+        ("INT32", [[7] * 40] * 40 + [[7] * 39 + [False]], "true or false among its numbers"),
+        ("FP32", nested(0.5, 65), "nested 65 deep; a tensor has 64 axes at most"),
+        ("FP32", nested(0.5, 500), "nested 500 deep"),
+        ("FP32", nested(None, 65), "nested 65 deep"),
+        ("FP32", nested(None, 40), "of 40 axes"),
+        ("INT32", nested(None, 40), "type null"),
+        ("BYTES", nested("a", 65), "nested 65 deep"),
+        ("BYTES", [["a"], ["a", "b"]], "different lengths"),
         ("BYTES", ["a", 1], "not text"),
         ("BYTES", [None], "not text"),
     ],

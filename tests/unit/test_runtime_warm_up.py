@@ -10,11 +10,11 @@ import pytest
 
 from hedgerow.contracts.model import TensorSpec
 from runtime.cores import core_count
-from runtime.models.batchability import why_not_batchable
+from runtime.models.batchability import row_of, why_not_batchable, why_not_beside_extremes
 from runtime.models.onnx_model import OnnxModel
-from runtime.models.sample_inputs import made_up_feeds, row_count
+from runtime.models.sample_inputs import extreme_rows, made_up_feeds, row_count
 from runtime.models.warm_up import ROWS, Wishes, is_empty, is_steady, load_and_try, try_out
-from tests import real_models
+from tests import mixing_models, real_models, row_models
 from tests import scoring_models as models
 
 
@@ -62,13 +62,13 @@ def test_real_models_are_merged_where_their_answers_stay_the_same_and_nowhere_el
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (models.across_rows, "differs between rows alone and together"),
+        (models.across_rows, "ReduceSum takes the rows together"),
         (models.fixed_batch, "no free leading length"),
         (models.many_kinds, "no free leading length"),
-        (models.total, "not one row for each"),
-        (models.scaled_by_the_largest, "differs between rows alone and together"),
+        (models.total, "ReduceSum takes the rows together"),
+        (models.scaled_by_the_largest, "DynamicQuantizeLinear takes one scale from all rows"),
         (models.no_inputs, "no free leading length"),
-        (models.splits_text, "differs between rows alone and together"),
+        (models.splits_text, "StringSplit gives as much as the values of all rows say"),
     ],
 )
 def test_models_whose_rows_mix_are_never_merged_even_when_that_is_wished(build: Any, says: str) -> None:
@@ -134,6 +134,67 @@ def test_batchability_needs_two_rows_and_is_measured_against_the_given_answers()
     assert "by up to 0.0005" in why_not_batchable(model, feeds, [alone[0], off], atol=1e-5, rtol=0)
     nan = {"y": np.full((1, 2), np.nan, np.float32)}
     assert "by up to inf" in why_not_batchable(model, feeds, [alone[0], nan])
+
+
+def beside_extremes(build: Any, run_s: float = 0.0) -> str:
+    """What rows alone and together show, and if nothing, what extreme rows beside them do. The graph is not looked at."""
+    model = opened(build())
+    feeds = next(made_up_feeds(model.inputs, ROWS, model.axis_names))
+    alone = [model.run(row_of(feeds, row)) for row in range(ROWS)]
+    return why_not_batchable(model, feeds, alone) or why_not_beside_extremes(model, feeds, alone, run_s)
+
+
+def test_a_row_of_extreme_values_shows_what_usual_ones_do_not() -> None:
+    # No usual value reaches its threshold: the measurement alone was deceived by this one.
+    found = beside_extremes(mixing_models.loud_rows_count_double)
+    assert "differs between rows alone and together" in found
+    assert "when a row beside it is largest" in found
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        mixing_models.dynamically_quantised,
+        mixing_models.knows_its_place,
+        mixing_models.divided_by_the_number_of_rows,
+        mixing_models.turned_and_cut_anew,
+        mixing_models.dropout_in_training,
+        models.splits_text,
+        models.across_rows,
+    ],
+)
+def test_the_measurement_finds_most_of_what_the_graph_shows(build: Any) -> None:
+    assert beside_extremes(build)
+
+
+@pytest.mark.parametrize("build", [models.iris_with_maps, models.echo_text, row_models.lstm, row_models.encoder])
+def test_sound_models_answer_beside_extremes_as_they_do_alone(build: Any) -> None:
+    assert beside_extremes(build) == ""
+
+
+def test_a_row_that_a_model_takes_from_nobody_shows_nothing() -> None:
+    model = opened(models.fails_on_negative())
+    feeds = {"i": np.arange(4)}
+    alone = [model.run(row_of(feeds, row)) for row in range(4)]
+    assert why_not_beside_extremes(model, feeds, alone, 0.0) == ""
+
+
+def test_extreme_rows_hold_every_kind_of_value() -> None:
+    row = {
+        "f": np.ones((1, 2), np.float32),
+        "i": np.ones((1,), np.int8),
+        "b": np.ones((1,), np.bool_),
+        "t": np.array(["a"], np.object_),
+    }
+    found = {extreme.name: extreme.feeds for extreme in extreme_rows(row, divides=False)}
+    assert all(
+        feeds[name].shape == row[name].shape and feeds[name].dtype == row[name].dtype for feeds in found.values() for name in row
+    )
+    assert np.isnan(found["not a number"]["f"]).all()
+    assert {int(feeds["i"][0]) for feeds in found.values()} == {1, 0, 127, -128}
+    assert "" in {feeds["t"][0] for feeds in found.values()}
+    # A whole number divided by zero would end the process.
+    assert all(feeds["i"][0] > 0 for feeds in (extreme.feeds for extreme in extreme_rows(row, divides=True)))
 
 
 def test_made_up_inputs_are_the_same_every_time_and_no_two_offers_are_alike() -> None:

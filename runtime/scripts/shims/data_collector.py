@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 import sys
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from runtime.observing.outbox import Outbox
 from runtime.settings import RuntimeSettings
 from runtime.timestamps import utc_text
 
-_log = logging.getLogger("hedgerow.runtime.collect")
+_log = logging.getLogger("hedgerow.runtime.scripts")
 
 DESIGNATIONS = ("inputs", "predictions", "labels", "signals", "general")
 _MOST_WAITING = 4096
@@ -64,13 +65,16 @@ class _Store:
 
 
 _stores: list[_Store] = []
+# Models of one script may be loaded by threads, each with a collector of its own.
+_making = threading.Lock()
 
 
 def _store() -> _Store:
     """Made with the first collector: importing this does nothing."""
-    if not _stores:
-        _stores.append(_Store(os.environ, SystemClock()))  # noqa: TID251 - the script's own process
-    return _stores[0]
+    with _making:
+        if not _stores:
+            _stores.append(_Store(os.environ, SystemClock()))  # noqa: TID251 - the script's own process
+        return _stores[0]
 
 
 class ModelDataCollector:

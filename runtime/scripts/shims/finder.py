@@ -45,6 +45,7 @@ MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
     f"{_TYPES}.standard_py_parameter_type": ("schema_types", ("AbstractParameterType", "StandardPythonParameterType")),
     f"{_TYPES}.numpy_parameter_type": ("schema_numpy", ("AbstractParameterType", "NumpyParameterType")),
     f"{_TYPES}.pandas_parameter_type": ("schema_pandas", ("AbstractParameterType", "PandasParameterType")),
+    f"{_TYPES}.spark_parameter_type": ("schema_spark", ("AbstractParameterType", "SparkParameterType")),
 }
 _PACKAGES = frozenset(name.rpartition(".")[0] for name in MODULES)
 

@@ -120,15 +120,16 @@ def _read(text: str, kind: type) -> Any:  # noqa: ANN401 - of the type asked for
     if kind is date:
         return datetime.strptime(text, DATE_FORMAT).date()  # noqa: DTZ007 - a date has no zone
     if kind is datetime:
-        return _moment(text)
+        return moment_of(text)
     if kind is time:
-        return _moment(text).timetz()
+        return moment_of(text).timetz()
     if kind in (bytes, bytearray):
         return kind(base64.b64decode(text.encode()))
     return text
 
 
-def _moment(text: str) -> datetime:
+def moment_of(text: str) -> datetime:
+    """A date and time as people write it. Raises ValueError."""
     try:
         # Reads many more ways of writing a date than the standard library; scripts with pandas have it.
         from dateutil import parser
