@@ -23,12 +23,15 @@ import msgspec
 
 from hedgerow.errors import ScriptError
 from runtime.aml.ids import new_id
+from runtime.aml.rows import rows_from
 from runtime.errors import BadBody, BodyNotJson, BodyNotText, IdTooLong, NotJsonType
 from runtime.exchange import HTML_TYPE, Exchange, Headers, Response, with_headers
 from runtime.http_errors import answer_error, answer_text, failure_of
 from runtime.models.errors import ModelFailed
-from runtime.models.model_lane import INLINE_BYTES, Job, Outputs
+from runtime.models.jobs import Job, LargeJob
+from runtime.models.model_lane import INLINE_BYTES, ModelLane
 from runtime.models.onnx_model import OnnxModel
+from runtime.models.outputs import Outputs
 from runtime.observing.metrics import Board, Failure
 from runtime.observing.telemetry import JsonText
 from runtime.observing.trace_context import trace_context
@@ -55,6 +58,8 @@ class AmlFace:
     def __init__(self, scoring: Scoring, board: Board, server_version: str | None) -> None:
         self._scoring, self._board = scoring, board
         self._always: Headers = {} if server_version is None else {"x-ms-server-version": server_version}
+        # Line ends would begin headers of their own; a Response's lines are sent as they are.
+        self._always_lines = "".join([f"{name}: {''.join(value.splitlines())}\r\n" for name, value in self._always.items()])
         self._counters = board.route("score")
 
     # A request --------------------------------------------------------------------------------------------------------
@@ -80,7 +85,7 @@ class AmlFace:
         if _PASSED_ON.isdisjoint(headers):
             made = new_id()
             named = {**response.headers, **self._always, "x-request-id": made, "x-ms-request-id": made}
-            return Response(response.status, response.body, response.content_type, named, response.repeated)
+            return Response(response.status, response.body, response.content_type, named, response.repeated, response.lines)
         try:
             added = self._always | propagated_ids(headers, new_id())
         except IdTooLong as problem:
@@ -104,43 +109,63 @@ class AmlFace:
         if request.method == "OPTIONS":
             self._send(exchange, Response(200, b"", HTML_TYPE, headers={HEADER_FAILED: "False"}))
             return
-        body = query_as_json(request.query).encode() if request.method == "GET" else request.body
         lane = self._scoring.only_model()
-        counters = lane.counters
-
-        def done(job: Job) -> None:
-            self._scoring.ended()
-            exchange.model, exchange.work = lane.key, job
-            outputs = job.outputs or {}
-            if job.error is None and not isinstance(job.result, bytes):
-                try:
-                    job.result = json_answer(outputs)
-                except Exception as unwritable:  # noqa: BLE001 - mapped like every other
-                    job.error = unwritable
-            answer = job.result
-            if isinstance(job.error, Exception) or not isinstance(answer, bytes):
-                problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
-                counters.failed(failure_of(problem))
-                self._scoring.recorder.failed()
-                self._refused(exchange, problem)
-                return
-            self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, outputs)
-            headers = {HEADER_FAILED: "False", HEADER_RAN: f"{job.ran_s * 1000:.3f}"}
-            self._send(exchange, Response(200, answer, headers=headers))
-            counters.finished(job, exchange.started_at, perf_counter())
-
-        if len(body) > INLINE_BYTES:
-            job = Job(exchange, done, prepare=lambda: feeds_from(lane.model, body), finish=json_answer)
-        else:
-            feeds = feeds_from(lane.model, body)
-            job = Job(exchange, done, feeds=feeds)
-            job.may_share(lane.model)
+        exchange.model = lane.key
+        job = self._job(exchange, lane)
         self._scoring.begun()
         try:
             lane.submit(job)
         except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
             job.error = problem
-            done(job)
+            self._done(exchange, lane, job)
+
+    def _job(self, exchange: Exchange, lane: ModelLane) -> Job:
+        request, model = exchange.request, lane.model
+        body = query_as_json(request.query).encode() if request.method == "GET" else request.body
+
+        def done(job: Job) -> None:
+            self._done(exchange, lane, job)
+
+        if len(body) > INLINE_BYTES:
+            return LargeJob(exchange, done, prepare=lambda _job: feeds_from(model, body), finish=json_answer)
+        job = Job(exchange, done)
+        form = model.row_form
+        if form is not None and (found := rows_from(form, body)) is not None:
+            job.bring(form, *found)
+        else:
+            job.feeds = feeds_from(model, body)
+            job.may_share(model)
+        return job
+
+    def _done(self, exchange: Exchange, lane: ModelLane, job: Job) -> None:
+        scoring = self._scoring
+        scoring.ended()
+        exchange.work = job
+        share = job.outputs
+        if job.error is None and share is not None:
+            try:
+                answer = job.result if isinstance(job.result, bytes) else _as_json(share.nested())
+            except Exception as unwritable:  # noqa: BLE001 - mapped like every other
+                job.error = unwritable
+            else:
+                scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, share)
+                self._send_scored(exchange, answer, job.ran_s)
+                return
+        problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
+        lane.counters.failed(failure_of(problem))
+        scoring.recorder.failed()
+        self._refused(exchange, problem)
+
+    def _send_scored(self, exchange: Exchange, answer: bytes, ran_s: float) -> None:
+        if _PASSED_ON.isdisjoint(exchange.request.headers):
+            exchange.request_id = made = new_id()
+            lines = f"{HEADER_FAILED}: False\r\n{HEADER_RAN}: {ran_s * 1000:.3f}\r\n{self._always_lines}"
+            lines += f"x-request-id: {made}\r\nx-ms-request-id: {made}\r\n"
+            exchange.answer(Response(200, answer, lines=lines))
+            self._counters.answered(200, perf_counter() - exchange.started_at)
+            return
+        headers = {HEADER_FAILED: "False", HEADER_RAN: f"{ran_s * 1000:.3f}"}
+        self._send(exchange, Response(200, answer, headers=headers))
 
     # By the script ----------------------------------------------------------------------------------------------------
 
@@ -216,7 +241,7 @@ class AmlFace:
         now = perf_counter()
         # A stream has no end yet.
         call.finished_at = call.finished_at or now
-        counters.finished(call, exchange.started_at, now)
+        counters.called(call, exchange.started_at, now)
 
 
 def _made_by_script(answer: Answer | Head, body: bytes) -> Response:
@@ -245,10 +270,11 @@ def is_json_type(content_type: str) -> bool:
 
 def json_answer(outputs: Outputs) -> bytes:
     """What ``/score`` answers without a script."""
-    if len(outputs) == 1:
-        answer = values_of(next(iter(outputs.values())))
-    else:
-        answer = {name: values_of(value) for name, value in outputs.items()}
+    return _as_json({name: values_of(value) for name, value in outputs.items()})
+
+
+def _as_json(values: Mapping[str, object]) -> bytes:
+    answer = next(iter(values.values())) if len(values) == 1 else values
     try:
         text = msgspec.json.encode(answer)
     except (TypeError, msgspec.MsgspecError):

@@ -21,7 +21,9 @@ from runtime.grpc.contents import Message, feeds_from, fill_outputs
 from runtime.grpc.schema import CALLS, CONFIG_TYPES, SERVICE
 from runtime.http_errors import INTERNAL, failure_of, status_of
 from runtime.models.errors import ModelFailed, NoSharedMemory
-from runtime.models.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
+from runtime.models.jobs import Job, LargeJob
+from runtime.models.model_lane import INLINE_BYTES, ModelLane
+from runtime.models.outputs import Outputs
 from runtime.models.served_models import Standing
 from runtime.observing.metrics import Board
 from runtime.oip.answers import arrays_of
@@ -51,7 +53,18 @@ _PATHS: Final = {"ServerLive": "/v2/health/live", "ServerReady": "/v2/health/rea
 class _Caller:
     """Whoever waits for a job."""
 
-    gone = False
+    def __init__(self, started_at: float) -> None:
+        self.started_at = started_at
+        self.gone = False
+
+
+def _finish(job: Job, finish: Callable[[Outputs], Message]) -> None:
+    """On the loop, what the model's thread has not done already."""
+    if job.error is None and job.result is None and job.outputs is not None:
+        try:
+            job.result = finish(job.outputs.values())
+        except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
+            job.error = problem
 
 
 class GrpcFace:
@@ -132,7 +145,7 @@ class GrpcFace:
 
     async def _scored(self, request: Message, lane: ModelLane, received_at: float) -> Message:
         model, asked = lane.model, _asked(request)
-        raw, caller = bool(request.raw_input_contents), _Caller()
+        raw, caller = bool(request.raw_input_contents), _Caller(received_at)
         answered: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
         def prepare() -> dict[str, Array]:
@@ -146,12 +159,13 @@ class GrpcFace:
             return response
 
         def done(job: Job) -> None:
+            _finish(job, finish)
             if not answered.done():
                 answered.set_result(job)
 
         wanted = tuple([one.name for one in asked.outputs])
         if request.ByteSize() > INLINE_BYTES:
-            job = Job(caller, done, prepare=prepare, finish=finish, wanted=wanted)
+            job: Job = LargeJob(caller, done, prepare=lambda _job: prepare(), finish=finish, wanted=wanted)
         else:
             job = Job(caller, done, feeds=prepare(), wanted=wanted)
             job.may_share(model)
@@ -161,8 +175,6 @@ class GrpcFace:
             job = await answered
             # It knows where the job is: together they would wait for the garbage collector.
             job.done = _nobody
-            if job.error is None and job.result is None:
-                job.result = finish(job.outputs or {})
         except asyncio.CancelledError:
             caller.gone = True
             lane.counters.failed("CANCELED")
@@ -180,7 +192,6 @@ class GrpcFace:
             self._scoring.recorder.failed()
             raise problem
         self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs)
-        lane.counters.finished(job, received_at, perf_counter())
         return job.result
 
     async def _stream(self, requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:

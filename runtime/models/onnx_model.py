@@ -29,6 +29,7 @@ from runtime.models.errors import (
 )
 from runtime.models.onnx_file import check_safe, read_facts
 from runtime.models.providers import CPU, Arena, Engine, Refusal, Wish, short_name, worth_a_try
+from runtime.models.row_form import row_form
 from runtime.tensors import ORT_DATATYPES, Array, rows_of
 
 _log = logging.getLogger("hedgerow.runtime.onnx")
@@ -95,10 +96,11 @@ class OnnxModel:
         self.maps = {value.name for value in self._session.get_outputs() if _MAPS.match(value.type)}
         self.no_tensors = {value.name for value in self._session.get_outputs() if not _TENSOR.match(value.type)}
         self.specs = {spec.name: spec for spec in (*self.inputs, *self.optional)}
+        self.row_form = row_form(self.inputs)
         self.example: dict[str, Array] | None = None
         self.example_outputs: dict[str, object] | None = None
         self._input_names = {spec.name for spec in self.inputs}
-        self._output_names = [spec.name for spec in self.outputs]
+        self.output_names = [spec.name for spec in self.outputs]
         for refusal in self.refusals:
             _log.warning("model %s: %s", name, refusal)
         _log.info("model %s runs on %s", name, short_name(self.provider))
@@ -116,7 +118,7 @@ class OnnxModel:
         return self._run(feeds, None, None)
 
     def _run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None, options: Any) -> dict[str, object]:  # noqa: ANN401 - onnxruntime has no types
-        names = list(wanted) if wanted else self._output_names
+        names = list(wanted) if wanted else self.output_names
         try:
             values = self._session.run(names, dict(feeds), options)
         # onnxruntime raises one class per status, all straight from Exception; they are told apart by name.
@@ -144,9 +146,9 @@ class OnnxModel:
             if found:
                 known = ", ".join(map(repr, self.specs)) or "none"
                 raise BadTensorNames(problem=f"{problem} {found[0]!r}", kind="inputs", known=known)
-        unknown = [name for name in wanted or [] if name not in self._output_names]
+        unknown = [name for name in wanted or [] if name not in self.output_names]
         if unknown:
-            known = ", ".join(map(repr, self._output_names))
+            known = ", ".join(map(repr, self.output_names))
             raise BadTensorNames(problem=f"There is no output named {unknown[0]!r}", kind="outputs", known=known)
 
 

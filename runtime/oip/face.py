@@ -15,12 +15,14 @@ import msgspec
 from runtime.exchange import Exchange, Response, with_headers
 from runtime.http_errors import answer_error, failure_of
 from runtime.models.errors import ModelFailed
-from runtime.models.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
+from runtime.models.jobs import Job, LargeJob
+from runtime.models.model_lane import INLINE_BYTES, ModelLane
+from runtime.models.outputs import Outputs
 from runtime.observing.metrics import Board
 from runtime.observing.trace_context import echoed_ids
-from runtime.oip.answers import infer_answer
+from runtime.oip.answers import infer_answer, shared_answer
 from runtime.oip.facts import OipFacts
-from runtime.oip.messages import InferRequest, understand
+from runtime.oip.messages import InferRequest, rows_from, understand
 from runtime.scoring import Scoring
 from runtime.tensors import Array
 
@@ -44,54 +46,75 @@ class OipFace:
             self._refused(exchange, problem)
 
     def _infer(self, exchange: Exchange, lane: ModelLane) -> None:
-        request, model = exchange.request, lane.model
-        if len(request.body) > INLINE_BYTES:
-            asked: list[InferRequest] = []
-
-            def prepare() -> dict[str, Array]:
-                question, feeds = understand(model, request)
-                asked.append(question)
-                job.wanted = _wanted(question)
-                return feeds
-
-            def finish(outputs: Outputs) -> Response:
-                return infer_answer(model, asked[0], outputs)
-
-            job = Job(exchange, lambda job: self._done(exchange, lane, job), prepare=prepare, finish=finish)
-        else:
-            question, feeds = understand(model, request)
-
-            def done(job: Job) -> None:
-                if job.error is None:
-                    try:
-                        job.result = infer_answer(model, question, job.outputs or {})
-                    except Exception as problem:  # noqa: BLE001 - mapped like every other
-                        job.error = problem
-                self._done(exchange, lane, job)
-
-            job = Job(exchange, done, feeds=feeds, wanted=_wanted(question))
-            job.may_share(model)
+        exchange.model = lane.key
+        large = len(exchange.request.body) > INLINE_BYTES
+        job = self._large_job(exchange, lane) if large else self._job(exchange, lane)
         self._scoring.begun()
         try:
             lane.submit(job)
         except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
-            job.error = problem
-            self._done(exchange, lane, job)
+            self._failed(exchange, lane, job, problem)
 
-    def _done(self, exchange: Exchange, lane: ModelLane, job: Job) -> None:
+    def _job(self, exchange: Exchange, lane: ModelLane) -> Job:
+        request, model = exchange.request, lane.model
+        form = model.row_form
+
+        def done(job: Job) -> None:
+            if job.error is not None or job.outputs is None:
+                self._failed(exchange, lane, job, job.error)
+                return
+            try:
+                response = shared_answer(model, question, job.outputs)
+            except Exception as problem:  # noqa: BLE001 - mapped like every other
+                self._failed(exchange, lane, job, problem)
+            else:
+                self._scored(exchange, job, response)
+
+        if form is not None and (found := rows_from(model, form, request)) is not None:
+            question, values, rows = found
+            job = Job(exchange, done, wanted=_wanted(question))
+            job.bring(form, values, rows)
+            return job
+        question, feeds = understand(model, request)
+        job = Job(exchange, done, feeds=feeds, wanted=_wanted(question))
+        job.may_share(model)
+        return job
+
+    def _large_job(self, exchange: Exchange, lane: ModelLane) -> Job:
+        request, model = exchange.request, lane.model
+        asked: list[InferRequest] = []
+
+        def prepare(job: LargeJob) -> dict[str, Array]:
+            question, feeds = understand(model, request)
+            asked.append(question)
+            job.wanted = _wanted(question)
+            return feeds
+
+        def finish(outputs: Outputs) -> Response:
+            return infer_answer(model, asked[0], outputs)
+
+        def done(job: Job) -> None:
+            if job.error is None and isinstance(job.result, Response):
+                self._scored(exchange, job, job.result)
+            else:
+                self._failed(exchange, lane, job, job.error)
+
+        return LargeJob(exchange, done, prepare=prepare, finish=finish)
+
+    def _scored(self, exchange: Exchange, job: Job, response: Response) -> None:
+        scoring = self._scoring
+        scoring.ended()
+        exchange.work = job
+        scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs)
+        self._send(exchange, response)
+
+    def _failed(self, exchange: Exchange, lane: ModelLane, job: Job, error: BaseException | None) -> None:
         self._scoring.ended()
-        exchange.model, exchange.work = lane.key, job
-        # It knows its job: together they would wait for the garbage collector, the whole request with them.
-        job.prepare = None
-        if isinstance(job.error, Exception) or not isinstance(job.result, Response):
-            problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
-            lane.counters.failed(failure_of(problem))
-            self._scoring.recorder.failed()
-            self._refused(exchange, problem)
-            return
-        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs)
-        self._send(exchange, job.result)
-        lane.counters.finished(job, exchange.started_at, perf_counter())
+        problem = error if isinstance(error, Exception) else ModelFailed(model=lane.model.name)
+        exchange.work, job.error = job, problem
+        lane.counters.failed(failure_of(problem))
+        self._scoring.recorder.failed()
+        self._refused(exchange, problem)
 
     def _send(self, exchange: Exchange, response: Response) -> None:
         headers = exchange.request.headers
@@ -136,7 +159,7 @@ class OipFace:
 
 
 def _wanted(asked: InferRequest) -> tuple[str, ...]:
-    return tuple([wanted.name for wanted in asked.outputs])
+    return tuple([wanted.name for wanted in asked.outputs]) if asked.outputs else ()
 
 
 def _page(document: Callable[[], object]) -> Response:
