@@ -148,7 +148,7 @@ class AmlFace:
             except Exception as unwritable:  # noqa: BLE001 - mapped like every other
                 job.error = unwritable
             else:
-                scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, share)
+                scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, share.values)
                 self._send_scored(exchange, answer, job.ran_s)
                 return
         problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)

@@ -191,7 +191,7 @@ class GrpcFace:
             lane.counters.failed(failure_of(problem))
             self._scoring.recorder.failed()
             raise problem
-        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs)
+        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs.values if job.outputs else None)
         return job.result
 
     async def _stream(self, requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Message]:

@@ -55,7 +55,7 @@ def shared_answer(model: OnnxModel, asked: InferRequest, share: Share) -> Respon
     head = _encoded(model.name, body)
     if not binary:
         return Response(200, head)
-    return Response(200, b"".join((head, *binary)), BINARY_TYPE, {}, (), f"{HEADER_LENGTH}: {len(head)}\r\n")
+    return Response(200, b"".join((head, *binary)), BINARY_TYPE, {HEADER_LENGTH: str(len(head))})
 
 
 def _is_tensor(value: object) -> bool:

@@ -105,7 +105,7 @@ class OipFace:
         scoring = self._scoring
         scoring.ended()
         exchange.work = job
-        scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs)
+        scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs.values if job.outputs else None)
         self._send(exchange, response)
 
     def _failed(self, exchange: Exchange, lane: ModelLane, job: Job, error: BaseException | None) -> None:
