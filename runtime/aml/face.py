@@ -112,7 +112,6 @@ class AmlFace:
         lane = self._scoring.only_model()
         exchange.model = lane.key
         job = self._job(exchange, lane)
-        self._scoring.begun()
         try:
             lane.submit(job)
         except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
@@ -139,7 +138,6 @@ class AmlFace:
 
     def _done(self, exchange: Exchange, lane: ModelLane, job: Job) -> None:
         scoring = self._scoring
-        scoring.ended()
         exchange.work = job
         share = job.outputs
         if job.error is None and share is not None:
@@ -184,7 +182,6 @@ class AmlFace:
             except UnicodeDecodeError as problem:
                 raise BodyNotText(problem=problem) from None
         call = ScriptCall(exchange, self, body)
-        self._scoring.begun()
         try:
             self._scoring.score_script(call)
         except Exception as problem:  # noqa: BLE001 - told like every other failure of a call
@@ -192,7 +189,6 @@ class AmlFace:
 
     def answered(self, call: ScriptCall, answer: Answer) -> None:
         """A script's whole answer (scripts/pool.py)."""
-        self._scoring.ended()
         if answer.refusal:
             self._note(call, "OTHER")
             refused = answer_text(400, answer.refusal, "message")
@@ -216,7 +212,6 @@ class AmlFace:
 
     def began(self, call: ScriptCall, head: Head) -> None:
         """The head of a script's streamed answer."""
-        self._scoring.ended()
         self._note(call, None)
         response = _made_by_script(head, b"")
         call.exchange.begin(self.identify(call.exchange.request.headers, response))
@@ -224,7 +219,6 @@ class AmlFace:
 
     def failed(self, call: ScriptCall, problem: Exception) -> None:
         """A call without an answer: refused, late, or its process died."""
-        self._scoring.ended()
         self._note(call, failure_of(problem))
         self._scoring.recorder.failed()
         self._refused(call.exchange, problem)

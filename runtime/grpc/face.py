@@ -169,7 +169,6 @@ class GrpcFace:
         else:
             job = Job(caller, done, feeds=prepare(), wanted=wanted)
             job.may_share(model)
-        self._scoring.begun()
         try:
             lane.submit(job)
             job = await answered
@@ -181,8 +180,6 @@ class GrpcFace:
             raise
         except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
             job.error = problem
-        finally:
-            self._scoring.ended()
         return self._counted(lane, job, received_at)
 
     def _counted(self, lane: ModelLane, job: Job, received_at: float) -> Message:

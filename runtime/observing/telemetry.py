@@ -43,7 +43,7 @@ class JsonText(bytes):
 
 
 class Recorder(Protocol):
-    """Told of every scoring, on the request's own thread: must be quick. ``output`` may be a call that gives it, when it is wanted."""
+    """Told of every scoring, on the request's own thread: must be quick. ``output`` may be a call that gives it."""
 
     def scored(self, rows: int, latency_ms: float, output: object) -> None: ...
 

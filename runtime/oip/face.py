@@ -49,7 +49,6 @@ class OipFace:
         exchange.model = lane.key
         large = len(exchange.request.body) > INLINE_BYTES
         job = self._large_job(exchange, lane) if large else self._job(exchange, lane)
-        self._scoring.begun()
         try:
             lane.submit(job)
         except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
@@ -103,13 +102,11 @@ class OipFace:
 
     def _scored(self, exchange: Exchange, job: Job, response: Response) -> None:
         scoring = self._scoring
-        scoring.ended()
         exchange.work = job
         scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs.values if job.outputs else None)
         self._send(exchange, response)
 
     def _failed(self, exchange: Exchange, lane: ModelLane, job: Job, error: BaseException | None) -> None:
-        self._scoring.ended()
         problem = error if isinstance(error, Exception) else ModelFailed(model=lane.model.name)
         exchange.work, job.error = job, problem
         lane.counters.failed(failure_of(problem))
