@@ -143,9 +143,7 @@ def test_outputs_that_json_has_no_word_for_are_answered_as_a_failure() -> None:
 
     model = SimpleNamespace(inputs=[], specs={}, row_form=None, rows=lambda _feeds: 1, check_names=lambda _named: None)
     lane = SimpleNamespace(model=model, key=("m", "1"), counters=board.model(("m", "1")), submit=jobs.append)
-    scoring = SimpleNamespace(
-        loaded=True, has_script=False, recorder=NoTelemetry(), only_model=lambda: lane
-    )
+    scoring = SimpleNamespace(loaded=True, has_script=False, recorder=NoTelemetry(), only_model=lambda: lane)
     face = AmlFace(scoring, board, None)  # type: ignore[arg-type]  # as much of one as a request looks at
     face.score(Exchange(channel, Request("POST", "/score", body=b""), keep_alive=True))
     jobs[0].outputs = Share(RunOutputs({"y": 1j}))

@@ -54,6 +54,23 @@ PIECES = st.sampled_from(
         post(b"\r\n\r\n"),
         post(b"GET / HTTP/1.1\r\n\r\n"),
         post(b"[1]", b"X-Request-Id: 1\r\n"),
+        post(b"[2]", b"X-Request-Id:  a-2 \r\n"),
+        post(b"[2]", b"X-Request-Id:\r\n"),
+        post(b"[2]", b"X-Request-Id: \ta\r\n"),
+        post(b"[2]", b"X-Request-Id: a b\r\n"),
+        post(b"[2]", b"X-Request-Id: a\xff\r\n"),
+        post(b"[2]", b"X-Request-Id : a\r\n"),
+        post(b"[2]", b"X-Request-Id: 1\r\nx-request-id: 2\r\n"),
+        post(b"[2]", b"x-request-id: 3\r\nTraceparent: 00-a-b-01\r\n"),
+        post(b"[2]", b"X-Request-Id\r\n"),
+        post(b"[2]", b"A: b\r\n"),
+        post(b"[2]", b"Proxy-Connection: close\r\n"),
+        post(b"[2]", b"A: b\r\n")[:-2],
+        b"POST /score HTTP/1.1\r\nX-Request-Id: 5\r\nA: b\r\n\r\n",
+        b"POST /score HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n[1]",
+        b"POST /score HTTP/1.1\r\nContent-Length: 3\r\n\r\n[1]",
+        b"POST /score HTTP/1.1\r\nContent-Length: 003\r\n\r\n[1]",
+        b"POST /score HTTP/1.1\r\n A: b\r\nContent-Length: 3\r\n\r\n[1]",
         post(b"[1]", b"Connection: close\r\n"),
         post(b"[1]", b"Connection: keep-alive\r\n"),
         post(b"[1]", b"Expect: 100-continue\r\n"),
@@ -101,8 +118,8 @@ def test_the_second_request_with_a_head_is_not_parsed_whoever_sends_it() -> None
 @pytest.mark.parametrize(
     "data",
     [
-        post(b"[1]", b"X-Ms-Request-Id: 1\r\n"),
-        post(b"[1]", b"Traceparent: 1\r\n"),
+        post(b"[1]", b"Connection: keep-alive\r\n"),
+        post(b"[1]", b"A: b\r\na: c\r\n"),
         post(b"[1]", b"A: %b\r\n" % (b"a" * 2048)),
         post(b"1" * (SMALL_BODY_BYTES + 1)),
         b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
@@ -117,13 +134,26 @@ def test_heads_that_are_not_kept(data: bytes) -> None:
     assert taken.shortcuts == 0
 
 
+def test_ids_of_requests_may_differ_and_are_everybodys_own() -> None:
+    known = KnownHeads()
+    Taken(known).bring(post(b"[1]", b"X-Ms-Request-Id: first\r\nTraceparent: 00-1-2-01\r\n"))
+    taken = Taken(known)
+    for number in range(3):
+        taken.bring(post(b"[%d]" % number, b"X-Ms-Request-Id: id-%d\r\n" % number))
+    assert taken.shortcuts == 3
+    assert [event[0].headers["x-ms-request-id"] for event in taken.events] == ["id-0", "id-1", "id-2"]  # type: ignore[index]  # requests
+    assert all("traceparent" not in event[0].headers for event in taken.events)  # type: ignore[index]  # requests
+    taken.bring(post(b"[1]", b"X-Ms-Request-Id: sp ace\r\n"))
+    assert taken.shortcuts == 3
+
+
 def test_a_caller_that_makes_up_heads_fills_no_memory() -> None:
     known = KnownHeads()
     taken = Taken(known)
     for number in range(5000):
-        taken.bring(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+        taken.bring(b"GET /%d HTTP/1.1\r\nHost: a%d\r\n\r\n" % (number, number))
     assert len(taken.events) == 5000
-    assert known.count <= 1024
+    assert known.count <= 1200
 
 
 def test_nothing_is_taken_at_once_in_the_middle_of_another_request() -> None:
