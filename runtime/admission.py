@@ -13,10 +13,14 @@ from runtime.models.batching import BatchLimits
 
 
 class Admission:
-    """``most_running`` None: as many as there are threads for. ``turn`` is called when there may be room again."""
+    """``most_running`` None: as many as there are threads for. ``turn`` is called when there may be room again, ``busy`` whenever
+    something begins to run or to wait: from then on somebody has to look at deadlines.
+    """
 
-    def __init__(self, most_running: int | None, most_waiting: int, turn: Callable[[], None]) -> None:
-        self._most_running, self._most_waiting = most_running, most_waiting
+    def __init__(
+        self, most_running: int | None, most_waiting: int, turn: Callable[[], None], busy: Callable[[], None] = lambda: None
+    ) -> None:
+        self._most_running, self._most_waiting, self._busy = most_running, most_waiting, busy
         # What each lane may keep waiting however full the queue is: one slow model must not shut the others out.
         self._share = -(-most_waiting // 4)
         self.turn = turn
@@ -36,12 +40,14 @@ class Admission:
         if self.waiting >= self._most_waiting and already >= self._share:
             raise Overloaded(waited_ms=0)
         self.waiting += 1
+        self._busy()
 
     def dequeue(self, count: int) -> None:
         self.waiting -= count
 
     def begin(self, count: int) -> None:
         self.running += count
+        self._busy()
 
     def end(self, count: int) -> None:
         self.running -= count

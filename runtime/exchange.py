@@ -7,7 +7,7 @@ An answer may come at once or later; faces never wait. Everything here belongs t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Protocol
 
@@ -22,25 +22,33 @@ KEPT_BYTES = 8 * 1024 * 1024
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A whole HTTP request. Header names are lower case; ``query`` is still percent-encoded, ``path`` is not."""
+    """A whole HTTP request. Header names are lower case; ``query`` is still percent-encoded, ``path`` is not.
+
+    Requests with the same head share their ``headers`` (front/known_heads.py): nobody may change them.
+    """
 
     method: str
     path: str = "/"
     query: str = ""
-    headers: Headers = {}
+    headers: Mapping[str, str] = {}
     body: bytes = b""
     # Where the caller is, for logs; empty for a Unix socket.
     caller: str = ""
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A whole HTTP response. ``repeated`` are header lines beyond ``headers``, for names that stand more than once."""
+    """A whole HTTP response. ``repeated`` are header lines beyond ``headers``, for names that stand more than once.
+
+    ``lines`` are further headers as they go over the wire, ``name: value`` and a line's end each, made of nothing that came from
+    outside.
+    """
 
     status: int
     body: bytes
     content_type: str = JSON_TYPE
     headers: Headers = {}
     repeated: tuple[tuple[str, str], ...] = ()
+    lines: str = ""
 
 
 class Channel(Protocol):
@@ -64,11 +72,19 @@ class Work(Protocol):
     """
 
     rows: int
-    merged: int
     asked_at: float
-    started_at: float
-    finished_at: float
-    read_s: float
+
+    @property
+    def merged(self) -> int: ...
+
+    @property
+    def started_at(self) -> float: ...
+
+    @property
+    def finished_at(self) -> float: ...
+
+    @property
+    def read_s(self) -> float: ...
 
     @property
     def queued_s(self) -> float: ...
@@ -81,8 +97,8 @@ class Exchange:
     """One request on its way. Exactly one of ``answer`` and ``stream`` is called; what comes after the first is dropped.
 
     ``gone`` is set when the caller went away: what still waits for its turn need not be scored. ``model`` (name and version) and
-    ``work`` are set by whoever scores, before the answer; logs, traces and collected data tell them. ``trace`` is for
-    observing/tracing.py alone.
+    ``work`` are set by whoever scores, before the answer, ``request_id`` by whoever makes one up; logs, traces and collected data
+    tell them. ``trace`` is for observing/tracing.py alone.
     """
 
     __slots__ = (
@@ -93,6 +109,7 @@ class Exchange:
         "keep_alive",
         "model",
         "request",
+        "request_id",
         "route",
         "started_at",
         "streamed_bytes",
@@ -105,7 +122,7 @@ class Exchange:
         self.request = request
         self.keep_alive = keep_alive
         self.gone = False
-        self.route = ""
+        self.route = self.request_id = ""
         self.model: tuple[str, str] | None = None
         self.work: Work | None = None
         self.trace: object = None
@@ -164,4 +181,4 @@ class Exchange:
 def with_headers(response: Response, added: Headers | Iterable[tuple[str, str]]) -> Response:
     """The same response with more headers."""
     headers = {**response.headers, **dict(added)}
-    return Response(response.status, response.body, response.content_type, headers, response.repeated)
+    return Response(response.status, response.body, response.content_type, headers, response.repeated, response.lines)

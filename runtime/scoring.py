@@ -109,13 +109,12 @@ class Scoring:
         self.models = self.control.models if self.control is not None else ServedModels(_keys(plan.models))
         self._pool: ScriptPool | None = None
         self._early: deque[tuple[float, Exchange, Callable[[Exchange], None], Callable[[Exchange, Exception], None]]] = deque()
-        self._admission = Admission(limits.max_concurrent, limits.max_queue, self._turn)
-        self._in_flight = board.slot("hedgerow_in_flight")
+        self._ticking = False
+        self._admission = Admission(limits.max_concurrent, limits.max_queue, self._turn, self._keep_ticking)
         self._ready_gauge = board.slot("hedgerow_workers_ready")
         # Dashboards that are made for models show a script as one.
         self.script_key: ModelKey | None = (plan.script.file.stem, "1") if plan.script is not None else None
         self.script_counters = board.model(self.script_key) if self.script_key is not None else None
-        self._ticking = False
         self._loop = asyncio.get_running_loop()
 
     # How it is --------------------------------------------------------------------------------------------------------
@@ -148,6 +147,11 @@ class Scoring:
     def queue_depth(self) -> int:
         """Requests that wait: for their turn, or for the models to be loaded."""
         return self._admission.waiting + len(self._early)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait or are being scored."""
+        return self._admission.running + self.queue_depth
 
     @property
     def processes(self) -> Processes:
@@ -332,14 +336,6 @@ class Scoring:
             return
         self._early.append((perf_counter(), exchange, again, refuse))
         self._keep_ticking()
-
-    def begun(self) -> None:
-        """A request is being scored from now on."""
-        self._in_flight.add()
-        self._keep_ticking()
-
-    def ended(self) -> None:
-        self._in_flight.add(-1)
 
     def score_script(self, call: ScriptCall) -> None:
         """Raises Overloaded."""

@@ -234,7 +234,8 @@ def _typed(spec: TensorSpec, loose: Array) -> Array:
         if loose.dtype.kind not in "fiu":
             raise _bad(spec, f"it has {_kind_name(loose)} where numbers are wanted")
         with np.errstate(over="ignore"):
-            return loose.astype(wanted)
+            # By way of float64, as every number of JSON: whoever reads them one by one (row_form.py) gets the same.
+            return loose.astype(np.float64).astype(wanted)
     if wanted.kind == "b":
         raise _bad(spec, f"it has {_kind_name(loose)} where true or false is wanted")
     return _integers(spec, loose, wanted)

@@ -125,7 +125,7 @@ def encoder() -> Path:
     numbers = {"zero": [0], "one": [1], "two": [2], "minus": [-1], "ahead": [1, 2], "eight": [8]}
     held = [helper.make_tensor(name, _INT64, [len(values)], values) for name, values in numbers.items()]
     held += [weights("table", (100, 8)), weights("cls", (1, 1, 8)), *(weights(f"w{name}", (8, 8)) for name in "qkv")]
-    held += [numpy_helper.from_array(np.float32(1), "unit"), numpy_helper.from_array(np.float32(-1e9), "far")]
+    held += [numpy_helper.from_array(np.array(1, np.float32), "unit"), numpy_helper.from_array(np.array(-1e9, np.float32), "far")]
     held += [numpy_helper.from_array(np.full(8, number, np.float32), name) for name, number in (("scale", 1), ("shift", 0))]
     inputs = [value("ids", _INT64, ["N", "T"]), value("attention_mask", _INT64, ["N", "T"])]
     return build("encoder", nodes, inputs, [value("y", _FLOAT, ["N", 8])], held)

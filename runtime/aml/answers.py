@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from runtime.large_json.writing import all_finite, any_large, is_large, list_text, stdlib_list_text
-from runtime.models.jobs import Outputs
+from runtime.models.outputs import Outputs, Share
 from runtime.tensors import Array, values_of
 
 
@@ -16,10 +16,16 @@ def json_answer(outputs: Outputs) -> bytes:
     """Raises what json.dumps raises for values that JSON has no form for."""
     if any_large(outputs):
         return _large_answer(outputs)
-    if len(outputs) == 1:
-        answer = values_of(next(iter(outputs.values())))
-    else:
-        answer = {name: values_of(value) for name, value in outputs.items()}
+    return _text({name: values_of(value) for name, value in outputs.items()})
+
+
+def shared_answer(share: Share) -> bytes:
+    """The same of a share of a run."""
+    return _large_answer(share.values()) if share.large else _text(share.nested())
+
+
+def _text(values: Mapping[str, object]) -> bytes:
+    answer = next(iter(values.values())) if len(values) == 1 else values
     try:
         text = msgspec.json.encode(answer)
     except (TypeError, msgspec.MsgspecError):

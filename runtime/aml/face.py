@@ -22,14 +22,16 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from hedgerow.errors import ScriptError
-from runtime.aml.answers import json_answer
+from runtime.aml.answers import shared_answer
 from runtime.aml.ids import new_id
+from runtime.aml.rows import rows_from
 from runtime.errors import BadBody, BodyNotJson, BodyNotText, IdTooLong, NotJsonType
 from runtime.exchange import HTML_TYPE, Exchange, Headers, Response, with_headers
 from runtime.http_errors import answer_error, answer_text, failure_of
 from runtime.large_json.reading import read_document
 from runtime.models.errors import ModelFailed
-from runtime.models.model_lane import INLINE_BYTES, Job
+from runtime.models.jobs import Job, LargeJob
+from runtime.models.model_lane import INLINE_BYTES, ModelLane
 from runtime.models.onnx_model import OnnxModel
 from runtime.observing.metrics import Board, Failure
 from runtime.observing.telemetry import JsonText
@@ -59,6 +61,8 @@ class AmlFace:
     def __init__(self, scoring: Scoring, board: Board, server_version: str | None) -> None:
         self._scoring, self._board = scoring, board
         self._always: Headers = {} if server_version is None else {"x-ms-server-version": server_version}
+        # Line ends would begin headers of their own; a Response's lines are sent as they are.
+        self._always_lines = "".join([f"{name}: {''.join(value.splitlines())}\r\n" for name, value in self._always.items()])
         self._counters = board.route("score")
 
     # A request --------------------------------------------------------------------------------------------------------
@@ -84,7 +88,7 @@ class AmlFace:
         if _PASSED_ON.isdisjoint(headers):
             made = new_id()
             named = {**response.headers, **self._always, "x-request-id": made, "x-ms-request-id": made}
-            return Response(response.status, response.body, response.content_type, named, response.repeated)
+            return Response(response.status, response.body, response.content_type, named, response.repeated, response.lines)
         try:
             added = self._always | propagated_ids(headers, new_id())
         except IdTooLong as problem:
@@ -108,49 +112,61 @@ class AmlFace:
         if request.method == "OPTIONS":
             self._send(exchange, Response(200, b"", HTML_TYPE, headers={HEADER_FAILED: "False"}))
             return
-        body = query_as_json(request.query).encode() if request.method == "GET" else request.body
         lane = self._scoring.only_model()
-        counters = lane.counters
-
-        def done(job: Job) -> None:
-            self._scoring.ended()
-            exchange.model, exchange.work = lane.key, job
-            outputs = job.outputs or {}
-            if job.error is None and not isinstance(job.result, bytes):
-                try:
-                    job.result = json_answer(outputs)
-                except Exception as unwritable:  # noqa: BLE001 - mapped like every other
-                    job.error = unwritable
-            answer = job.result
-            if isinstance(job.error, Exception) or not isinstance(answer, bytes):
-                problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
-                counters.failed(failure_of(problem))
-                self._scoring.recorder.failed()
-                self._refused(exchange, problem)
-                return
-            self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, outputs)
-            headers = {HEADER_FAILED: "False", HEADER_RAN: f"{job.ran_s * 1000:.3f}"}
-            self._send(exchange, Response(200, answer, headers=headers))
-            counters.finished(job, exchange.started_at, perf_counter())
-
-        if len(body) > INLINE_BYTES:
-
-            def prepare() -> dict[str, Array]:
-                feeds = feeds_from(lane.model, body)
-                exchange.release_body()
-                return feeds
-
-            job = Job(exchange, done, prepare=prepare, finish=json_answer)
-        else:
-            feeds = feeds_from(lane.model, body)
-            job = Job(exchange, done, feeds=feeds, finish=json_answer)
-            job.may_share(lane.model)
-        self._scoring.begun()
+        exchange.model = lane.key
+        job = self._job(exchange, lane)
         try:
             lane.submit(job)
         except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
             job.error = problem
-            done(job)
+            self._done(exchange, lane, job)
+
+    def _job(self, exchange: Exchange, lane: ModelLane) -> Job:
+        request, model = exchange.request, lane.model
+        body = query_as_json(request.query).encode() if request.method == "GET" else request.body
+
+        def done(job: Job) -> None:
+            self._done(exchange, lane, job)
+
+        if len(body) > INLINE_BYTES:
+
+            def prepare(_job: Job) -> dict[str, Array]:
+                feeds = feeds_from(model, body)
+                exchange.release_body()
+                return feeds
+
+            return LargeJob(exchange, done, shared_answer, prepare)
+        job = Job(exchange, done, shared_answer)
+        form = model.row_form
+        if form is not None and (found := rows_from(form, body)) is not None:
+            job.bring(form, *found)
+        else:
+            job.feeds = feeds_from(model, body)
+            job.may_share(model)
+        return job
+
+    def _done(self, exchange: Exchange, lane: ModelLane, job: Job) -> None:
+        exchange.work = job
+        recorder, share = self._scoring.recorder, job.outputs
+        if job.error is None and share is not None and isinstance(job.result, bytes):
+            recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, share.values)
+            self._send_scored(exchange, job.result, job.ran_s)
+            return
+        problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
+        lane.counters.failed(failure_of(problem))
+        recorder.failed()
+        self._refused(exchange, problem)
+
+    def _send_scored(self, exchange: Exchange, answer: bytes, ran_s: float) -> None:
+        if _PASSED_ON.isdisjoint(exchange.request.headers):
+            exchange.request_id = made = new_id()
+            lines = f"{HEADER_FAILED}: False\r\n{HEADER_RAN}: {ran_s * 1000:.3f}\r\n{self._always_lines}"
+            lines += f"x-request-id: {made}\r\nx-ms-request-id: {made}\r\n"
+            exchange.answer(Response(200, answer, lines=lines))
+            self._counters.answered(200, perf_counter() - exchange.started_at)
+            return
+        headers = {HEADER_FAILED: "False", HEADER_RAN: f"{ran_s * 1000:.3f}"}
+        self._send(exchange, Response(200, answer, headers=headers))
 
     # By the script ----------------------------------------------------------------------------------------------------
 
@@ -169,7 +185,6 @@ class AmlFace:
             except UnicodeDecodeError as problem:
                 raise BodyNotText(problem=problem) from None
         call = ScriptCall(exchange, self, body)
-        self._scoring.begun()
         try:
             self._scoring.score_script(call)
         except Exception as problem:  # noqa: BLE001 - told like every other failure of a call
@@ -177,7 +192,6 @@ class AmlFace:
 
     def answered(self, call: ScriptCall, answer: Answer) -> None:
         """A script's whole answer (scripts/pool.py)."""
-        self._scoring.ended()
         if answer.refusal:
             self._note(call, "OTHER")
             refused = answer_text(400, answer.refusal, "message")
@@ -201,7 +215,6 @@ class AmlFace:
 
     def began(self, call: ScriptCall, head: Head) -> None:
         """The head of a script's streamed answer."""
-        self._scoring.ended()
         self._note(call, None)
         response = _made_by_script(head, b"")
         call.exchange.begin(self.identify(call.exchange.request.headers, response))
@@ -209,7 +222,6 @@ class AmlFace:
 
     def failed(self, call: ScriptCall, problem: Exception) -> None:
         """A call without an answer: refused, late, or its process died."""
-        self._scoring.ended()
         self._note(call, failure_of(problem))
         self._scoring.recorder.failed()
         self._refused(call.exchange, problem)
@@ -226,7 +238,7 @@ class AmlFace:
         now = perf_counter()
         # A stream has no end yet.
         call.finished_at = call.finished_at or now
-        counters.finished(call, exchange.started_at, now)
+        counters.called(call, exchange.started_at, now)
 
 
 def _made_by_script(answer: Answer | Head, body: bytes) -> Response:

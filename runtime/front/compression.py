@@ -129,7 +129,7 @@ def pack_response(response: Response, encoding: Encoding) -> Response:
     if len(body) >= len(response.body):
         return response
     headers: Headers = {**response.headers, "content-encoding": encoding, "vary": "accept-encoding"}
-    return Response(response.status, body, response.content_type, headers, response.repeated)
+    return Response(response.status, body, response.content_type, headers, response.repeated, response.lines)
 
 
 class Packing:

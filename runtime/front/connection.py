@@ -20,6 +20,7 @@ from typing import Literal, Protocol
 
 from runtime.exchange import Exchange, Request, Response
 from runtime.front import wire
+from runtime.front.known_heads import KnownHeads
 from runtime.front.limits import (
     IN_A_ROW_BYTES,
     JOINED_BYTES,
@@ -48,6 +49,7 @@ class Desk(Protocol):
     limits: HttpLimits
     traffic: Traffic
     buffered: Buffered
+    known: KnownHeads
     # Asked before a large body is read; None: everybody may come in.
     lets_in: LetsIn | None
 
@@ -71,7 +73,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._loop = asyncio.get_running_loop()
-        self._receiving = Receiving(self, desk.limits.body_bytes, desk.buffered, desk.lets_in)
+        self._receiving = Receiving(self, desk.limits.body_bytes, desk.buffered, desk.lets_in, desk.known)
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
         # Whether the caller of the exchange speaks HTTP/1.0.
@@ -119,6 +121,10 @@ class Connection(asyncio.Protocol):
         receiving = self._receiving
         if not receiving.in_message:
             self.since = self._loop.time()
+        if self._exchange is None and not self._waiting and self._writable and (request := receiving.at_once(data)) is not None:
+            self._old = False
+            self._begin(request)
+            return
         receiving.feed(data)
         self._advance()
         if len(data) > SLICE_BYTES:
@@ -280,7 +286,7 @@ class Connection(asyncio.Protocol):
         self.since = self._loop.time()
         if close:
             self._linger(unread=False)
-        else:
+        elif self._waiting or not self._reading or not self._writable or self._receiving.wants_a_look:
             self._advance()
 
     def _give_back(self, request: Request) -> None:
@@ -322,7 +328,7 @@ class Connection(asyncio.Protocol):
                 receiving.go_on()
             elif rounds:
                 rounds -= 1
-                self._begin(*waiting.popleft())
+                self._begin_next(*waiting.popleft())
             else:
                 self._loop.call_soon(self._advance)
                 break
@@ -334,13 +340,17 @@ class Connection(asyncio.Protocol):
         if waiting or receiving.held_back or not self._reading or not self._writable:
             self._pace_reading()
 
-    def _begin(self, request: Request, keep_alive: bool | Response, old: bool) -> None:
+    def _begin_next(self, request: Request, keep_alive: bool | Response, old: bool) -> None:
         if isinstance(keep_alive, Response):
             self._write_whole(request, keep_alive, wire.CLOSE)
             self._desk.sent(Exchange(self, request, keep_alive=False), keep_alive)
             self._linger(unread=True)
             return
-        self._old, self._held = old, len(request.body)
+        self._old = old
+        self._begin(request, keep_alive=keep_alive)
+
+    def _begin(self, request: Request, *, keep_alive: bool = True) -> None:
+        self._held = len(request.body)
         self._exchange = exchange = Exchange(self, request, keep_alive=keep_alive)
         exchange.gone = self._caller_ended
         try:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from runtime.exchange import Exchange, Request, Response
 from runtime.front.connection import Connection, Desk
+from runtime.front.known_heads import KnownHeads
 from runtime.front.limits import Buffered, HttpLimits
 from runtime.front.receiving import LetsIn
 from runtime.front.tls_hello import HANDSHAKE_S, begins_handshake
@@ -59,6 +60,7 @@ class Door:
         self.limits, self.handle, self.refusal, self.sent = limits, handle, refusal, witness
         self.traffic, self.lets_in = traffic, lets_in
         self.buffered = Buffered(limits.buffered_bytes)
+        self.known = KnownHeads()
         self.draining = False
         self._tls = tls
         self._most_connections = most_connections
@@ -234,7 +236,7 @@ class _SideDesk:
 
     def __init__(self, door: Door, handle: Handler) -> None:
         self._door, self.handle = door, handle
-        self.limits, self.traffic, self.buffered = door.limits, door.traffic, door.buffered
+        self.limits, self.traffic, self.buffered, self.known = door.limits, door.traffic, door.buffered, door.known
         self.lets_in: LetsIn | None = None
         self.opened, self.closed = door.opened, door.closed
         self.refusal, self.sent = door.refusal, door.sent

@@ -20,6 +20,7 @@ from typing import Protocol
 import httptools
 
 from runtime.exchange import Request
+from runtime.front.known_heads import KnownHeads
 from runtime.front.limits import HEAD_BYTES, HEADER_COUNT, SLICE_BYTES, SMALL_BODY_BYTES, TARGET_BYTES, Buffered
 from runtime.front.long_body import LongBody
 from runtime.front.wire import path_and_query
@@ -69,9 +70,11 @@ class Receiving:
         "_headers",
         "_held",
         "_intake",
+        "_known",
         "_lets_in",
         "_long",
         "_most_body_bytes",
+        "_only",
         "_over",
         "_parser",
         "_spilled",
@@ -82,8 +85,12 @@ class Receiving:
         "wants_continue",
     )
 
-    def __init__(self, intake: Intake, most_body_bytes: int, buffered: Buffered, lets_in: LetsIn | None) -> None:
-        self._lets_in = lets_in
+    def __init__(
+        self, intake: Intake, most_body_bytes: int, buffered: Buffered, lets_in: LetsIn | None, known: KnownHeads
+    ) -> None:
+        self._lets_in, self._known = lets_in, known
+        # The one request that what is being parsed brought so far, when its connection goes on; for known_heads.py.
+        self._only: Request | None = None
         self._came = intake.came
         self._intake, self._most_body_bytes, self._buffered = intake, most_body_bytes, buffered
         self._parser = httptools.HttpRequestParser(self)
@@ -109,10 +116,24 @@ class Receiving:
         """Whether there is anything of a request that was not handed over yet."""
         return self.in_message or bool(self.held_back)
 
+    def at_once(self, data: bytes) -> Request | None:
+        """What came as one whole request, without parsing it: its head came before. None: :meth:`feed` has to look."""
+        if self.in_message or self.held_back or self._over:
+            return None
+        return self._known.request(data, self.caller)
+
+    @property
+    def wants_a_look(self) -> bool:
+        """Whether the end of the request in front is what something here waits for."""
+        return bool(self.held_back) or self.wants_continue
+
     def feed(self, data: bytes) -> None:
         """Parse what came; the intake hears of every request that it completes."""
         if len(data) <= SLICE_BYTES and not self.held_back:
+            begins, self._only = not self.in_message, None
             self._parse(data)
+            if begins:
+                self._learn(data)
             return
         if self.held_back:
             self.held_back += data
@@ -236,7 +257,9 @@ class Receiving:
             return
         path, query = path_and_query(self._url)
         self._body = []
-        self._came(Request(method, path, query, headers, body, self.caller), keep_alive, old)
+        request = Request(method, path, query, headers, body, self.caller)
+        self._only = request if keep_alive and not old else None
+        self._came(request, keep_alive, old)
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
@@ -249,6 +272,10 @@ class Receiving:
             self._refuse(400, f"it is no valid HTTP ({problem})")
         if self.in_message:
             self._partly(len(data))
+
+    def _learn(self, data: bytes) -> None:
+        if self._only is not None:
+            self._known.learn(data, self._only)
 
     def _ignore_upgrade(self, data: bytes | memoryview, upgrade: httptools.HttpParserUpgrade) -> None:
         """There may be many in a row: no recursion."""

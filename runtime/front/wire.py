@@ -6,9 +6,10 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote
 
-from runtime.exchange import Response
+from runtime.exchange import JSON_TYPE, Response
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_TYPE_LINES = {kind: f"content-type: {kind}\r\n" for kind in (JSON_TYPE, "application/octet-stream")}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 # How a head ends: what becomes of the connection. Callers of HTTP/1.0 that keep it want to hear so.
@@ -49,7 +50,15 @@ def chunk(part: bytes) -> bytes:
 
 
 def _head(response: Response, framing: str, ending: str) -> bytes:
-    line = _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} Unknown\r\n"
+    status, kind = response.status, response.content_type
+    line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
+    type_line = _TYPE_LINES.get(kind)
+    if type_line is None or response.headers or response.repeated:
+        return f"{line}{framing}{_lines(response)}{response.lines}{ending}".encode("latin-1", "replace")
+    return f"{line}{framing}{response.lines}{type_line}{ending}".encode("latin-1", "replace")
+
+
+def _lines(response: Response) -> str:
     fields = [f"{name}: {value}\r\n" for name, value in response.headers.items()]
     if response.content_type:
         fields.append(f"content-type: {response.content_type}\r\n")
@@ -58,5 +67,5 @@ def _head(response: Response, framing: str, ending: str) -> bytes:
     lines = "".join(fields)
     if lines.count("\n") != len(fields) or lines.count("\r") != len(fields):
         # A line end inside a value would begin a header, or an answer, of its own.
-        lines = "".join([field for field in fields if field.count("\n") == 1 and field.count("\r") == 1])
-    return f"{line}{framing}{lines}{ending}".encode("latin-1", "replace")
+        return "".join([field for field in fields if field.count("\n") == 1 and field.count("\r") == 1])
+    return lines

@@ -21,7 +21,9 @@ from runtime.grpc.stream import InferStream
 from runtime.grpc.told import Refusal
 from runtime.http_errors import failure_of
 from runtime.models.errors import ModelFailed, NoSharedMemory
-from runtime.models.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
+from runtime.models.jobs import Job, LargeJob
+from runtime.models.model_lane import INLINE_BYTES, ModelLane
+from runtime.models.outputs import Share
 from runtime.observing.metrics import Board
 from runtime.observing.trace_context import echoed_ids
 from runtime.oip.answers import arrays_of
@@ -145,19 +147,14 @@ class ScoringCalls:
             await self._loaded(exchange)
         lane = self._scoring.lane(name, version)
         exchange.model = lane.key
-        job, answer = self._question(exchange, lane, received, streamed=streamed)
-        self._scoring.begun()
+        job = self._question(exchange, lane, received, streamed=streamed)
         try:
             job = await _run(lane, job)
-            if job.error is None and job.result is None:
-                job.result = answer(job.outputs or {})
         except asyncio.CancelledError:
             lane.counters.failed("CANCELED")
             raise
         except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
             job.error = problem
-        finally:
-            self._scoring.ended()
         return self._counted(exchange, lane, job)
 
     async def _loaded(self, exchange: Exchange) -> None:
@@ -175,48 +172,44 @@ class ScoringCalls:
         self._scoring.wait_until_loaded(exchange, again, refuse)
         await loaded
 
-    def _question(
-        self, exchange: Exchange, lane: ModelLane, received: Received, *, streamed: bool
-    ) -> tuple[Job, Callable[[Outputs], bytes]]:
-        """The job, and what makes its answer. Raises BadBody, BadTensor, BadTensorNames or NoSharedMemory."""
+    def _question(self, exchange: Exchange, lane: ModelLane, received: Received, *, streamed: bool) -> Job:
+        """Raises BadBody, BadTensor, BadTensorNames or NoSharedMemory."""
         message, model = received.understood(), lane.model
         asked = _asked(message)
         wanted = tuple([one.name for one in asked.outputs])
 
-        def prepare() -> dict[str, Array]:
+        def prepare(_job: Job | None = None) -> dict[str, Array]:
             feeds = feeds_from(model, message)
             model.check_names(feeds, wanted)
             return feeds
 
-        def answer(outputs: Outputs) -> bytes:
+        def answer(share: Share) -> bytes:
             response = self._classes["ModelInferResponse"](model_name=model.name, model_version=model.version, id=message.id)
-            fill_outputs(response, arrays_of(model.name, asked, outputs), pack, raw=bool(message.raw_input_contents))
+            fill_outputs(response, arrays_of(model.name, asked, share.values()), pack, raw=bool(message.raw_input_contents))
             if streamed:
                 response.parameters[_FINAL].bool_param = True
             body: bytes = response.SerializeToString()
             return body
 
         if received.size_bytes > INLINE_BYTES:
-            return Job(exchange, _nobody, prepare=prepare, finish=answer, wanted=wanted), answer
-        # Answers that are large all the same are written where the model runs.
-        job = Job(exchange, _nobody, feeds=prepare(), finish=answer, wanted=wanted)
+            return LargeJob(exchange, _nobody, answer, prepare, wanted=wanted)
+        job = Job(exchange, _nobody, answer, feeds=prepare(), wanted=wanted)
         job.may_share(model)
-        return job, answer
+        return job
 
     def _counted(self, exchange: Exchange, lane: ModelLane, job: Job) -> bytes:
         exchange.work = job
-        # They know the message: a job that others hold on to need not keep it.
-        job.prepare = job.finish = None
+        # It knows the message: a job that others hold on to need not keep it.
+        job.answer = _made
         if job.error is not None or not isinstance(job.result, bytes):
             problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
             lane.counters.failed(failure_of(problem))
             self._scoring.recorder.failed()
             raise problem
-        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs)
+        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs.values if job.outputs else None)
         answered(exchange, job.result)
         now = perf_counter()
         self._counters.answered(200, now - exchange.started_at)
-        lane.counters.finished(job, exchange.started_at, now)
         return job.result
 
 
@@ -238,6 +231,10 @@ async def _run(lane: ModelLane, job: Job) -> Job:
 
 def _nobody(_job: Job) -> None:
     """Whom an answered job tells."""
+
+
+def _made(_share: Share) -> object:
+    """What makes an answer that is made."""
 
 
 def _asked(request: Message) -> InferRequest:

@@ -1,4 +1,4 @@
-"""Which waiting requests are scored in one run, and how one answer is cut into theirs. Pure.
+"""Which waiting requests are scored in one run. Pure; outputs.py cuts the answer into theirs.
 
 A batch is what had to wait while the model was busy; nothing ever waits for a batch to fill. Only requests with the same key
 (model, lengths behind the rows, outputs wanted) are merged, in the order in which they came, up to a limit of rows and bytes.
@@ -63,17 +63,3 @@ def take_batch(waiting: deque[T], limits: BatchLimits) -> list[T]:
 def merge(feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """One set of inputs with all rows, in order."""
     return {name: np.concatenate([one[name] for one in feeds]) for name in feeds[0]}
-
-
-def cut(outputs: Mapping[str, object], rows: Sequence[int]) -> list[dict[str, object]] | None:
-    """Each request's own outputs; None when an output has not one row for every input row."""
-    total = sum(rows)
-    for value in outputs.values():
-        if not isinstance(value, np.ndarray | list) or (isinstance(value, np.ndarray) and not value.ndim) or len(value) != total:
-            return None
-    parts: list[dict[str, object]] = []
-    start = 0
-    for count in rows:
-        parts.append({name: value[start : start + count] for name, value in outputs.items()})  # type: ignore[index]  # arrays and lists only, see above
-        start += count
-    return parts

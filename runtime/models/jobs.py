@@ -4,84 +4,101 @@ from __future__ import annotations
 
 import threading
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Protocol
 
 from runtime.errors import ScoringTimeout
-from runtime.large_json.writing import any_large
-from runtime.models.batching import cut, merge
+from runtime.models.batching import merge
 from runtime.models.onnx_model import ModelRun, OnnxModel
+from runtime.models.outputs import Outputs, RunOutputs, Share
+from runtime.models.row_form import RowForm, Values
 from runtime.tensors import Array
-
-Outputs = Mapping[str, object]
 
 
 class Caller(Protocol):
-    """Whoever waits for a job."""
+    """Whoever waits for a job. ``started_at`` is when its request was whole (perf_counter's)."""
 
     gone: bool
+    started_at: float
+
+
+class Run:
+    """One run of a model. Times are perf_counter's; ``rows`` and ``requests`` are of all who shared it."""
+
+    __slots__ = ("counted", "finished_at", "requests", "rows", "started_at")
+
+    def __init__(self, started_at: float, requests: int, rows: int) -> None:
+        self.started_at, self.requests, self.rows = started_at, requests, rows
+        self.finished_at = 0.0
+        # For whoever counts runs: each only once, however many shared it.
+        self.counted = False
+
+
+_NO_RUN = Run(0.0, 1, 0)
 
 
 class Job:
-    """One request for one run. ``prepare`` makes the inputs on the model's thread, for bodies too large for the loop's.
+    """One request for one run. ``answer`` makes its ``result`` of its share of the outputs.
 
-    ``finish`` makes the answer there too, behind ``prepare`` and of large outputs; otherwise ``done`` does it.
-    Afterwards exactly one of ``outputs`` and ``error`` is set, and ``done(job)`` is called on the loop's thread.
+    Afterwards exactly one of ``result`` and ``error`` is set, and ``done(job)`` is called on the loop's thread.
     """
 
     __slots__ = (
+        "answer",
         "asked_at",
         "caller",
         "done",
         "error",
         "feeds",
-        "finish",
-        "finished_at",
         "key",
-        "leads",
-        "merged",
         "outputs",
-        "prepare",
-        "read_s",
         "result",
         "rows",
-        "run_rows",
+        "run",
         "size_bytes",
-        "started_at",
+        "values",
         "wanted",
     )
+
+    # Reading the body of a LargeJob takes time; see there.
+    read_s = 0.0
 
     def __init__(
         self,
         caller: Caller,
         done: Callable[[Job], None],
+        answer: Callable[[Share], object],
         *,
         feeds: dict[str, Array] | None = None,
-        prepare: Callable[[], dict[str, Array]] | None = None,
-        finish: Callable[[Outputs], object] | None = None,
         wanted: tuple[str, ...] = (),
     ) -> None:
-        self.caller, self.done = caller, done
-        self.feeds, self.prepare, self.finish, self.wanted = feeds, prepare, finish, wanted
+        self.caller, self.done, self.answer, self.feeds, self.wanted = caller, done, answer, feeds, wanted
+        # Rows that are no array yet (row_form.py).
+        self.values: Values | None = None
         self.key: object = None
         self.rows = 1
         self.size_bytes = 0
-        self.asked_at = perf_counter()
-        self.started_at = self.finished_at = 0.0
-        # What ``prepare`` took.
-        self.read_s = 0.0
-        # How many requests shared the run.
-        self.merged = 1
-        # Of those that did, one counts the run.
-        self.leads = True
-        # Rows of the whole run; 0 when nobody shared it.
-        self.run_rows = 0
-        self.outputs: Outputs | None = None
-        # What ``finish`` made of the outputs, where that was done on the model's thread.
+        self.run = _NO_RUN
+        self.outputs: Share | None = None
         self.result: object = None
         self.error: BaseException | None = None
+        self.asked_at = perf_counter()
+
+    def settle(self) -> None:
+        """Make the result, unless there is one or an error already; never raises."""
+        if self.result is None and self.error is None and self.outputs is not None:
+            try:
+                self.result = self.answer(self.outputs)
+            except Exception as problem:  # noqa: BLE001 - an answer like every other
+                self.error = problem
+
+    def bring(self, form: RowForm, values: Values, rows: int) -> None:
+        """Rows instead of arrays. They may share a run with others."""
+        self.values, self.rows = values, rows
+        self.size_bytes = rows * form.row_bytes
+        self.key = ((form.width,), self.wanted)
 
     def may_share(self, model: OnnxModel) -> None:
         """Say what this job may share a run with: same lengths behind the rows, same outputs; and how much it brings."""
@@ -104,26 +121,61 @@ class Job:
             self.rows = rows
             self.key = (*lengths, self.wanted)
 
+    # What logs and traces tell of it (exchange.Work).
+
+    @property
+    def started_at(self) -> float:
+        return self.run.started_at
+
+    @property
+    def finished_at(self) -> float:
+        return self.run.finished_at
+
+    @property
+    def merged(self) -> int:
+        """How many requests shared the run."""
+        return self.run.requests
+
     @property
     def queued_s(self) -> float:
-        return max(self.started_at - self.asked_at - self.read_s, 0.0)
+        return max(self.run.started_at - self.asked_at - self.read_s, 0.0)
 
     @property
     def ran_s(self) -> float:
-        return max(self.finished_at - self.started_at, 0.0)
+        return max(self.run.finished_at - self.run.started_at, 0.0)
+
+
+class LargeJob(Job):
+    """A request too large for the loop: ``prepare(job)`` makes its inputs, and its answer is made, on the model's thread."""
+
+    __slots__ = ("prepare", "read_s")
+
+    def __init__(
+        self,
+        caller: Caller,
+        done: Callable[[Job], None],
+        answer: Callable[[Share], object],
+        prepare: Callable[[Job], dict[str, Array]],
+        *,
+        wanted: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(caller, done, answer, wanted=wanted)
+        self.prepare: Callable[[Job], dict[str, Array]] | None = prepare
+        self.read_s = 0.0
 
 
 class Batch:
-    """Jobs that are run together."""
+    """Jobs that are run together. ``brief``: nobody will want to end the run before its time."""
 
-    __slots__ = ("_cancelled", "_run", "answered", "cancelled_at", "inseparable", "jobs", "model", "started_at")
+    __slots__ = ("_brief", "_cancelled", "_run", "answered", "cancelled_at", "inseparable", "jobs", "model", "started_at")
 
-    def __init__(self, model: OnnxModel, jobs: list[Job], started_at: float) -> None:
+    def __init__(self, model: OnnxModel, jobs: list[Job], started_at: float, *, brief: bool = False) -> None:
         self.model, self.jobs, self.started_at = model, jobs, started_at
         self.answered = False
         self.cancelled_at = 0.0
         # The outputs of a run had not one row for each row that went in.
         self.inseparable = False
+        self._brief = brief
         self._cancelled = False
         self._run: ModelRun | None = None
 
@@ -138,14 +190,11 @@ class Batch:
         """On a model thread: fill in every job's outputs or error; never raises."""
         self._execute(self.jobs)
 
-    def write_large(self) -> None:
-        """Also on a model thread: make results of outputs that would hold up the loop; never raises."""
+    def settle_large(self) -> None:
+        """On a model thread, too: the answers that would hold up the loop."""
         for job in self.jobs:
-            if job.finish is not None and job.result is None and job.outputs is not None and any_large(job.outputs):
-                try:
-                    job.result = job.finish(job.outputs)
-                except Exception as problem:  # noqa: BLE001 - an answer like every other
-                    job.error = problem
+            if isinstance(job, LargeJob) or (job.outputs is not None and job.outputs.large):
+                job.settle()
 
     def _execute(self, jobs: list[Job]) -> None:
         if len(jobs) > 1 and not self.inseparable:
@@ -159,47 +208,60 @@ class Batch:
             self._alone(job)
 
     def _together(self, jobs: list[Job]) -> bool:
-        started = perf_counter()
+        rows = sum([job.rows for job in jobs])
+        run = Run(perf_counter(), len(jobs), rows)
         try:
-            outputs = self._outputs(merge([job.feeds or {} for job in jobs]), jobs[0].wanted)
+            outputs = RunOutputs(self._outputs(feeds_of(self.model, jobs), jobs[0].wanted))
         except Exception:  # noqa: BLE001 - whose request it was shows when they run alone
             return False
-        parts = cut(outputs, [job.rows for job in jobs])
-        if parts is None:
+        if not outputs.separable(rows):
             self.inseparable = True
             return False
-        finished = perf_counter()
-        for job, part in zip(jobs, parts, strict=True):
-            job.started_at, job.finished_at, job.outputs = started, finished, part
-            job.merged, job.leads = len(jobs), job is jobs[0]
-        jobs[0].run_rows = sum([job.rows for job in jobs])
+        run.finished_at = perf_counter()
+        start = 0
+        for job in jobs:
+            stop = start + job.rows
+            job.run, job.outputs = run, Share(outputs, start, stop)
+            start = stop
         return True
 
     def _alone(self, job: Job) -> None:
-        job.started_at = perf_counter()
-        was_prepared = job.prepare is not None
+        job.run = run = Run(perf_counter(), 1, job.rows)
         try:
-            if job.prepare is not None:
-                job.feeds = job.prepare()
+            if isinstance(job, LargeJob) and job.prepare is not None:
+                job.feeds = job.prepare(job)
                 # It knows the request, and that its body.
                 job.prepare = None
                 begun = perf_counter()
-                job.read_s = begun - job.started_at
-                job.started_at = begun
-            job.outputs = self._outputs(job.feeds or {}, job.wanted)
-            job.finished_at = perf_counter()
-            if job.finish is not None and was_prepared:
-                job.result = job.finish(job.outputs)
+                job.read_s = begun - run.started_at
+                run.started_at = begun
+            outputs = self._outputs(feeds_of(self.model, [job]), job.wanted)
+            run.finished_at = perf_counter()
+            job.outputs = Share(RunOutputs(outputs))
         # A model's failure and a caller's bad values alike are answers; anything else is mapped by the face.
         except Exception as problem:  # noqa: BLE001 - see above
             job.error = problem
-            job.finished_at = perf_counter()
+            run.finished_at = perf_counter()
 
     def _outputs(self, feeds: Mapping[str, Array], wanted: tuple[str, ...]) -> Outputs:
         if self._cancelled:
             raise ScoringTimeout(timeout_ms=0)
+        if self._brief and not self.model.run_entries:
+            return self.model.run(feeds, wanted)
         self._run = run = ModelRun(self.model, feeds, wanted)
         return run.call()
+
+
+def feeds_of(model: OnnxModel, jobs: Sequence[Job]) -> dict[str, Array]:
+    """One set of inputs with the rows of all ``jobs``, in order."""
+    form = model.row_form
+    if form is not None:
+        brought = [job.values for job in jobs if job.values is not None]
+        if len(brought) == len(jobs):
+            return {form.name: form.array(brought)}
+        if brought:
+            return merge([{form.name: form.array([job.values])} if job.values is not None else job.feeds or {} for job in jobs])
+    return merge([job.feeds or {} for job in jobs]) if len(jobs) > 1 else jobs[0].feeds or {}
 
 
 class ModelThread(threading.Thread):
@@ -217,5 +279,5 @@ class ModelThread(threading.Thread):
     def run(self) -> None:
         while (batch := self._batches.get()) is not None:
             batch.execute()
-            batch.write_large()
+            batch.settle_large()
             self._loop.call_soon_threadsafe(self._ended, batch)

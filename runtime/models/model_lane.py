@@ -17,17 +17,18 @@ import logging
 import math
 from asyncio import AbstractEventLoop
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 from runtime.admission import Admission
 from runtime.errors import Overloaded, ScoringTimeout
 from runtime.models.batching import BatchLimits, take_batch
-from runtime.models.jobs import Batch, Job, ModelThread, Outputs
+from runtime.models.jobs import Batch, Job, ModelThread, Run
 from runtime.models.onnx_model import OnnxModel
 from runtime.observing.metrics import ModelCounters
 
-__all__ = ["INLINE_BYTES", "Batch", "Job", "LaneLimits", "ModelLane", "Outputs"]
+__all__ = ["INLINE_BYTES", "Batch", "Job", "LaneLimits", "ModelLane"]
 
 _log = logging.getLogger("hedgerow.runtime.models")
 
@@ -155,17 +156,16 @@ class ModelLane:
         while waiting:
             jobs = take_batch(waiting, self._inline_limits)
             begun = perf_counter()
-            batch = Batch(self.model, jobs, 0.0)
+            batch = Batch(self.model, jobs, 0.0, brief=True)
             batch.execute()
-            self.ended_at = jobs[-1].finished_at
+            self.ended_at = jobs[-1].run.finished_at
             if batch.inseparable:
                 self._merge_no_more()
             if self.ended_at - begun > _INLINE_TOO_LONG_S:
                 self._was_slow()
             else:
                 self._slow_inline = 0
-            for job in jobs:
-                job.done(job)
+            self._answer(jobs)
 
     def _was_slow(self) -> None:
         """Once is the machine's fault; again and again is the model's, whatever it was like when it was tried out."""
@@ -207,8 +207,13 @@ class ModelLane:
         # The model goes on with what waits before its answers are written.
         self._admission.turn()
         if not batch.answered:
-            for job in batch.jobs:
-                job.done(job)
+            self._answer(batch.jobs)
+
+    def _answer(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.settle()
+            job.done(job)
+        self.counters.ran(jobs, perf_counter())
 
     def _refuse(self, job: Job, now: float) -> None:
         self._admission.dequeue(1)
@@ -221,7 +226,8 @@ class ModelLane:
         late = ScoringTimeout(timeout_ms=round(self._limits.timeout_s * 1000))
         for job in batch.jobs:
             # The thread still has its hands on the job itself.
-            answer = Job(job.caller, job.done, wanted=job.wanted)
-            answer.asked_at, answer.started_at, answer.finished_at, answer.error = job.asked_at, batch.started_at, now, late
-            answer.rows = job.rows
+            answer = Job(job.caller, job.done, job.answer, wanted=job.wanted)
+            answer.asked_at, answer.error, answer.rows = job.asked_at, late, job.rows
+            answer.run = Run(batch.started_at, 1, job.rows)
+            answer.run.finished_at = now
             job.done(answer)

@@ -30,6 +30,7 @@ from runtime.models.errors import (
 )
 from runtime.models.onnx_file import check_safe, read_facts
 from runtime.models.providers import CPU, Arena, Engine, Refusal, Wish, short_name, worth_a_try
+from runtime.models.row_form import row_form
 from runtime.tensors import ORT_DATATYPES, Array, rows_of
 
 _log = logging.getLogger("hedgerow.runtime.models")
@@ -99,10 +100,11 @@ class OnnxModel:
         self.specs = {spec.name: spec for spec in (*self.inputs, *self.optional)}
         # Whether a number may be missing (NaN) wherever one is wanted.
         self.all_floats = all(spec.datatype.startswith("FP") for spec in self.specs.values())
+        self.row_form = row_form(self.inputs)
         self.example: dict[str, Array] | None = None
         self.example_outputs: dict[str, object] | None = None
         self._input_names = {spec.name for spec in self.inputs}
-        self._output_names = [spec.name for spec in self.outputs]
+        self.output_names = [spec.name for spec in self.outputs]
         for refusal in self.refusals:
             _log.warning("model %s: %s", name, refusal)
         _log.info("model %s runs on %s", name, short_name(self.provider))
@@ -130,7 +132,7 @@ class OnnxModel:
         self._run(self.example, None, options)
 
     def _run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None, options: Any) -> dict[str, object]:  # noqa: ANN401 - onnxruntime has no types
-        names = list(wanted) if wanted else self._output_names
+        names = list(wanted) if wanted else self.output_names
         try:
             values = self._session.run(names, dict(feeds), options)
         except UnicodeEncodeError:
@@ -163,9 +165,9 @@ class OnnxModel:
             if found:
                 known = ", ".join(map(repr, self.specs)) or "none"
                 raise BadTensorNames(problem=f"{problem} {found[0]!r}", kind="inputs", known=known)
-        unknown = [name for name in wanted or [] if name not in self._output_names]
+        unknown = [name for name in wanted or [] if name not in self.output_names]
         if unknown:
-            known = ", ".join(map(repr, self._output_names))
+            known = ", ".join(map(repr, self.output_names))
             raise BadTensorNames(problem=f"There is no output named {unknown[0]!r}", kind="outputs", known=known)
 
 

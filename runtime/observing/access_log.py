@@ -75,7 +75,7 @@ class AccessLog:
                 exchange.streamed_bytes or len(response.body),
                 exchange.route,
                 request.caller,
-                response.headers.get("x-request-id") or headers.get("x-request-id", ""),
+                exchange.request_id or response.headers.get("x-request-id") or headers.get("x-request-id", ""),
                 headers.get("x-ms-client-request-id", ""),
                 headers.get("traceparent", ""),
                 exchange.model,

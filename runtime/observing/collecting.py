@@ -126,7 +126,7 @@ class Collecting:
             perf_counter() - exchange.started_at,
             exchange.route,
             response.status,
-            response.headers.get("x-request-id") or headers.get("x-request-id", ""),
+            exchange.request_id or response.headers.get("x-request-id") or headers.get("x-request-id", ""),
             headers.get("x-ms-client-request-id", ""),
             headers.get("traceparent", ""),
             exchange.model,

@@ -15,7 +15,7 @@ import json
 import mmap
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from runtime.observing.batch_sizes import BatchSize, RunSizes, SizeBoard
@@ -34,7 +34,7 @@ from runtime.observing.metric_families import (
 )
 from runtime.observing.metrics_page import MetricsPage
 
-__all__ = ["Board", "Failure", "ModelCounters", "ModelKey", "RouteCounters", "Slot", "Work"]
+__all__ = ["Board", "Failure", "ModelCounters", "ModelKey", "RouteCounters", "Slot"]
 
 # Azure's containers take a thousand models; the memory is only used when they come.
 MOST_MODELS = 1024
@@ -69,16 +69,44 @@ class Slot:
         self._numbers[self._place] = value
 
 
-class Work(Protocol):
-    """What was done for one request (models/jobs.py). Times are perf_counter's; ``read_s`` is what reading took on a thread."""
+class Call(Protocol):
+    """What was done for one request by a script (scripts/calls.py). Times are perf_counter's."""
 
-    rows: int
-    run_rows: int
-    leads: bool
     asked_at: float
     started_at: float
     finished_at: float
-    read_s: float
+
+
+class Asker(Protocol):
+    """Who asked: its request was whole at ``started_at``."""
+
+    started_at: float
+
+
+class Run(Protocol):
+    """One run of a model (models/jobs.py), with the rows of all who shared it. ``counted`` is set here."""
+
+    rows: int
+    counted: bool
+    started_at: float
+    finished_at: float
+
+
+class Job(Protocol):
+    """One request for a run of a model (models/jobs.py); ``read_s`` is what reading its body took on the model's thread."""
+
+    rows: int
+    asked_at: float
+    error: BaseException | None
+
+    @property
+    def caller(self) -> Asker: ...
+
+    @property
+    def run(self) -> Run: ...
+
+    @property
+    def read_s(self) -> float: ...
 
 
 class RouteCounters:
@@ -111,7 +139,7 @@ class ModelCounters:
 
     def __init__(self, numbers: memoryview[float], rows_place: int, base: int, sizes: RunSizes) -> None:
         at = _MODEL_PLACES
-        self._ran = sizes.ran
+        self._sizes_ran = sizes.ran
         self._numbers, self._base, self._rows = numbers, base, rows_place
         self._success = base + at["nv_inference_request_success", ()]
         self._count = base + at["nv_inference_count", ()]
@@ -125,39 +153,55 @@ class ModelCounters:
         self._batch_sum = base + at["hedgerow_batch_rows", (("", "sum"),)]
         self._failures = {reason: base + at["nv_inference_request_failure", (("reason", reason),)] for reason in FAILURES}
 
-    def finished(self, work: Work, received_at: float, now: float) -> None:
-        """One request that went well: it was whole at ``received_at``, answered ``now``, both perf_counter's."""
+    def ran(self, jobs: Sequence[Job], now: float) -> None:
+        """Requests that were answered by ``now`` (perf_counter's); those that went well count."""
+        requests = rows = 0
+        request_s = queue_s = input_s = infer_s = output_s = 0.0
+        for job in jobs:
+            if job.error is not None:
+                continue
+            run, received_at, asked_at, read_s = job.run, job.caller.started_at, job.asked_at, job.read_s
+            started_at, finished_at = run.started_at, run.finished_at
+            requests += 1
+            rows += job.rows
+            request_s += now - received_at
+            queue_s += started_at - asked_at - read_s
+            input_s += asked_at - received_at + read_s
+            infer_s += finished_at - started_at
+            output_s += now - finished_at
+            if not run.counted:
+                run.counted = True
+                self._count_run(run.rows, asked_at - received_at + read_s, finished_at - started_at, now - finished_at)
         numbers = self._numbers
-        rows, asked_at, started_at, finished_at = work.rows, work.asked_at, work.started_at, work.finished_at
-        read_s = work.read_s
         numbers[self._rows] += rows
-        numbers[self._success] += 1.0
+        numbers[self._success] += requests
         numbers[self._count] += rows
-        numbers[self._request_us] += (now - received_at) * 1e6
-        numbers[self._queue_us] += (started_at - asked_at - read_s) * 1e6
-        numbers[self._input_us] += (asked_at - received_at + read_s) * 1e6
-        numbers[self._infer_us] += (finished_at - started_at) * 1e6
-        numbers[self._output_us] += (now - finished_at) * 1e6
-        if work.leads:
-            numbers[self._runs] += 1.0
-            run_rows = work.run_rows or rows
-            numbers[self._batch + bisect_left(BATCH_BUCKETS, run_rows)] += 1.0
-            numbers[self._batch_sum] += run_rows
-            self._ran(run_rows, asked_at - received_at + read_s, finished_at - started_at, now - finished_at)
+        numbers[self._request_us] += request_s * 1e6
+        numbers[self._queue_us] += queue_s * 1e6
+        numbers[self._input_us] += input_s * 1e6
+        numbers[self._infer_us] += infer_s * 1e6
+        numbers[self._output_us] += output_s * 1e6
 
-    def scored(self, rows: int, queued_s: float, ran_s: float, *, first_of_run: bool = True) -> None:
-        """One request that went well, where no more than this is known of it. Requests that shared a run count it once."""
+    def called(self, call: Call, received_at: float, now: float) -> None:
+        """One request that a script answered well: it was whole at ``received_at``, answered ``now``, both perf_counter's."""
         numbers = self._numbers
-        numbers[self._rows] += rows
+        numbers[self._rows] += 1.0
         numbers[self._success] += 1.0
-        numbers[self._count] += rows
-        numbers[self._request_us] += (queued_s + ran_s) * 1e6
-        numbers[self._queue_us] += queued_s * 1e6
-        numbers[self._infer_us] += ran_s * 1e6
-        if first_of_run:
-            numbers[self._runs] += 1.0
-            numbers[self._batch + bisect_left(BATCH_BUCKETS, rows)] += 1.0
-            numbers[self._batch_sum] += rows
+        numbers[self._count] += 1.0
+        numbers[self._request_us] += (now - received_at) * 1e6
+        numbers[self._queue_us] += (call.started_at - call.asked_at) * 1e6
+        numbers[self._input_us] += (call.asked_at - received_at) * 1e6
+        numbers[self._infer_us] += (call.finished_at - call.started_at) * 1e6
+        numbers[self._output_us] += (now - call.finished_at) * 1e6
+        self._count_run(1, call.asked_at - received_at, call.finished_at - call.started_at, now - call.finished_at)
+
+    def _count_run(self, rows: int, input_s: float, infer_s: float, output_s: float) -> None:
+        """A run and its parts, the first two and the last as its first request had them."""
+        numbers = self._numbers
+        numbers[self._runs] += 1.0
+        numbers[self._batch + bisect_left(BATCH_BUCKETS, rows)] += 1.0
+        numbers[self._batch_sum] += rows
+        self._sizes_ran(rows, input_s, infer_s, output_s)
 
     def failed(self, reason: Failure) -> None:
         """One request that got no answer from the model."""

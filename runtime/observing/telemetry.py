@@ -43,7 +43,7 @@ class JsonText(bytes):
 
 
 class Recorder(Protocol):
-    """Told of every scoring, on the request's own thread: must be quick."""
+    """Told of every scoring, on the request's own thread: must be quick. ``output`` may be a call that gives it."""
 
     def scored(self, rows: int, latency_ms: float, output: object) -> None: ...
 
@@ -110,6 +110,8 @@ def last_output(output: object) -> object:
 
 
 def _first_values(value: object, depth: int) -> object:
+    if callable(value):
+        return _first_values(value(), depth)
     if isinstance(value, JsonText):
         text = value[:LAST_OUTPUT_BYTES].decode("utf-8", "replace")
         return _first_values(json.loads(value) if len(value) <= _JSON_PARSED else text, depth)

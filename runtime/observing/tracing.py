@@ -87,7 +87,8 @@ class Tracer:
             trace_id, parent_id, state = parent[3:35], parent[36:52], given.get("tracestate", "")
             sampled = bool(int(parent[53:55], 16) & _SAMPLED)
         span_id = self._new_id()
-        headers["traceparent"] = f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}"
+        told = {**headers, "traceparent": f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}"}
+        exchange.request = msgspec.structs.replace(exchange.request, headers=told)
         if sampled:
             exchange.trace = Trace(trace_id, span_id, parent_id, state, exchange.receiving_since)
 

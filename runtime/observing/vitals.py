@@ -43,6 +43,9 @@ class Scored(Protocol):
     def queue_depth(self) -> int: ...
 
     @property
+    def in_flight(self) -> int: ...
+
+    @property
     def processes(self) -> Processes: ...
 
     def pending(self) -> Iterable[tuple[ModelCounters, int]]: ...
@@ -54,6 +57,7 @@ class Vitals:
     def __init__(self, loop: AbstractEventLoop, board: Board, scored: Scored, connections: Callable[[], int]) -> None:
         self._loop, self._scored, self._connections = loop, scored, connections
         self._queue, self._open = board.slot("hedgerow_queue_depth"), board.slot("hedgerow_connections")
+        self._in_flight = board.slot("hedgerow_in_flight")
         self._lag = board.slot("hedgerow_event_loop_lag_seconds")
         self._states = {state: board.slot("hedgerow_script_processes", (("state", state),)) for state in ("ready", "standby")}
         self._restarts = board.slot("hedgerow_script_process_restarts_total")
@@ -74,8 +78,7 @@ class Vitals:
     def refresh(self) -> None:
         """Look now."""
         processes = self._scored.processes
-        self._queue.set(self._scored.queue_depth)
-        self._open.set(self._connections())
+        self._count()
         for counters, count in self._scored.pending():
             counters.pending(count)
         self._states["ready"].set(processes.ready)
@@ -83,6 +86,11 @@ class Vitals:
         self._restarts.add(processes.restarts - self._restarts_told)
         self._restarts_told = processes.restarts
         self._ask_kernel(processes.pids)
+
+    def _count(self) -> None:
+        self._queue.set(self._scored.queue_depth)
+        self._in_flight.set(self._scored.in_flight)
+        self._open.set(self._connections())
 
     def _tick(self) -> None:
         now = perf_counter()
@@ -93,8 +101,7 @@ class Vitals:
         if self._looks % _KERNEL_EVERY == 1:
             self.refresh()
         else:
-            self._queue.set(self._scored.queue_depth)
-            self._open.set(self._connections())
+            self._count()
         self._due = now + _PERIOD_S
 
     def _note_lag(self, lag_s: float, now: float) -> None:

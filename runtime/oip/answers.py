@@ -16,29 +16,39 @@ from runtime.exchange import Response
 from runtime.large_json.writing import flat_values
 from runtime.models.errors import ModelFailed
 from runtime.models.onnx_model import OnnxModel
+from runtime.models.outputs import RunOutputs, Share
 from runtime.oip.binary import HEADER_LENGTH, pack
 from runtime.oip.messages import InferRequest
 from runtime.tensors import DATATYPES, Array
 
 BINARY_TYPE = "application/octet-stream"
-_HALF = np.dtype(np.float16).char
+_HALF, _TEXTS = np.dtype(np.float16).char, np.dtype(np.object_).char
 
 
 def infer_answer(model: OnnxModel, asked: InferRequest, values: Mapping[str, object]) -> Response:
-    """The whole answer. Raises ModelFailed or BadBody."""
+    """The whole answer, of a request that was alone. Raises ModelFailed or BadBody."""
+    return shared_answer(model, asked, Share(RunOutputs(arrays_of(model.name, asked, values))))
+
+
+def shared_answer(model: OnnxModel, asked: InferRequest, share: Share) -> Response:
+    """The same of its share of a run. Raises ModelFailed or BadBody."""
+    classifies = any(wanted.parameters.get("classification") for wanted in asked.outputs)
+    if classifies or not all(map(_is_tensor, share.whole.values.values())):
+        share = Share(RunOutputs(arrays_of(model.name, asked, share.values())))
     default = asked.parameters.get("binary_data_output") is True
     in_binary = {wanted.name: wanted.parameters.get("binary_data", default) is True for wanted in asked.outputs}
     outputs, binary = [], []
-    for name, array in arrays_of(model.name, asked, values).items():
+    array: Array
+    for name, array in share.whole.values.items():  # type: ignore[assignment]  # see above
         kind = array.dtype.char
-        output: dict[str, object] = {"name": name, "datatype": DATATYPES[kind], "shape": array.shape}
+        output: dict[str, object] = {"name": name, "datatype": DATATYPES[kind], "shape": share.shape(array)}
         if in_binary.get(name, default):
-            binary.append(pack(array))
+            binary.append(share.raw(name, array) if kind != _TEXTS else pack(array[share.start : share.stop]))
             output["parameters"] = {"binary_data_size": len(binary[-1])}
         elif kind == _HALF:
             raise BadBody(problem=f"output {name!r} is FP16, which has no form in JSON", hint="Ask for it with binary_data.")
         else:
-            output["data"] = flat_values(array)
+            output["data"] = share.flat(name, array) if not share.whole.large else flat_values(array[share.start : share.stop])
         outputs.append(output)
     body: dict[str, object] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
     if asked.id is not None:
@@ -47,6 +57,10 @@ def infer_answer(model: OnnxModel, asked: InferRequest, values: Mapping[str, obj
     if not binary:
         return Response(200, head)
     return Response(200, b"".join((head, *binary)), BINARY_TYPE, {HEADER_LENGTH: str(len(head))})
+
+
+def _is_tensor(value: object) -> bool:
+    return type(value) is np.ndarray and value.dtype.char in DATATYPES
 
 
 def arrays_of(model: str, asked: InferRequest, values: Mapping[str, object]) -> dict[str, Array]:
@@ -63,8 +77,8 @@ def tensor_of(model: str, value: object) -> Array:
 
     Raises ModelFailed for a sequence whose parts do not fit together.
     """
-    if type(value) is np.ndarray and value.dtype.char in DATATYPES:
-        return value
+    if _is_tensor(value):
+        return value  # type: ignore[return-value]  # an array, then
     try:
         if isinstance(value, list) and value and isinstance(value[0], dict):
             keys = list(value[0])

@@ -15,12 +15,14 @@ import msgspec
 from runtime.exchange import Exchange, Response, with_headers
 from runtime.http_errors import answer_error, failure_of
 from runtime.models.errors import ModelFailed
-from runtime.models.model_lane import INLINE_BYTES, Job, ModelLane, Outputs
+from runtime.models.jobs import Job, LargeJob
+from runtime.models.model_lane import INLINE_BYTES, ModelLane
+from runtime.models.outputs import Share
 from runtime.observing.metrics import Board
 from runtime.observing.trace_context import echoed_ids
-from runtime.oip.answers import infer_answer
+from runtime.oip.answers import shared_answer
 from runtime.oip.facts import OipFacts
-from runtime.oip.messages import InferRequest, understand
+from runtime.oip.messages import InferRequest, rows_from, understand
 from runtime.scoring import Scoring
 from runtime.tensors import Array
 
@@ -44,58 +46,68 @@ class OipFace:
             self._refused(exchange, problem)
 
     def _infer(self, exchange: Exchange, lane: ModelLane) -> None:
-        request, model = exchange.request, lane.model
-        if len(request.body) > INLINE_BYTES:
-            asked: list[InferRequest] = []
-
-            def prepare() -> dict[str, Array]:
-                question, feeds = understand(model, exchange.request)
-                exchange.release_body()
-                asked.append(question)
-                job.wanted = _wanted(question)
-                return feeds
-
-            def finish(outputs: Outputs) -> Response:
-                return infer_answer(model, asked[0], outputs)
-
-            job = Job(exchange, lambda job: self._done(exchange, lane, job), prepare=prepare, finish=finish)
-        else:
-            question, feeds = understand(model, request)
-
-            def answer(outputs: Outputs) -> Response:
-                return infer_answer(model, question, outputs)
-
-            def done(job: Job) -> None:
-                if job.error is None and job.result is None:
-                    try:
-                        job.result = answer(job.outputs or {})
-                    except Exception as problem:  # noqa: BLE001 - mapped like every other
-                        job.error = problem
-                self._done(exchange, lane, job)
-
-            job = Job(exchange, done, feeds=feeds, finish=answer, wanted=_wanted(question))
-            job.may_share(model)
-        self._scoring.begun()
+        exchange.model = lane.key
+        large = len(exchange.request.body) > INLINE_BYTES
+        job = self._large_job(exchange, lane) if large else self._job(exchange, lane)
         try:
             lane.submit(job)
         except Exception as problem:  # noqa: BLE001 - told like every other failure of a job
-            job.error = problem
+            self._failed(exchange, lane, job, problem)
+
+    def _job(self, exchange: Exchange, lane: ModelLane) -> Job:
+        request, model = exchange.request, lane.model
+
+        def answer(share: Share) -> Response:
+            return shared_answer(model, question, share)
+
+        def done(job: Job) -> None:
             self._done(exchange, lane, job)
 
+        form = model.row_form
+        if form is not None and (found := rows_from(model, form, request)) is not None:
+            question, values, rows = found
+            job = Job(exchange, done, answer, wanted=_wanted(question))
+            job.bring(form, values, rows)
+            return job
+        question, feeds = understand(model, request)
+        job = Job(exchange, done, answer, feeds=feeds, wanted=_wanted(question))
+        job.may_share(model)
+        return job
+
+    def _large_job(self, exchange: Exchange, lane: ModelLane) -> Job:
+        model = lane.model
+        asked: list[InferRequest] = []
+
+        def prepare(job: Job) -> dict[str, Array]:
+            question, feeds = understand(model, exchange.request)
+            exchange.release_body()
+            asked.append(question)
+            job.wanted = _wanted(question)
+            return feeds
+
+        def answer(share: Share) -> Response:
+            return shared_answer(model, asked[0], share)
+
+        def done(job: Job) -> None:
+            self._done(exchange, lane, job)
+
+        return LargeJob(exchange, done, answer, prepare)
+
     def _done(self, exchange: Exchange, lane: ModelLane, job: Job) -> None:
-        self._scoring.ended()
-        exchange.model, exchange.work = lane.key, job
-        # It knows its job: together they would wait for the garbage collector, the whole request with them.
-        job.prepare = None
-        if isinstance(job.error, Exception) or not isinstance(job.result, Response):
-            problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
-            lane.counters.failed(failure_of(problem))
-            self._scoring.recorder.failed()
-            self._refused(exchange, problem)
+        share = job.outputs
+        if job.error is not None or share is None or not isinstance(job.result, Response):
+            self._failed(exchange, lane, job, job.error)
             return
-        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs)
+        exchange.work = job
+        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, share.values)
         self._send(exchange, job.result)
-        lane.counters.finished(job, exchange.started_at, perf_counter())
+
+    def _failed(self, exchange: Exchange, lane: ModelLane, job: Job, error: BaseException | None) -> None:
+        problem = error if isinstance(error, Exception) else ModelFailed(model=lane.model.name)
+        exchange.work, job.error = job, problem
+        lane.counters.failed(failure_of(problem))
+        self._scoring.recorder.failed()
+        self._refused(exchange, problem)
 
     def _send(self, exchange: Exchange, response: Response) -> None:
         headers = exchange.request.headers
@@ -140,7 +152,7 @@ class OipFace:
 
 
 def _wanted(asked: InferRequest) -> tuple[str, ...]:
-    return tuple([wanted.name for wanted in asked.outputs])
+    return tuple([wanted.name for wanted in asked.outputs]) if asked.outputs else ()
 
 
 def _page(document: Callable[[], object]) -> Response:

@@ -150,8 +150,12 @@ class _Speaker:
 
     def say(self, frame: FromHost) -> None:
         text = packed(frame)
-        with self._lock:
-            self._connection.sendall(text)
+        try:
+            with self._lock:
+                self._connection.sendall(text)
+        except (BrokenPipeError, ConnectionResetError):
+            # The server is gone, and with it everybody who wanted to hear; its end is no failure of this process.
+            sys.exit(0)
 
 
 def _answer_calls(connection: socket.socket, speaker: _Speaker, script: Script, at_once: int) -> None:

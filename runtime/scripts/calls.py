@@ -26,9 +26,8 @@ class ScriptCall:
     """One request for the script. ``started_at`` is when a process got it."""
 
     __slots__ = ("asked_at", "exchange", "finished_at", "frame", "id", "late", "started_at", "streaming", "taker")
-    # What a request to a model has as well, for what counts and logs both (metrics.Work, exchange.Work).
-    rows = merged = run_rows = 1
-    leads = True
+    # What a request to a model has as well, for logs and traces of both (exchange.Work).
+    rows = merged = 1
     read_s = 0.0
 
     def __init__(self, exchange: Exchange, taker: Taker, body: bytes) -> None:

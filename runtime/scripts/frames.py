@@ -12,6 +12,7 @@ comes from it is decoded strictly, and a frame that does not decode ends it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 import msgspec
 
@@ -31,7 +32,7 @@ class Call(msgspec.Struct, tag="call", array_like=True, frozen=True):
     method: str = "POST"
     path: str = ""
     query: str = ""
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = {}
     caller: str = ""
     # W3C Trace Context; sent to every script.
     traceparent: str = ""

@@ -18,6 +18,7 @@ from runtime.exchange import Exchange, Request, Response
 from runtime.http_errors import answer_error
 from runtime.models.errors import UnknownModel
 from runtime.models.jobs import Job
+from runtime.models.outputs import RunOutputs, Share
 from runtime.observing.metrics import Board
 from runtime.observing.telemetry import NoTelemetry
 
@@ -140,14 +141,13 @@ def test_outputs_that_json_has_no_word_for_are_answered_as_a_failure() -> None:
     board, sent, jobs = Board([("m", "1")], rows=1), list[Response](), list[Job]()
     channel = SimpleNamespace(since=0.0, send=lambda _exchange, response: sent.append(response))
 
-    model = SimpleNamespace(inputs=[], specs={}, rows=lambda _feeds: 1, check_names=lambda _named: None)
+    model = SimpleNamespace(inputs=[], specs={}, row_form=None, rows=lambda _feeds: 1, check_names=lambda _named: None)
     lane = SimpleNamespace(model=model, key=("m", "1"), counters=board.model(("m", "1")), submit=jobs.append)
-    scoring = SimpleNamespace(
-        loaded=True, has_script=False, recorder=NoTelemetry(), only_model=lambda: lane, begun=lambda: None, ended=lambda: None
-    )
+    scoring = SimpleNamespace(loaded=True, has_script=False, recorder=NoTelemetry(), only_model=lambda: lane)
     face = AmlFace(scoring, board, None)  # type: ignore[arg-type]  # as much of one as a request looks at
     face.score(Exchange(channel, Request("POST", "/score", body=b""), keep_alive=True))
-    jobs[0].outputs = {"y": 1j}
+    jobs[0].outputs = Share(RunOutputs({"y": 1j}))
+    jobs[0].settle()
     jobs[0].done(jobs[0])
     assert [response.status for response in sent] == [500]
     assert board.model_values(("m", "1")) != [0.0] * len(board.model_values(("m", "1")))

@@ -9,7 +9,7 @@ import pytest
 from runtime.observing.batch_sizes import SIZES, SizeBoard
 from runtime.observing.metrics import Board
 from runtime.oip.statistics import model_stats
-from tests.unit.test_runtime_metrics import Work
+from tests.unit.test_runtime_metrics import Job, Run
 
 
 @pytest.mark.parametrize(
@@ -32,9 +32,9 @@ def test_workers_add_up_and_models_stay_apart() -> None:
         if child == 0:
             board.take_row(row)
             # Received at 10.000, asked for at 10.001, run from 10.005 to 10.015, answered at 10.016.
-            board.model(("a", "1")).finished(Work(rows=2, run_rows=5), 10.0, 10.016)
-            board.model(("a", "1")).finished(Work(rows=3, leads=False), 10.0, 10.017)
-            board.model(("a", "1")).finished(Work(rows=1), 10.0, 10.016)
+            run = Run(rows=5)
+            board.model(("a", "1")).ran([Job(rows=2, run=run), Job(rows=3, run=run)], 10.016)
+            board.model(("a", "1")).ran([Job()], 10.016)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
     small, large = model_stats(board, ("a", "1"), 0).batch_stats

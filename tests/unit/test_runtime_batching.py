@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.models.batching import BatchLimits, cut, merge, take_batch
+from runtime.models.batching import BatchLimits, take_batch
 
 
 @dataclass
@@ -83,23 +82,3 @@ def test_nobody_is_lost_or_served_twice_and_no_batch_breaks_a_limit(
             assert sum(one.rows for one in batch) <= limits.rows
             assert sum(one.size_bytes for one in batch) <= limits.size_bytes
     assert sorted(served) == list(range(len(asked)))
-
-
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=10))
-def test_what_is_merged_and_cut_again_is_everybodys_own(rows: list[int]) -> None:
-    feeds = [{"x": np.full((count, 2), number, np.float32)} for number, count in enumerate(rows)]
-    together = merge(feeds)
-    maps = [{"a": float(value)} for value in together["x"][:, 0]]
-    parts = cut({"y": together["x"] * 2, "maps": maps}, rows)
-    assert parts is not None
-    for number, (part, count) in enumerate(zip(parts, rows, strict=True)):
-        assert np.array_equal(np.asarray(part["y"]), np.full((count, 2), number * 2))
-        assert part["maps"] == [{"a": float(number)}] * count
-
-
-def test_an_output_that_has_not_one_row_for_each_cannot_be_cut() -> None:
-    assert cut({"y": np.zeros(3)}, [1, 1]) is None
-    assert cut({"y": np.float32(3)}, [1, 1]) is None
-    assert cut({"y": np.array(3.0)}, [1]) is None
-    assert cut({"y": [{"a": 1.0}]}, [1, 1]) is None
-    assert cut({"y": "text"}, [4]) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import process_time
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,16 +17,37 @@ MODELS = [("iris", "1"), ('odd"name\\\n', "2")]
 
 
 @dataclass
-class Work:
+class Asker:
+    started_at: float = 10.0
+
+
+@dataclass
+class Run:
+    rows: int = 1
+    counted: bool = False
+    started_at: float = 10.005
+    finished_at: float = 10.015
+
+
+@dataclass
+class Job:
     """One request's share of a run."""
 
     rows: int = 1
-    run_rows: int = 0
-    leads: bool = True
+    asked_at: float = 10.001
+    read_s: float = 0.0
+    error: BaseException | None = None
+    caller: Asker = field(default_factory=Asker)
+    run: Run = field(default_factory=Run)
+
+
+@dataclass
+class Call:
+    """One request that a script answered."""
+
     asked_at: float = 10.001
     started_at: float = 10.005
     finished_at: float = 10.015
-    read_s: float = 0.0
 
 
 def of_model(name: str, version: str, **more: str) -> tuple[tuple[str, str], ...]:
@@ -75,7 +96,7 @@ def test_numbers_of_forked_workers_add_up_and_outlive_them() -> None:
         child = os.fork()
         if child == 0:
             board.take_row(row)
-            board.model(("iris", "1")).scored(5, 0.001, 0.002)
+            board.model(("iris", "1")).ran([Job(rows=5)], 10.1)
             board.add("hedgerow_workers_ready")
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
@@ -84,7 +105,7 @@ def test_numbers_of_forked_workers_add_up_and_outlive_them() -> None:
     board.forget_worker(0)
     assert board.total("hedgerow_workers_ready") == 1, "a dead worker is not ready"
     board.take_row(0)
-    board.model(("iris", "1")).scored(1, 0.0, 0.0)
+    board.model(("iris", "1")).ran([Job()], 10.1)
     assert board.total("nv_inference_exec_count", (("model", "iris"), ("version", "1"))) == 3, "counters never go back"
 
 
@@ -111,7 +132,7 @@ def test_threads_of_one_worker_lose_no_count() -> None:
 def test_what_a_request_took_is_told_in_tritons_parts() -> None:
     board = Board(MODELS, rows=1)
     # Received at 10.000, parsed by 10.001, taken at 10.005 after one millisecond of reading, done at 10.015, answered at 10.016.
-    board.model(("iris", "1")).finished(Work(rows=3, read_s=0.001), 10.0, 10.016)
+    board.model(("iris", "1")).ran([Job(rows=3, read_s=0.001)], 10.016)
     found = samples(board)
     iris = of_model("iris", "1")
     parts = {
@@ -127,8 +148,8 @@ def test_what_a_request_took_is_told_in_tritons_parts() -> None:
 def test_requests_that_shared_a_run_count_it_once_with_all_its_rows() -> None:
     board = Board(MODELS, rows=1)
     counters = board.model(("iris", "1"))
-    counters.finished(Work(rows=2, run_rows=5), 10.0, 10.1)
-    counters.finished(Work(rows=3, run_rows=5, leads=False), 10.0, 10.1)
+    run = Run(rows=5)
+    counters.ran([Job(rows=2, run=run), Job(rows=3, run=run)], 10.1)
     found = samples(board)
     iris = of_model("iris", "1")
     assert found["nv_inference_request_success_total", iris] == 2
@@ -141,7 +162,7 @@ def test_requests_that_shared_a_run_count_it_once_with_all_its_rows() -> None:
 def test_mlservers_names_say_the_same() -> None:
     board = Board(MODELS, rows=2)
     counters = board.model(("iris", "1"))
-    counters.finished(Work(), 10.0, 10.5)
+    counters.ran([Job()], 10.5)
     counters.failed("BACKEND")
     counters.failed("REJECTED")
     found = samples(board)
@@ -160,7 +181,7 @@ def test_a_model_that_comes_after_the_fork_is_counted_and_seen_by_the_others() -
             board.take_row(row)
             for name in late:
                 # Each worker may load them in an order of its own.
-                board.model((name, "7")).scored(2, 0.0, 0.0)
+                board.model((name, "7")).ran([Job(rows=2)], 10.1)
             board.model(("a", "7")).pending(4)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
@@ -171,7 +192,7 @@ def test_a_model_that_comes_after_the_fork_is_counted_and_seen_by_the_others() -
     board.forget_worker(1)
     assert samples(board)["nv_inference_pending_request_count", of_model("a", "7")] == 4, "a dead worker has nobody waiting"
     board.take_row(0)
-    board.model(("a", "7")).scored(1, 0.0, 0.0)
+    board.model(("a", "7")).ran([Job()], 10.1)
     assert board.total("nv_inference_count", (("model", "a"), ("version", "7"))) == 5, "its place outlives the worker"
 
 
@@ -192,6 +213,30 @@ def test_the_worst_loop_counts_not_the_sum() -> None:
         board.take_row(row)
         board.slot("hedgerow_event_loop_lag_seconds").set(lag_s)
     assert samples(board)["hedgerow_event_loop_lag_seconds", ()] == 0.5
+
+
+def test_a_request_that_failed_after_its_run_is_no_success() -> None:
+    board = Board(MODELS, rows=1)
+    run = Run(rows=3)
+    board.model(("iris", "1")).ran([Job(run=run, error=ValueError()), Job(rows=2, run=run)], 10.1)
+    found = samples(board)
+    iris = of_model("iris", "1")
+    assert found["nv_inference_request_success_total", iris] == 1
+    assert found["nv_inference_count_total", iris] == 2
+    assert found["nv_inference_exec_count_total", iris] == 1
+
+
+def test_a_script_counts_as_a_model_whose_runs_are_calls() -> None:
+    board = Board(MODELS, rows=1)
+    board.model(("iris", "1")).called(Call(), 10.0, 10.016)
+    found = samples(board)
+    iris = of_model("iris", "1")
+    parts = {
+        name: round(found[f"nv_inference_{name}_duration_us_total", iris])
+        for name in ("request", "queue", "compute_input", "compute_infer", "compute_output")
+    }
+    assert parts == {"request": 16_000, "queue": 4_000, "compute_input": 1_000, "compute_infer": 10_000, "compute_output": 1_000}
+    assert found["nv_inference_exec_count_total", iris] == 1
 
 
 def test_a_page_after_others_is_what_a_first_page_would_be() -> None:

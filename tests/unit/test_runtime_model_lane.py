@@ -18,15 +18,24 @@ from hypothesis import strategies as st
 from runtime.admission import Admission
 from runtime.errors import BadBody, Overloaded, ScoringTimeout
 from runtime.models.batching import BatchLimits
-from runtime.models.model_lane import Job, LaneLimits, ModelLane
+from runtime.models.jobs import Job, LargeJob
+from runtime.models.model_lane import LaneLimits, ModelLane
 from runtime.models.onnx_model import OnnxModel
+from runtime.models.outputs import Share
 from runtime.observing.metrics import Board
 from runtime.tensors import Array
 from tests import scoring_models as models
 
 
 class Caller:
-    gone = False
+    def __init__(self) -> None:
+        self.gone = False
+        self.started_at = perf_counter()
+
+
+def values_of(job: Job) -> dict[str, object]:
+    assert job.outputs is not None
+    return job.outputs.values()
 
 
 class Scene:
@@ -56,7 +65,7 @@ class Scene:
         )
 
     def job(self, wanted: tuple[str, ...] = (), **feeds: Array) -> Job:
-        job = Job(Caller(), self.done.append, feeds=feeds, wanted=wanted)
+        job = Job(Caller(), self.done.append, Share.values, feeds=feeds, wanted=wanted)
         job.may_share(self.model)
         return job
 
@@ -100,10 +109,10 @@ class Gate:
     def __init__(self, scene: Scene, **feeds: Array) -> None:
         self._open = threading.Event()
         self._feeds = feeds or {"x": rows(0)}
-        self.job = Job(Caller(), scene.done.append, prepare=self._prepare)
+        self.job = LargeJob(Caller(), scene.done.append, Share.values, self._prepare)
         scene.lane.submit(self.job)
 
-    def _prepare(self) -> dict[str, Array]:
+    def _prepare(self, _job: Job) -> dict[str, Array]:
         assert self._open.wait(20)
         return self._feeds
 
@@ -119,7 +128,7 @@ def test_an_idle_lane_runs_at_once_and_alone() -> None:
         await stage.all_done(1)
         assert job.error is None
         assert (job.merged, job.rows) == (1, 2)
-        assert np.array_equal(np.asarray((job.outputs or {})["y"]), rows(1, 2))
+        assert np.array_equal(np.asarray(values_of(job)["y"]), rows(1, 2))
         assert 0 <= job.queued_s < 5
         assert job.ran_s > 0
         stage.lane.close()
@@ -136,10 +145,10 @@ def test_what_waits_while_the_model_is_busy_shares_a_run_and_nothing_else_does()
         gate.open()
         await stage.all_done(6)
         assert [job.merged for job in jobs] == [5] * 5
-        assert [job.leads for job in jobs] == [True, False, False, False, False]
-        assert jobs[0].run_rows == 5
+        assert len({id(job.run) for job in jobs}) == 1
+        assert jobs[0].run.rows == 5
         for number, job in enumerate(jobs):
-            assert np.array_equal(np.asarray((job.outputs or {})["y"]), rows(number))
+            assert np.array_equal(np.asarray(values_of(job)["y"]), rows(number))
         stage.lane.close()
 
     play(scene)
@@ -171,8 +180,8 @@ def test_other_lengths_and_other_outputs_do_not_share_a_run() -> None:
         gate.open()
         await stage.all_done(5)
         assert [job.merged for job in (all_outputs, one, again, nothing)] == [1, 2, 2, 1]
-        assert set(one.outputs or {}) == {"label"}
-        assert len(np.asarray((again.outputs or {})["label"])) == 2
+        assert set(values_of(one)) == {"label"}
+        assert len(np.asarray(values_of(again)["label"])) == 2
         stage.lane.close()
 
     play(scene)
@@ -190,7 +199,7 @@ def test_one_bad_request_in_a_batch_fails_alone() -> None:
         assert isinstance(jobs[bad_at].error, BadBody)
         for number, job in enumerate(jobs):
             if number != bad_at:
-                assert np.asarray((job.outputs or {})["y"]).tolist() == [10.0 * (number % 4)]
+                assert np.asarray(values_of(job)["y"]).tolist() == [10.0 * (number % 4)]
         # Halves: the good ones still shared their runs.
         assert max(job.merged for job in jobs) >= 2
         stage.lane.close()
@@ -209,7 +218,7 @@ def test_a_run_whose_answer_cannot_be_cut_is_done_again_one_by_one_and_never_mer
             gate.open()
             await stage.all_done(before + 5)
             assert [job.merged for job in jobs] == [1] * 4
-            assert [float(np.asarray((job.outputs or {})["y"])[0]) for job in jobs] == [0, 1, 2, 3]
+            assert [float(np.asarray(values_of(job)["y"])[0]) for job in jobs] == [0, 1, 2, 3]
         assert stage.lane.most_rows == 0
         stage.lane.close()
 
@@ -292,7 +301,7 @@ def test_small_requests_of_a_tiny_model_run_on_the_loop_and_large_ones_do_not() 
         # Sixty-four at most: the loop must get its turn.
         assert [job.merged for job in small] == [64] * 64 + [36] * 36
         for number, job in enumerate(small):
-            assert np.array_equal(np.asarray((job.outputs or {})["y"]), rows(number))
+            assert np.array_equal(np.asarray(values_of(job)["y"]), rows(number))
         large = stage.submit(x=rows(1, 2, 3))
         await stage.all_done(101)
         assert large.error is None
@@ -355,7 +364,7 @@ def test_whatever_comes_together_every_answer_is_the_requests_own(
             assert job.error is None
             alone = tolerant.run({"X": part})
             for name, value in alone.items():
-                np.testing.assert_allclose(np.asarray((job.outputs or {})[name]), np.asarray(value), rtol=1e-3, atol=1e-4)
+                np.testing.assert_allclose(np.asarray(values_of(job)[name]), np.asarray(value), rtol=1e-3, atol=1e-4)
         assert stage.admission.running == stage.admission.waiting == 0
         stage.lane.close()
 

@@ -32,7 +32,7 @@ class Nobody:
 
 def answered(**headers: str) -> Exchange:
     exchange = Exchange(Nobody(), Request("POST", "/score", headers=headers, body=b'{"a": 1}'), keep_alive=True)
-    exchange.work = Job(exchange, lambda _job: None)
+    exchange.work = Job(exchange, lambda _job: None, lambda share: share)
     return exchange
 
 

@@ -14,6 +14,7 @@ from runtime.models.batchability import row_of, why_not_batchable, why_not_besid
 from runtime.models.onnx_model import OnnxModel
 from runtime.models.sample_inputs import extreme_rows, made_up_feeds, row_count
 from runtime.models.warm_up import ROWS, Wishes, is_empty, is_steady, load_and_try, try_out
+from runtime.tensors import Array
 from tests import mixing_models, real_models, row_models
 from tests import scoring_models as models
 
@@ -180,7 +181,7 @@ def test_a_row_that_a_model_takes_from_nobody_shows_nothing() -> None:
 
 
 def test_extreme_rows_hold_every_kind_of_value() -> None:
-    row = {
+    row: dict[str, Array] = {
         "f": np.ones((1, 2), np.float32),
         "i": np.ones((1,), np.int8),
         "b": np.ones((1,), np.bool_),
