@@ -142,10 +142,12 @@ _STEPS: tuple[Callable[[_Draft], str], ...] = (
     lambda d: d.node("Trilu", d.pick()),
     lambda d: d.node("Compress", d.pick(), d.hold(np.array([True, False, True])), axis=d.draw.choice((0, 1))),
     lambda d: d.node("MaxPool", d.pick(), kernel_shape=[2]),
-    lambda d: d.node("OneHot", d.node("Cast", d.pick(), to=7), d.hold(np.int64(3)), d.hold(np.float32([0, 1])), axis=d.axis()),
+    lambda d: d.node(
+        "OneHot", d.node("Cast", d.pick(), to=7), d.hold(np.int64(3)), d.hold(np.array([0, 1], np.float32)), axis=d.axis()
+    ),
     lambda d: d.node("Normalizer", d.pick(), domain="ai.onnx.ml", norm="L2"),
     lambda d: d.node("ArrayFeatureExtractor", d.pick(), d.whole(d.draw.choice((0, 1))), domain="ai.onnx.ml"),
-    lambda d: d.node("ArrayFeatureExtractor", d.hold(np.float32([3, 5])), d.index(), domain="ai.onnx.ml"),
+    lambda d: d.node("ArrayFeatureExtractor", d.hold(np.array([3, 5], np.float32)), d.index(), domain="ai.onnx.ml"),
 )
 
 
@@ -176,7 +178,7 @@ def counter_example(file: Path, seed: int) -> str:
             continue
         if not together.ndim or len(together) != count:
             return f"{together.shape} from {count} rows"
-        others = rows * np.float32([1] + [-1000] * (count - 1)).reshape(-1, *[1] * len(inner))
+        others = rows * np.array([1] + [-1000] * (count - 1), np.float32).reshape(-1, *[1] * len(inner))
         beside = _answer(session, others)
         for number in range(count):
             alone = _answer(session, rows[number : number + 1])
