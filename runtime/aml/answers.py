@@ -16,16 +16,18 @@ def json_answer(outputs: Outputs) -> bytes:
     """Raises what json.dumps raises for values that JSON has no form for."""
     if any_large(outputs):
         return _large_answer(outputs)
-    return _text({name: values_of(value) for name, value in outputs.items()})
+    values = {name: values_of(value) for name, value in outputs.items()}
+    return _text(next(iter(values.values())) if len(values) == 1 else values)
 
 
 def shared_answer(share: Share) -> bytes:
     """The same of a share of a run."""
-    return _large_answer(share.values()) if share.large else _text(share.nested())
+    if share.large:
+        return _large_answer(share.values())
+    return _text(share.only() if len(share.whole.values) == 1 else share.nested())
 
 
-def _text(values: Mapping[str, object]) -> bytes:
-    answer = next(iter(values.values())) if len(values) == 1 else values
+def _text(answer: object) -> bytes:
     try:
         text = msgspec.json.encode(answer)
     except (TypeError, msgspec.MsgspecError):

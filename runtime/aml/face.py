@@ -30,7 +30,7 @@ from runtime.exchange import HTML_TYPE, Exchange, Headers, Response, with_header
 from runtime.http_errors import answer_error, answer_text, failure_of
 from runtime.large_json.reading import read_document
 from runtime.models.errors import ModelFailed
-from runtime.models.jobs import Job, LargeJob
+from runtime.models.jobs import Job, LargeJob, Run
 from runtime.models.model_lane import INLINE_BYTES, ModelLane
 from runtime.models.onnx_model import OnnxModel
 from runtime.observing.metrics import Board, Failure
@@ -44,6 +44,7 @@ from runtime.tensors import Array, array_from_json
 SCORE_METHODS = ("GET", "POST", "OPTIONS")
 HEADER_FAILED = "x-ms-run-function-failed"
 HEADER_RAN = "x-ms-run-fn-exec-ms"
+_WENT_WELL = f"{HEADER_FAILED}: False\r\n{HEADER_RAN}: "
 _FORMS = 'Send {"data": [rows]}, a bare list of rows, or {"inputs": {"name": values}}.'
 # What numbers may be missing as, in this contract's JSON.
 _HOLES = (b"null", b"NaN")
@@ -149,23 +150,22 @@ class AmlFace:
         exchange.work = job
         recorder, share = self._scoring.recorder, job.outputs
         if job.error is None and share is not None and isinstance(job.result, bytes):
-            recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, share.values)
-            self._send_scored(exchange, job.result, job.ran_s)
+            recorder.scored(job, share.values)
+            self._send_scored(exchange, job.result, job.run)
             return
         problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
         lane.counters.failed(failure_of(problem))
         recorder.failed()
         self._refused(exchange, problem)
 
-    def _send_scored(self, exchange: Exchange, answer: bytes, ran_s: float) -> None:
+    def _send_scored(self, exchange: Exchange, answer: bytes, run: Run) -> None:
         if _PASSED_ON.isdisjoint(exchange.request.headers):
             exchange.request_id = made = new_id()
-            lines = f"{HEADER_FAILED}: False\r\n{HEADER_RAN}: {ran_s * 1000:.3f}\r\n{self._always_lines}"
-            lines += f"x-request-id: {made}\r\nx-ms-request-id: {made}\r\n"
+            lines = f"{_WENT_WELL}{run.took_ms}\r\n{self._always_lines}x-request-id: {made}\r\nx-ms-request-id: {made}\r\n"
             exchange.answer(Response(200, answer, lines=lines))
             self._counters.answered(200, perf_counter() - exchange.started_at)
             return
-        headers = {HEADER_FAILED: "False", HEADER_RAN: f"{ran_s * 1000:.3f}"}
+        headers = {HEADER_FAILED: "False", HEADER_RAN: run.took_ms}
         self._send(exchange, Response(200, answer, headers=headers))
 
     # By the script ----------------------------------------------------------------------------------------------------
@@ -199,12 +199,11 @@ class AmlFace:
             return
         failed = answer.failed or (answer.made_by_script and answer.status >= 500)
         self._note(call, "BACKEND" if failed else None)
-        took_ms = (call.queued_s + answer.ran_s) * 1000
         if failed:
             self._scoring.recorder.failed()
         else:
             shown = f"{answer.content_type}, {len(answer.body)} bytes" if answer.made_by_script else JsonText(answer.body)
-            self._scoring.recorder.scored(1, took_ms, shown)
+            self._scoring.recorder.scored(call, shown)
         if answer.made_by_script:
             self._send(call.exchange, _made_by_script(answer, answer.body))
             return

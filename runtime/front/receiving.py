@@ -79,6 +79,7 @@ class Receiving:
         "_parser",
         "_spilled",
         "_url",
+        "_was_last",
         "caller",
         "held_back",
         "in_message",
@@ -98,7 +99,8 @@ class Receiving:
         self.in_message = self.wants_continue = False
         # What is not looked at before the requests in front of it are answered.
         self.held_back = b""
-        self._over = False
+        # Nothing more is wanted; and: the last request said that it is the last.
+        self._over = self._was_last = False
         # Bytes of this request that came in looks at the connection which did not complete it.
         self._spilled = 0
         self._held = 0
@@ -118,7 +120,7 @@ class Receiving:
 
     def at_once(self, data: bytes) -> Request | None:
         """What came as one whole request, without parsing it: its head came before. None: :meth:`feed` has to look."""
-        if self.in_message or self.held_back or self._over:
+        if self.in_message or self.held_back or self._over or self._was_last:
             return None
         return self._known.request(data, self.caller)
 
@@ -259,6 +261,7 @@ class Receiving:
         self._body = []
         request = Request(method, path, query, headers, body, self.caller)
         self._only = request if keep_alive and not old else None
+        self._was_last = not keep_alive
         self._came(request, keep_alive, old)
 
     # Inside -----------------------------------------------------------------------------------------------------------

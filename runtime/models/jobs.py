@@ -27,13 +27,21 @@ class Caller(Protocol):
 class Run:
     """One run of a model. Times are perf_counter's; ``rows`` and ``requests`` are of all who shared it."""
 
-    __slots__ = ("counted", "finished_at", "requests", "rows", "started_at")
+    __slots__ = ("_took_ms", "counted", "finished_at", "requests", "rows", "started_at")
 
     def __init__(self, started_at: float, requests: int, rows: int) -> None:
         self.started_at, self.requests, self.rows = started_at, requests, rows
         self.finished_at = 0.0
         # For whoever counts runs: each only once, however many shared it.
         self.counted = False
+        self._took_ms = ""
+
+    @property
+    def took_ms(self) -> str:
+        """How long it took, in words for a header: the same for all who shared it."""
+        if not self._took_ms:
+            self._took_ms = f"{max(self.finished_at - self.started_at, 0.0) * 1000:.3f}"
+        return self._took_ms
 
 
 _NO_RUN = Run(0.0, 1, 0)

@@ -89,6 +89,11 @@ class Share:
         start, stop = self.start, self.stop
         return {name: whole.nested(name)[start:stop] for name in whole.values}
 
+    def only(self) -> object:
+        """The one output as JSON values."""
+        (name,) = self.whole.values
+        return values_of(self.whole.values[name]) if self.stop is None else self.whole.nested(name)[self.start : self.stop]
+
     def flat(self, name: str, array: Array) -> list[object]:
         """This request's values of ``array``, an output of the run, row after row."""
         values = self.whole.flat(name, array)

@@ -33,6 +33,7 @@ class ServedModels:
     def __init__(self, planned: Iterable[ModelKey]) -> None:
         self._lanes: dict[ModelKey, ModelLane] = {}
         self._newest: dict[str, ModelLane] = {}
+        self._only: ModelLane | None = None
         self._retired: list[ModelLane] = []
         self._standings: dict[ModelKey, Standing] = {key: Standing(*key, "LOADING") for key in planned}
 
@@ -44,7 +45,7 @@ class ServedModels:
 
     def only(self) -> ModelLane | None:
         """The newest version of the one model that is ready; None when there are several, or none."""
-        return next(iter(self._newest.values())) if len(self._newest) == 1 else None
+        return self._only
 
     def versions(self, name: str) -> list[str]:
         """The versions of a model that are served, or will be once they are loaded; oldest first."""
@@ -91,6 +92,7 @@ class ServedModels:
             newest = self._newest.get(lane.model.name)
             if newest is None or int(lane.model.version) > int(newest.model.version):
                 self._newest[lane.model.name] = lane
+        self._look_for_only()
 
     def take_away(self, name: str) -> bool:
         """The model takes no more requests; those under way are answered. False when it was not served."""
@@ -120,4 +122,8 @@ class ServedModels:
             self._retired.append(self._lanes.pop(key))
         for key in [key for key in self._standings if key[0] == name]:
             self._standings[key] = Standing(*key, "UNAVAILABLE", reason)
+        self._look_for_only()
         return bool(gone)
+
+    def _look_for_only(self) -> None:
+        self._only = next(iter(self._newest.values())) if len(self._newest) == 1 else None

@@ -25,6 +25,7 @@ import numpy as np
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.names import ENV_TELEMETRY_TOKEN, ENV_TELEMETRY_URL, HEADER_IDEMPOTENCY
 from hedgerow.errors import InvalidSetting
+from runtime.exchange import Work
 
 _log = logging.getLogger("hedgerow.runtime.observing")
 
@@ -45,7 +46,7 @@ class JsonText(bytes):
 class Recorder(Protocol):
     """Told of every scoring, on the request's own thread: must be quick. ``output`` may be a call that gives it."""
 
-    def scored(self, rows: int, latency_ms: float, output: object) -> None: ...
+    def scored(self, work: Work, output: object) -> None: ...
 
     def failed(self) -> None: ...
 
@@ -53,7 +54,7 @@ class Recorder(Protocol):
 class NoTelemetry:
     """Where nobody asked for telemetry."""
 
-    def scored(self, rows: int, latency_ms: float, output: object) -> None:
+    def scored(self, work: Work, output: object) -> None:
         pass
 
     def failed(self) -> None:
@@ -73,10 +74,11 @@ class Tally:
         self._longest = 0.0
         self._output: object = None
 
-    def scored(self, rows: int, latency_ms: float, output: object) -> None:
+    def scored(self, work: Work, output: object) -> None:
+        latency_ms = (work.queued_s + work.ran_s) * 1000
         with self._lock:
             self._requests += 1
-            self._rows += rows
+            self._rows += work.rows
             self._longest = max(self._longest, latency_ms)
             # Beyond this the median of the second is known well enough.
             if len(self._latencies) < _LATENCIES_KEPT:

@@ -99,7 +99,7 @@ class OipFace:
             self._failed(exchange, lane, job, job.error)
             return
         exchange.work = job
-        self._scoring.recorder.scored(job.rows, (job.queued_s + job.ran_s) * 1000, share.values)
+        self._scoring.recorder.scored(job, share.values)
         self._send(exchange, job.result)
 
     def _failed(self, exchange: Exchange, lane: ModelLane, job: Job, error: BaseException | None) -> None:

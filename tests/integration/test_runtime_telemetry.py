@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.models.jobs import Job
 from runtime.observing.telemetry import Receiver, Telemetry
 from tests import scoring_models as models
 from tests.post_receiver import receiving
@@ -102,6 +103,11 @@ def test_nobody_listening_costs_no_request_anything(tmp_path: Path) -> None:
         assert server.score([ROW]).elapsed.total_seconds() < 0.5
 
 
+class Nobody:
+    gone = False
+    started_at = 0.0
+
+
 class Counted:
     def __init__(self) -> None:
         self.counts: dict[str, float] = {}
@@ -117,7 +123,7 @@ def test_the_queue_is_bounded_and_the_oldest_goes_first(hub: Hub) -> None:
     telemetry.start()
 
     def scored_until_dropped() -> bool:
-        telemetry.scored(1, 1.0, None)
+        telemetry.scored(Job(Nobody(), print, print), None)
         return counted.counts.get("hedgerow_telemetry_dropped_total", 0) >= 2
 
     wait_for(scored_until_dropped, what="messages to be dropped")

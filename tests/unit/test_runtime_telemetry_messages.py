@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,11 +13,29 @@ from hedgerow.errors import InvalidSetting
 from runtime.observing.telemetry import LAST_OUTPUT_BYTES, JsonText, Receiver, Tally, last_output
 
 
+@dataclass
+class Work:
+    """What was done for one request, as far as a message tells of it."""
+
+    rows: int
+    took_ms: float
+    asked_at: float = 0.0
+    merged: int = 1
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    read_s: float = 0.0
+    queued_s: float = 0.0
+
+    @property
+    def ran_s(self) -> float:
+        return self.took_ms / 1000
+
+
 def test_a_message_counts_what_was_asked_since_the_last() -> None:
     tally = Tally()
     assert tally.take() is None, "a second without a request has no message"
     for number in (3.0, 1.0, 2.0):
-        tally.scored(2, number, [number])
+        tally.scored(Work(2, number), [number])
     tally.failed()
     message = tally.take()
     assert message is not None
@@ -41,7 +60,7 @@ def test_a_second_of_failures_has_no_latency() -> None:
 def test_the_longest_is_known_beyond_the_latencies_that_are_kept() -> None:
     tally = Tally()
     for number in range(5000):
-        tally.scored(1, float(number), None)
+        tally.scored(Work(1, float(number)), None)
     message = tally.take()
     assert message is not None
     assert json.loads(message)["latency_ms"]["max"] == 4999.0
