@@ -7,21 +7,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from runtime.large_json.writing import all_finite, any_large, is_large, list_text, stdlib_list_text
+from runtime.large_json.writing import all_finite, is_large, list_text, stdlib_list_text
 from runtime.models.outputs import Outputs, Share
 from runtime.tensors import Array, values_of
 
 
-def json_answer(outputs: Outputs) -> bytes:
+def json_answer(share: Share) -> bytes:
     """Raises what json.dumps raises for values that JSON has no form for."""
-    if any_large(outputs):
-        return _large_answer(outputs)
-    values = {name: values_of(value) for name, value in outputs.items()}
-    return _text(next(iter(values.values())) if len(values) == 1 else values)
-
-
-def shared_answer(share: Share) -> bytes:
-    """The same of a share of a run."""
     if share.large:
         return _large_answer(share.values())
     return _text(share.only() if len(share.whole.values) == 1 else share.nested())

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from hedgerow.errors import ScriptError
-from runtime.aml.answers import shared_answer
+from runtime.aml.answers import json_answer
 from runtime.aml.ids import new_id
 from runtime.aml.rows import rows_from
 from runtime.errors import BadBody, BodyNotJson, BodyNotText, IdTooLong, NotJsonType
@@ -136,8 +136,8 @@ class AmlFace:
                 exchange.release_body()
                 return feeds
 
-            return LargeJob(exchange, done, shared_answer, prepare)
-        job = Job(exchange, done, shared_answer)
+            return LargeJob(exchange, done, json_answer, prepare)
+        job = Job(exchange, done, json_answer)
         form = model.row_form
         if form is not None and (found := rows_from(form, body)) is not None:
             job.bring(form, *found)

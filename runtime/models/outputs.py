@@ -7,6 +7,7 @@ Large outputs (large_json/writing.py) are everybody's own, written in pieces.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,14 @@ Outputs = Mapping[str, object]
 class RunOutputs:
     """What a run gave, by name: arrays, or lists where the model gives sequences."""
 
-    __slots__ = ("_flat", "_nested", "_raw", "large", "values")
+    __slots__ = ("_flat", "_nested", "_raw", "forms", "large", "values")
 
     def __init__(self, values: Outputs) -> None:
         self.values = values
         # Whether making lists of them all at once would hold up whoever does it.
         self.large = any_large(values)
+        # Whatever else an answer of this run has in common with others (oip/answers.py).
+        self.forms: dict[tuple[int, int], Any] = {}
         self._nested: dict[str, list[object]] = {}
         self._flat: dict[str, list[object]] = {}
         self._raw: dict[str, bytes] = {}
@@ -68,6 +71,15 @@ class Share:
 
     def __init__(self, whole: RunOutputs, start: int = 0, stop: int | None = None) -> None:
         self.whole, self.start, self.stop = whole, start, stop
+
+    @property
+    def rows(self) -> int:
+        """How many; -1 for everything."""
+        return -1 if self.stop is None else self.stop - self.start
+
+    def part(self, array: Array) -> Array:
+        """This request's part of ``array``, an output of the run."""
+        return array if self.stop is None else array[self.start : self.stop]
 
     @property
     def large(self) -> bool:

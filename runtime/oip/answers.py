@@ -25,30 +25,29 @@ BINARY_TYPE = "application/octet-stream"
 _HALF, _TEXTS = np.dtype(np.float16).char, np.dtype(np.object_).char
 
 
-def infer_answer(model: OnnxModel, asked: InferRequest, values: Mapping[str, object]) -> Response:
-    """The whole answer, of a request that was alone. Raises ModelFailed or BadBody."""
-    return shared_answer(model, asked, Share(RunOutputs(arrays_of(model.name, asked, values))))
-
-
-def shared_answer(model: OnnxModel, asked: InferRequest, share: Share) -> Response:
-    """The same of its share of a run. Raises ModelFailed or BadBody."""
-    classifies = any(wanted.parameters.get("classification") for wanted in asked.outputs)
-    if classifies or not all(map(_is_tensor, share.whole.values.values())):
+def infer_answer(model: OnnxModel, asked: InferRequest, share: Share) -> Response:
+    """The whole answer, of a request's share of a run. Raises ModelFailed or BadBody."""
+    # Requests that ask in the same words and bring as many rows differ in nothing but their tensors' bytes. ``asked`` lives as
+    # long as whoever shares the run, so nothing else has its identity.
+    key = (id(asked), share.rows)
+    if (known := share.whole.forms.get(key)) is not None:
+        return _in_form(known, share)
+    if _classifies(asked) or not all(map(_is_tensor, share.whole.values.values())):
         share = Share(RunOutputs(arrays_of(model.name, asked, share.values())))
+    arrays: Mapping[str, Array] = share.whole.values  # type: ignore[assignment]  # see above
     default = asked.parameters.get("binary_data_output") is True
     in_binary = {wanted.name: wanted.parameters.get("binary_data", default) is True for wanted in asked.outputs}
     outputs, binary = [], []
-    array: Array
-    for name, array in share.whole.values.items():  # type: ignore[assignment]  # see above
+    for name, array in arrays.items():
         kind = array.dtype.char
         output: dict[str, object] = {"name": name, "datatype": DATATYPES[kind], "shape": share.shape(array)}
         if in_binary.get(name, default):
-            binary.append(share.raw(name, array) if kind != _TEXTS else pack(array[share.start : share.stop]))
+            binary.append(share.raw(name, array) if kind != _TEXTS else pack(share.part(array)))
             output["parameters"] = {"binary_data_size": len(binary[-1])}
         elif kind == _HALF:
             raise BadBody(problem=f"output {name!r} is FP16, which has no form in JSON", hint="Ask for it with binary_data.")
         else:
-            output["data"] = share.flat(name, array) if not share.whole.large else flat_values(array[share.start : share.stop])
+            output["data"] = flat_values(share.part(array)) if share.whole.large else share.flat(name, array)
         outputs.append(output)
     body: dict[str, object] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
     if asked.id is not None:
@@ -56,7 +55,19 @@ def shared_answer(model: OnnxModel, asked: InferRequest, share: Share) -> Respon
     head = _encoded(model.name, body)
     if not binary:
         return Response(200, head)
-    return Response(200, b"".join((head, *binary)), BINARY_TYPE, {HEADER_LENGTH: str(len(head))})
+    headers = {HEADER_LENGTH: str(len(head))}
+    if len(binary) == len(outputs) and all(array.dtype.char != _TEXTS for array in arrays.values()):
+        share.whole.forms[key] = (head, headers, arrays)
+    return Response(200, b"".join((head, *binary)), BINARY_TYPE, headers)
+
+
+def _in_form(form: tuple[bytes, dict[str, str], Mapping[str, Array]], share: Share) -> Response:
+    head, headers, arrays = form
+    return Response(200, head + b"".join([share.raw(name, array) for name, array in arrays.items()]), BINARY_TYPE, headers)
+
+
+def _classifies(asked: InferRequest) -> bool:
+    return any(wanted.parameters.get("classification") for wanted in asked.outputs)
 
 
 def _is_tensor(value: object) -> bool:

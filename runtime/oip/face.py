@@ -20,7 +20,7 @@ from runtime.models.model_lane import INLINE_BYTES, ModelLane
 from runtime.models.outputs import Share
 from runtime.observing.metrics import Board
 from runtime.observing.trace_context import echoed_ids
-from runtime.oip.answers import shared_answer
+from runtime.oip.answers import infer_answer
 from runtime.oip.facts import OipFacts
 from runtime.oip.messages import InferRequest, rows_from, understand
 from runtime.scoring import Scoring
@@ -58,7 +58,7 @@ class OipFace:
         request, model = exchange.request, lane.model
 
         def answer(share: Share) -> Response:
-            return shared_answer(model, question, share)
+            return infer_answer(model, question, share)
 
         def done(job: Job) -> None:
             self._done(exchange, lane, job)
@@ -86,7 +86,7 @@ class OipFace:
             return feeds
 
         def answer(share: Share) -> Response:
-            return shared_answer(model, asked[0], share)
+            return infer_answer(model, asked[0], share)
 
         def done(job: Job) -> None:
             self._done(exchange, lane, job)

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from runtime.aml.answers import json_answer
 from runtime.large_json.writing import LARGE_SIZE, any_large, flat_values, list_text, stdlib_list_text
+from runtime.models.outputs import RunOutputs, Share
 from runtime.tensors import values_of
 
 dtypes = st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.uint64, np.bool_, np.float16])
@@ -60,7 +61,7 @@ HOLED = np.where(np.arange(len(LARGE)) == LARGE_SIZE, np.nan, LARGE).reshape(8, 
 )
 def test_score_answers_the_same_whatever_the_size(outputs: dict[str, Any]) -> None:
     assert any_large(outputs)
-    assert json_answer(outputs) == at_once(outputs)
+    assert json_answer(Share(RunOutputs(outputs))) == at_once(outputs)
 
 
 @pytest.mark.parametrize("array", [LARGE, LARGE.reshape(4, -1), HOLED, np.arange(5), np.arange(LARGE_SIZE * 2)[::2]])
