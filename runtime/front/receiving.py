@@ -147,7 +147,7 @@ class Receiving:
             if not self._intake.has_room():
                 self.held_back = data[at:]
                 return
-            end = len(data) if self._lacks(len(data) - at) else at + SLICE_BYTES
+            end = at + max(self._lacking, SLICE_BYTES)
             self._parse(view[at:end])
             at = end
 
@@ -340,9 +340,10 @@ class Receiving:
         self._refuse(503, "")
         return False
 
-    def _lacks(self, size: int) -> bool:
-        """Whether the body under way takes so many bytes more."""
-        return self.in_message and self._head_done and (self._expected_bytes or 0) - self._body_bytes >= size
+    @property
+    def _lacking(self) -> int:
+        """How many bytes of the body under way are still to come, where its head said how long it is."""
+        return (self._expected_bytes or 0) - self._body_bytes if self.in_message and self._head_done else 0
 
     def _expect_body(self, size: int) -> None:
         self._expected_bytes = size

@@ -118,6 +118,7 @@ class ModelLane:
         """Refuse who waited too long, answer what runs too long. ``now`` is perf_counter's."""
         while self._waiting and now - self._waiting[0].asked_at >= self._limits.queue_wait_s:
             self._refuse(self._waiting.popleft(), now)
+        self._forget_gone(now)
         for batch in self._running:
             if not batch.answered and now - batch.started_at >= self._limits.timeout_s:
                 self._time_out(batch, now)
@@ -214,6 +215,14 @@ class ModelLane:
             job.settle()
             job.done(job)
         self.counters.ran(jobs, perf_counter())
+
+    def _forget_gone(self, now: float) -> None:
+        """Who went away keeps nobody else out. Answered all the same: a caller that only closed its sending half still reads."""
+        gone = [job for job in self._waiting if job.caller.gone]
+        if gone:
+            self._waiting = deque([job for job in self._waiting if not job.caller.gone])
+            for job in gone:
+                self._refuse(job, now)
 
     def _refuse(self, job: Job, now: float) -> None:
         self._admission.dequeue(1)

@@ -174,6 +174,8 @@ class Link(asyncio.Protocol):
             self._loop.remove_reader(self._watched)
             os.close(self._watched)
             self._watched = None
+        # Asked before it is killed: that it ends by our own signal says nothing.
+        ended_itself = self._is_gone()
         self._kill_group()
         code = self.process.poll()
         if code is None:
@@ -181,7 +183,7 @@ class Link(asyncio.Protocol):
             self._loop.call_later(1.0, self.process.poll)
         if self._transport is not None:
             self._transport.abort()
-        self._listener.ended(self, _how_it_ended(code))
+        self._listener.ended(self, _how_it_ended(code if ended_itself else None))
 
     def _kill_group(self) -> None:
         """start_host made it the leader of its own group."""
