@@ -32,6 +32,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from loadtests.scoring.processes import cpu_s, family
 from runtime.models.onnx_model import silence_telemetry
 
 SIDE = 224
@@ -54,9 +55,9 @@ class Load:
 class Seen:
     """What one load was like: latencies of the probe in ms, large bodies a second, processor time for each, most memory."""
 
-    p50: float
-    p99: float
-    longest: float
+    p50_ms: float
+    p99_ms: float
+    longest_ms: float
     per_s: float
     cpu_ms: float
     rss_mb: float
@@ -161,9 +162,9 @@ def measure(port: int, server: int, load: Load | None, seconds: float) -> Seen:
         time.sleep(2)
     processes.append(started.Process(target=ask_on_time, args=(port, probe[1])))
     processes[-1].start()
-    before = cpu_s(server)
+    before = cpu_s(family(server))
     time.sleep(seconds)
-    spent_s = cpu_s(server) - before
+    spent_s = cpu_s(family(server)) - before
     probe[0].send(None)
     latencies = sorted(probe[0].recv())
     count, wrong = 0, []
@@ -182,21 +183,10 @@ def _share(ordered: Sequence[float], share: float) -> float:
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
-def workers(server: int) -> list[int]:
-    """The server and what it started."""
-    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-    return [server, *(int(child) for child in children)]
-
-
-def cpu_s(server: int) -> float:
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in workers(server)]
-    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
-
-
 def most_memory_mb(server: int) -> float:
     """The most that the largest of its processes ever had."""
     peaks = []
-    for pid in workers(server):
+    for pid in family(server):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         peaks += [int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM")]
     return max(peaks)
@@ -258,9 +248,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     found[which].append(run(model, load, checkout, options.seconds))
             for which, seen in found.items():
                 cells = [
-                    f"{statistics.median(one.p50 for one in seen):.2f}",
-                    f"{statistics.median(one.p99 for one in seen):.1f}",
-                    f"{max(one.longest for one in seen):.0f}",
+                    f"{statistics.median(one.p50_ms for one in seen):.2f}",
+                    f"{statistics.median(one.p99_ms for one in seen):.1f}",
+                    f"{max(one.longest_ms for one in seen):.0f}",
                     f"{statistics.median(one.per_s for one in seen):.2f}",
                     f"{statistics.median(one.cpu_ms for one in seen):.0f}",
                     f"{max(one.rss_mb for one in seen):.0f}",

@@ -20,7 +20,7 @@ from runtime.models.onnx_model import silence_telemetry
 from runtime.observing.collected_files import collection_variables
 from runtime.server import serve
 from runtime.serving_plan import ServingPlan, image_variables, plan_serving
-from runtime.settings import RuntimeSettings, load_runtime_settings
+from runtime.settings import RuntimeSettings, load_runtime_settings, without_effect
 from runtime.worker import EXIT_BOOT_FAILURE
 
 EXIT_USAGE = 2
@@ -47,7 +47,7 @@ def run(flags: Mapping[str, str | None], environment: MutableMapping[str, str], 
     except UserError as problem:
         return _refuse(problem, EXIT_USAGE)
     set_up_logs(settings.log_level, settings.log_format)
-    for note in aml.notes:
+    for note in (*aml.notes, *without_effect(settings)):
         _log.warning("%s", note)
     try:
         plan = plan_serving(settings)

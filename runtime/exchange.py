@@ -14,7 +14,6 @@ from typing import Protocol
 import msgspec
 
 JSON_TYPE = "application/json"
-TEXT_TYPE = "text/plain; charset=utf-8"
 HTML_TYPE = "text/html; charset=utf-8"
 Headers = dict[str, str]
 # Whoever keeps requests (observing/collecting.py) keeps none with larger bodies.

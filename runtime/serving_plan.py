@@ -13,7 +13,7 @@ from pathlib import Path
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.image import SCORING_CONFIG_FILE, ScoringConfig, ServedModel
 from hedgerow.contracts.names import check_name
-from hedgerow.errors import HedgerowError
+from hedgerow.errors import HedgerowError, InvalidSetting
 from runtime.errors import ImageUnusable, NothingToServe, ScriptUnusable
 from runtime.models.errors import ModelUnusable
 from runtime.scripts.place import ScriptPlace
@@ -91,22 +91,23 @@ def plan_model(file: Path, name: str | None) -> ServingPlan:
     """One ONNX file, under ``name`` or a name made from the file's. Raises ModelUnusable or InvalidName."""
     model = PlannedModel(check_name(name, "model") if name else name_from(file), "1", file.resolve())
     if not file.is_file():
-        raise ModelUnusable(model=model.name, file=file, problem="there is no such file")
+        problem = "that is a folder, not a file" if file.is_dir() else "there is no such file"
+        raise ModelUnusable(model=model.name, file=file, problem=problem)
     return ServingPlan(models=(model,), model_dir=model.file.parent)
 
 
 def plan_script(
     file: Path, model_dir: Path | None, app_root: Path | None = None, source_directory: str | None = None
 ) -> ServingPlan:
-    """One scoring script, its folder as source. Raises ScriptUnusable."""
+    """One scoring script, its folder as source. Raises ScriptUnusable or InvalidSetting."""
     if not file.is_file():
         raise ScriptUnusable(script=file, problem="there is no such file")
     if model_dir is not None and not model_dir.is_dir():
-        raise ScriptUnusable(script=file, problem=f"its model folder {model_dir} does not exist")
+        raise InvalidSetting(name="model_dir", value=str(model_dir), problem="there is no such folder", source="--model-dir")
     place = file.resolve()
     root = app_root.resolve() if app_root is not None else None
     if root is not None and not root.is_dir():
-        raise ScriptUnusable(script=file, problem=f"its app root {root} does not exist")
+        raise InvalidSetting(name="app_root", value=str(app_root), problem="there is no such folder", source="--app-root")
     directory = (root or place.parent) / source_directory if source_directory else None
     script = PlannedScript(place, place.parent, root, directory)
     return ServingPlan(script=script, model_dir=model_dir.resolve() if model_dir else None)

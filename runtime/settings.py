@@ -18,7 +18,7 @@ ModelControl = Literal["none", "explicit", "uploads"]
 AccessLogFormat = Literal["off", "text", "json"]
 CollectFormat = Literal["jsonl", "parquet"]
 MetricsAuth = Literal["remote", "always", "never"]
-# What models/warm_up.py knows by the same names; it is not imported here, since the master needs no numpy to read its settings.
+# models/warm_up.py has them from here: the master needs no numpy to read its settings.
 Prefer = Literal["throughput", "latency"]
 Batching = Literal["auto", "on", "off"]
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -174,6 +174,18 @@ def load_runtime_settings(environment: Mapping[str, str], flags: Mapping[str, An
     if len(named) > 1:
         raise TooMuchToServe(named=" and ".join(f"--{source.replace('_', '-')}" for source in named))
     return settings
+
+
+def without_effect(settings: RuntimeSettings) -> list[str]:
+    """What was asked for and means nothing beside what is served, a sentence each for the log."""
+    missing = [source for source in ("model", "model_repository") if getattr(settings, source) is None]
+    idle = {"model": ("name",), "model_repository": ("model_control", "load_models")}
+    return [
+        f"--{name.replace('_', '-')} has no effect without --{source.replace('_', '-')}"
+        for source in missing
+        for name in idle[source]
+        if getattr(settings, name) != getattr(RuntimeSettings, name, None)
+    ]
 
 
 def with_absolute_paths(settings: RuntimeSettings) -> RuntimeSettings:

@@ -223,6 +223,106 @@ def number_of_rows_in_a_table() -> Path:
     return graph("in-a-table", *wirings, constants=FIRST)
 
 
+def length_that_a_row_picks() -> Path:
+    wirings: tuple[Wiring, ...] = (
+        ("Shape", ["x"], ["shape"], {}),
+        ("Greater", ["x", "none"], ["above"], {}),
+        ("Cast", ["above"], ["places"], {"to": 7}),
+        ("Gather", ["shape", "places"], ["lengths"], {}),
+        ("Cast", ["lengths"], ["y"], {"to": 1}),
+    )
+    return graph("picked-length", *wirings, constants={"none": np.float32(0)})
+
+
+def number_of_rows_for_each_row() -> Path:
+    wirings: tuple[Wiring, ...] = (
+        ("Shape", ["x"], ["count"], {"start": 0, "end": 1}),
+        ("Tile", ["count", "count"], ["counts"], {}),
+        ("Cast", ["counts"], ["floats"], {"to": 1}),
+        ("Unsqueeze", ["floats", "second"], ["column"], {}),
+        ("Add", ["x", "column"], ["y"], {}),
+    )
+    return graph("counts", *wirings, constants={"second": whole_numbers(1)})
+
+
+def constant_shaped_by_values() -> Path:
+    """Zeros, as many along each axis as a row says."""
+    wirings: tuple[Wiring, ...] = (
+        ("Slice", ["x", "first", "second", "second"], ["column"], {}),
+        ("Abs", ["column"], ["sizes"], {}),
+        ("Cast", ["sizes"], ["whole"], {"to": 7}),
+        ("Squeeze", ["whole", "second"], ["shape"], {}),
+        ("ConstantOfShape", ["shape"], ["zeros"], {}),
+        ("ReduceSum", ["zeros"], ["sum"], {"keepdims": 0}),
+        ("Reshape", ["sum", "second"], ["one"], {}),
+        ("Add", ["x", "one"], ["y"], {}),
+    )
+    return graph("shaped", *wirings, constants=FIRST | {"second": whole_numbers(1)})
+
+
+def rows_scaled_along() -> Path:
+    """Half as wide, and the rows with it: the ratio of lengths is kept."""
+    wirings: tuple[Wiring, ...] = (
+        ("Shape", ["x"], ["count"], {"start": 0, "end": 1}),
+        ("Concat", ["count", "two"], ["sizes"], {"axis": 0}),
+        ("Resize", ["x", "", "", "sizes"], ["y"], {"keep_aspect_ratio_policy": "not_larger", "mode": "nearest"}),
+    )
+    return graph("scaled-along", *wirings, constants={"two": whole_numbers(2)})
+
+
+def scan_that_is_told_how_many() -> Path:
+    """A Scan over the rows that repeats each as often as there are rows."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["s"], ["s2"]),
+            helper.make_node("Concat", ["s", "four"], ["target"], axis=0),
+            helper.make_node("Expand", ["row", "target"], ["many"]),
+        ],
+        "body",
+        [value("s", _INT64, [1]), value("row", _FLOAT, [4])],
+        [value("s2", _INT64, [1]), value("many", _FLOAT, ["k", 4])],
+    )
+    wirings: tuple[Wiring, ...] = (
+        ("Shape", ["x"], ["count"], {"start": 0, "end": 1}),
+        ("Scan", ["count", "x"], ["end", "table"], {"body": body, "num_scan_inputs": 1}),
+        ("ReduceSum", ["table", "second"], ["y"], {"keepdims": 0}),
+    )
+    return graph("told", *wirings, constants={"four": whole_numbers(4), "second": whole_numbers(1)}, opset=17)
+
+
+def number_of_rows_out_of_a_table(*middle: Wiring) -> Path:
+    """Lengths in a table, of which ``middle`` leaves one in ``picked``."""
+    wirings: tuple[Wiring, ...] = (
+        ("Shape", ["x"], ["shape"], {}),
+        *middle,
+        ("Cast", ["picked"], ["floats"], {"to": 1}),
+        ("Add", ["x", "floats"], ["y"], {}),
+    )
+    constants = FIRST | {
+        "second": whole_numbers(1),
+        "third": whole_numbers(2),
+        "all": whole_numbers(-1),
+        "square": whole_numbers(2, 2),
+    }
+    return graph(f"table-{middle[-3][0]}", *wirings, constants=constants)
+
+
+_SQUARE: tuple[Wiring, ...] = (
+    ("Concat", ["second", "second", "shape"], ["four"], {"axis": 0}),
+    ("Reshape", ["four", "square"], ["table"], {}),
+)
+_PICKED: tuple[Wiring, ...] = (("Reshape", ["part", "all"], ["list"], {}), ("Gather", ["list", "first"], ["picked"], {}))
+_CUT_TABLE: tuple[Wiring, ...] = (*_SQUARE, ("Slice", ["table", "second", "third", "first"], ["part"], {}), *_PICKED)
+_SPLIT_TABLE: tuple[Wiring, ...] = (*_SQUARE, ("Split", ["table"], ["rest", "part"], {"axis": 0, "num_outputs": 2}), *_PICKED)
+_ADDED_TABLE: tuple[Wiring, ...] = (
+    ("Unsqueeze", ["shape", "first"], ["row"], {}),
+    ("Unsqueeze", ["shape", "second"], ["column"], {}),
+    ("Add", ["row", "column"], ["table"], {}),
+    ("Reshape", ["table", "all"], ["list"], {}),
+    ("Gather", ["list", "second"], ["picked"], {}),
+)
+
+
 def dropout_in_training() -> Path:
     constants = {"ratio": np.float32(0.5), "yes": np.bool_(True)}
     return graph("dropout", ("Dropout", ["x", "ratio", "yes"], ["y"], {}), constants=constants, opset=13)
@@ -264,6 +364,17 @@ MIXING: dict[str, tuple[Any, str]] = {
     "too few values": (too_few_values, "Reshape may not keep all values"),
     "constant cut by the rows": (constant_cut_by_the_rows, "Reshape reckons with the number of rows"),
     "number of rows in a table": (number_of_rows_in_a_table, "Gather reckons with the number of rows"),
+    "length that a row picks": (length_that_a_row_picks, "Gather reckons with the number of rows"),
+    "number of rows for each row": (number_of_rows_for_each_row, "Tile reckons with the number of rows"),
+    "rows scaled along": (rows_scaled_along, "Resize scales one axis by what it does to others"),
+    "scan that is told how many": (scan_that_is_told_how_many, "Scan goes along something else than the rows"),
+    "out of a table that is cut": (lambda: number_of_rows_out_of_a_table(*_CUT_TABLE), "Slice cuts lengths where the rows say"),
+    "out of a table that is split": (
+        lambda: number_of_rows_out_of_a_table(*_SPLIT_TABLE),
+        "Split reckons with the number of rows",
+    ),
+    "out of a table of sums": (lambda: number_of_rows_out_of_a_table(*_ADDED_TABLE), "Add reckons with the number of rows"),
+    "constant shaped by values": (constant_shaped_by_values, "ConstantOfShape takes from the rows how long"),
     "first row": (lambda: one("Gather", "first", constants=FIRST, axis=0), "Gather picks rows by their number"),
     "a value for each place": (
         lambda: one("Add", "each", constants={"each": np.arange(32, dtype=np.float32).reshape(8, 4)}),

@@ -82,6 +82,10 @@ class _Draft:
     def index(self) -> str:
         return self.node("Clip", self.node("Cast", self.pick(), to=7), self.hold(np.int64(0)), self.hold(np.int64(1)))
 
+    def whole_of_rows(self) -> str:
+        """Whole numbers that the rows' values decide, as a list."""
+        return self.node("Reshape", self.index(), self.whole(-1))
+
     def step(self) -> None:
         self.values.append(self.draw.choice(_STEPS)(self))
 
@@ -148,6 +152,11 @@ _STEPS: tuple[Callable[[_Draft], str], ...] = (
     lambda d: d.node("Normalizer", d.pick(), domain="ai.onnx.ml", norm="L2"),
     lambda d: d.node("ArrayFeatureExtractor", d.pick(), d.whole(d.draw.choice((0, 1))), domain="ai.onnx.ml"),
     lambda d: d.node("ArrayFeatureExtractor", d.hold(np.array([3, 5], np.float32)), d.index(), domain="ai.onnx.ml"),
+    lambda d: d.node("Cast", d.node("Gather", d.node("Shape", d.pick()), d.index()), to=1),
+    lambda d: d.node("Cast", d.node("Tile", d.length(), d.length()), to=1),
+    lambda d: d.node("Cast", d.node("ReduceSum", d.node("Shape", d.node("ConstantOfShape", d.whole_of_rows()))), to=1),
+    lambda d: d.node("Reshape", d.node("ReduceSum", d.node("Tile", d.weights(), d.whole_of_rows())), d.whole(1)),
+    lambda d: d.node("Reshape", d.node("ReduceSum", d.node("Slice", d.weights(), d.whole_of_rows(), d.whole(_FAR))), d.whole(1)),
 )
 
 

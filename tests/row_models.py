@@ -179,6 +179,20 @@ def nearest(scanned: str) -> Path:
     return graph(f"nearest-{scanned}", scan, turn, opset=17, constants={"points": np.arange(12, dtype=np.float32).reshape(3, 4)})
 
 
+@cache
+def columns_encoded() -> Path:
+    """What skl2onnx makes of a ColumnTransformer: numbers beside one of four categories, its code brought back to a table."""
+    return graph(
+        "columns-encoded",
+        ("Gather", ["x", "last"], ["column"], {"axis": 1}),
+        ("Cast", ["column"], ["category"], {"to": 7}),
+        ("OneHotEncoder", ["category"], ["code"], {"domain": "ai.onnx.ml", "cats_int64s": [0, 1, 2, 3], "zeros": 1}),
+        ("Reshape", ["code", "table"], ["flat"], {}),
+        ("Concat", ["x", "flat"], ["y"], {"axis": 1}),
+        constants={"last": whole_numbers(3), "table": whole_numbers(-1, 4)},
+    )
+
+
 APART: dict[str, Any] = {
     "linear": models.iris,
     "linear with maps": models.iris_with_maps,
@@ -188,6 +202,7 @@ APART: dict[str, Any] = {
     "lstm": lstm,
     "transformer encoder": encoder,
     "quantised once": statically_quantised,
+    "one column encoded": columns_encoded,
     "own row by number": picks_its_own_row,
     "text": models.echo_text,
     "neighbours, row by row": lambda: nearest("x"),

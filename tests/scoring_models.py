@@ -372,3 +372,23 @@ def much_to_do() -> Path:
     weights = [helper.make_tensor("w", _FLOAT, [512, 512], matrix, raw=True)]
     nodes = [helper.make_node("MatMul", [f"x{step}" if step else "x", "w"], [f"x{step + 1}"]) for step in range(10)]
     return build("much", nodes, [value("x", _FLOAT, [64, 512])], [value("x10", _FLOAT, [64, 512])], weights)
+
+
+@cache
+def folds_text(locale: str) -> Path:
+    """x text[N] -> y: in small letters, by the rules of ``locale``."""
+    node = helper.make_node("StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale=locale)
+    return build(f"folds-text-{locale}", [node], [value("x", _STRING, ["N"])], [value("y", _STRING, ["N"])])
+
+
+@cache
+def looks_up(known: int, width: int | None = None) -> Path:
+    """Indices i64[N,width] into a table of ``known`` rows, beyond which it fails -> y f32[N,2], their sum."""
+    weights = helper.make_tensor("weights", _FLOAT, [known, 2], [float(number) for number in range(2 * known)])
+    axes = helper.make_tensor("axes", _INT64, [1], [1])
+    nodes = [
+        helper.make_node("Gather", ["weights", "x"], ["found"]),
+        helper.make_node("ReduceSum", ["found", "axes"], ["y"], keepdims=0),
+    ]
+    inputs = [value("x", _INT64, ["N", width or "length"])]
+    return build(f"looks-up-{known}-{width}", nodes, inputs, [value("y", _FLOAT, ["N", 2])], [weights, axes])

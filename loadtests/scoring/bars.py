@@ -1,4 +1,4 @@
-"""The bars of issue 4's table that ``bench_scoring`` measures, each beside what was found."""
+"""What the scoring server is held to, each bar beside what ``bench_scoring`` found."""
 
 from __future__ import annotations
 

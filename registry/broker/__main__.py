@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from hedgerow.atomic_write import atomic_write
-from hedgerow.errors import HedgerowError
+from hedgerow.errors import HedgerowError, InvalidSetting
 from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import hold_lock
 from registry.broker.errors import BrokerFailed
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
             _serve(settings, host, run, stop)
     except HedgerowError as problem:
         print(f"hedgerow broker: {problem.sentence()}", file=sys.stderr, flush=True)
-        return 1
+        return 2 if isinstance(problem, InvalidSetting) else 1
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hedgerow.atomic_write import atomic_write
 from hedgerow.clock import SystemClock
-from hedgerow.errors import HedgerowError
+from hedgerow.errors import HedgerowError, InvalidSetting
 from hedgerow.logs import set_up_logs
 from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import HeldLock, hold_lock
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
             _serve(settings, workspace, stop)
     except HedgerowError as problem:
         print(f"hedgerow hub: {problem.sentence()}", file=sys.stderr, flush=True)
-        return 1
+        return 2 if isinstance(problem, InvalidSetting) else 1
     return 0
 
 

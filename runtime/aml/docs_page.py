@@ -58,12 +58,14 @@ def _model(address: str, model: OnnxModel, *, is_score: bool) -> Iterable[str]:
     yield "<h3>An example</h3>"
     path = f"/v2/models/{quote(model.name, safe='')}/infer"
     body, infer = score_example(model), infer_example(model)
-    if body is None or infer is None:
+    if body is None:
         yield f"<p>{escape(how_to_make_one(model))}</p>"
-    else:
-        if is_score:
-            yield _call(address, "/score", body)
+    elif is_score:
+        yield _call(address, "/score", body)
+    if infer is not None:
         yield _call(address, path, infer)
+    elif body is not None:
+        yield f"<p>FP16 has no form in JSON at <code>{escape(path)}</code>: use binary tensors there, as tritonclient does.</p>"
     if model.properties:
         rows = "".join(
             f"<tr><th>{escape(key)}</th><td>{escape(_short(value))}</td></tr>" for key, value in model.properties.items()

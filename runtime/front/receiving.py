@@ -260,7 +260,8 @@ class Receiving:
         path, query = path_and_query(self._url)
         self._body = []
         request = Request(method, path, query, headers, body, self.caller)
-        self._only = request if keep_alive and not old else None
+        # A large one would be held as long as the connection is silent.
+        self._only = request if keep_alive and not old and len(body) <= SMALL_BODY_BYTES else None
         self._was_last = not keep_alive
         self._came(request, keep_alive, old)
 

@@ -35,7 +35,8 @@ def read_pair(certificate: Path, private_key: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, private_key, password=no_questions)
     except ssl.SSLError as problem:
-        reason = (problem.reason or str(problem)).lower().replace("_", " ")
+        # OpenSSL gives no reason where it found nothing to read.
+        reason = problem.reason.lower().replace("_", " ") if problem.reason else "one of them is no PEM file of its kind"
         raise TlsUnusable(certificate=certificate, private_key=private_key, problem=reason) from None
     except OSError as problem:
         raise TlsUnusable(certificate=certificate, private_key=private_key, problem=problem.strerror or str(problem)) from None

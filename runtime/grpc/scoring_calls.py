@@ -73,7 +73,11 @@ class ScoringCalls:
         if ids := echoed_ids(exchange.request.headers):
             await context.send_initial_metadata(tuple(ids.items()))
         if isinstance(found, Refusal):
-            raise found
+            try:
+                raise found
+            finally:
+                # It knows this frame now, and the frame would know it: together they would wait for the garbage collector.
+                del found
         return found
 
     async def stream(self, context: Context) -> None:
@@ -132,7 +136,11 @@ class ScoringCalls:
             refusal = Refusal.of(problem)
             self._counters.answered(refusal.status, perf_counter() - exchange.started_at)
             refused(exchange, refusal)
-            raise refusal from None
+            try:
+                raise refusal from None
+            finally:
+                # As in infer().
+                del refusal
 
     async def _scored(self, exchange: Exchange, received: Received, *, streamed: bool) -> bytes:
         """The ModelInferResponse."""
@@ -205,7 +213,11 @@ class ScoringCalls:
             problem = job.error if isinstance(job.error, Exception) else ModelFailed(model=lane.model.name)
             lane.counters.failed(failure_of(problem))
             self._scoring.recorder.failed()
-            raise problem
+            job.error = None
+            try:
+                raise problem
+            finally:
+                del problem
         self._scoring.recorder.scored(job, job.outputs.values if job.outputs else None)
         answered(exchange, job.result)
         now = perf_counter()

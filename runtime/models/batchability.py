@@ -67,12 +67,13 @@ def why_not_beside_extremes(model: OnnxModel, feeds: Mapping[str, Array], alone:
         place = (0, size - 1, size // 2)[number % 3]
         found = _why_not_beside(model, feeds, alone, extreme.feeds, size, place)
         # What a model does not take by itself either has been refused, not mixed.
-        if found and not (found.startswith(_FAIL) and _fails(model, extreme.feeds)):
+        if found and not (found.startswith(_FAIL) and fails(model, extreme.feeds)):
             return f"{found} when a row beside it is {extreme.name}"
     return ""
 
 
-def _fails(model: OnnxModel, feeds: Mapping[str, Array]) -> bool:
+def fails(model: OnnxModel, feeds: Mapping[str, Array]) -> bool:
+    """Whether the model refuses these inputs, or fails on them."""
     try:
         model.attempt(feeds)
     except HedgerowError:

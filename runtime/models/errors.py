@@ -29,6 +29,14 @@ class ModelTooNew(UserError):
     remedy = "Install a newer onnxruntime here, or convert the model again for an older operator set."
 
 
+class ModelNeedsLocale(UserError):
+    """A model compares or folds texts by the rules of a language that this machine does not know."""
+
+    key = "model_needs_locale"
+    message = "Model {model} needs the locale {locale}, which this machine does not have"
+    remedy = "Install it (Debian: the package locales-all), or convert the model with the locale C, which is everywhere."
+
+
 class ProvidersUnusable(UserError):
     """The list of execution providers cannot be read."""
 

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import Protocol
 
+from hedgerow.errors import Bug, HedgerowError
 from runtime.errors import ScoringTimeout
 from runtime.models.batching import merge
 from runtime.models.onnx_model import ModelRun, OnnxModel
@@ -100,7 +101,7 @@ class Job:
             try:
                 self.result = self.answer(self.outputs)
             except Exception as problem:  # noqa: BLE001 - an answer like every other
-                self.error = problem
+                self.error = without_frames(problem)
 
     def bring(self, form: RowForm, values: Values, rows: int) -> None:
         """Rows instead of arrays. They may share a run with others."""
@@ -248,7 +249,7 @@ class Batch:
             job.outputs = Share(RunOutputs(outputs))
         # A model's failure and a caller's bad values alike are answers; anything else is mapped by the face.
         except Exception as problem:  # noqa: BLE001 - see above
-            job.error = problem
+            job.error = without_frames(problem)
             run.finished_at = perf_counter()
 
     def _outputs(self, feeds: Mapping[str, Array], wanted: tuple[str, ...]) -> Outputs:
@@ -258,6 +259,20 @@ class Batch:
             return self.model.run(feeds, wanted)
         self._run = run = ModelRun(self.model, feeds, wanted)
         return run.call()
+
+
+def without_frames(problem: Exception) -> Exception:
+    """An error as an answer, nothing of where it was raised: frames know their job, which knows its error.
+
+    As such a circle a refused body would take its megabytes until the garbage collector comes. What nobody foresaw keeps its
+    frames for the log.
+    """
+    if isinstance(problem, HedgerowError) and not isinstance(problem, Bug):
+        # A parser's error, whose words it tells, has frames too.
+        for found in (problem, *problem.fields.values()):
+            if isinstance(found, BaseException):
+                found.__traceback__ = found.__context__ = found.__cause__ = None
+    return problem
 
 
 def feeds_of(model: OnnxModel, jobs: Sequence[Job]) -> dict[str, Array]:
@@ -289,3 +304,5 @@ class ModelThread(threading.Thread):
             batch.execute()
             batch.settle_large()
             self._loop.call_soon_threadsafe(self._ended, batch)
+            # Its inputs and outputs need not wait for the next one.
+            del batch

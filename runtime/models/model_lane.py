@@ -28,8 +28,6 @@ from runtime.models.jobs import Batch, Job, ModelThread, Run
 from runtime.models.onnx_model import OnnxModel
 from runtime.observing.metrics import ModelCounters
 
-__all__ = ["INLINE_BYTES", "Batch", "Job", "LaneLimits", "ModelLane"]
-
 _log = logging.getLogger("hedgerow.runtime.models")
 
 # Larger bodies are read, and their answers written, on the model's thread: the loop must not stand still for milliseconds.

@@ -53,6 +53,9 @@ def plan_repository(folder: Path, settings: RuntimeSettings) -> ServingPlan:
     _check_there(wanted, there, settings.load_models)
     models = tuple(model for name in wanted for model in plan_wanted(repository, Wanted(name)))
     if not models and settings.model_control == "none":
+        if there and not wanted:
+            problem = "it names no model, and none could be loaded later"
+            raise InvalidSetting(name="load_models", value=settings.load_models, problem=problem, source="--load-models")
         raise RepositoryUnusable(folder=folder, problem="it has no models, and none could be loaded later")
     return ServingPlan(models, model_dir=repository.folder, repository=repository)
 

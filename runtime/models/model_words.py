@@ -78,8 +78,10 @@ def score_example(model: OnnxModel) -> dict[str, object] | None:
 
 
 def infer_example(model: OnnxModel) -> dict[str, object] | None:
-    """The same for ``/v2/models/NAME/infer``."""
+    """The same for ``/v2/models/NAME/infer``; None as well where a tensor has no form in JSON (runtime/oip/messages.py)."""
     if model.example is None or _count(model.example) > _MOST_VALUES:
+        return None
+    if any(spec.datatype == "FP16" for spec in (*model.inputs, *model.outputs)):
         return None
     return {"inputs": [_infer_input(model.specs[name], array) for name, array in model.example.items()]}
 

@@ -22,6 +22,7 @@ from runtime.errors import BadBody, BadTensorNames
 from runtime.models.errors import (
     ModelFailed,
     ModelInputUnsupported,
+    ModelNeedsLocale,
     ModelNeedsOperators,
     ModelOutputUnsupported,
     ModelTooNew,
@@ -39,6 +40,7 @@ _MAPS = re.compile(r"^seq\(map\(\w+,tensor\((\w+)\)\)\)$")
 _ORT_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z])")
 _TOO_NEW = re.compile(r"Unsupported model IR version|Current official support for domain|is under development")
+_NO_LOCALE = re.compile(r"Failed to construct locale with name:([\w.@-]+?):")
 # OrtArenaCfg's words; 1 is kSameAsRequested.
 _EXACT_ARENA = {"max_mem": 0, "arena_extend_strategy": 1, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
 _SHRINK_ARENA = ("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -76,8 +78,8 @@ class OnnxModel:
     ``inputs`` are those that a request must bring; ``optional`` have a value in the model itself, which a request may replace.
     ``specs`` has both by name. ``example`` is an input that the model was seen to take, ``example_outputs`` what it answered
     (warm_up.py); ``properties`` are what its maker wrote into the file.
-    Raises ModelUnusable, ModelUnsafe, ModelTooNew, ModelNeedsOperators, ModelInputUnsupported, ModelOutputUnsupported or
-    ProvidersMissing.
+    Raises ModelUnusable, ModelUnsafe, ModelTooNew, ModelNeedsOperators, ModelNeedsLocale, ModelInputUnsupported,
+    ModelOutputUnsupported or ProvidersMissing.
     """
 
     def __init__(self, name: str, file: Path, *, version: str = "1", threads: int = 1, engine: Engine | None = None) -> None:
@@ -195,6 +197,8 @@ def _session(name: str, file: Path, options: Any, wish: Wish, refusals: list[Ref
         reason = _first_sentence(problem)
         if "is not a registered function/op" in reason:
             raise ModelNeedsOperators(model=name, problem=reason) from None
+        if locale := _NO_LOCALE.search(reason):
+            raise ModelNeedsLocale(model=name, locale=locale[1]) from None
         if _TOO_NEW.search(reason):
             raise ModelTooNew(model=name, version=onnxruntime.__version__, problem=reason) from None
         if wish.provider == CPU:

@@ -48,7 +48,8 @@ class RowForm:
         if len(kinds) > 1:
             return np.concatenate([self.array([values]) for values in requests])
         if isinstance(first, memoryview):
-            data = first if len(requests) == 1 else b"".join(requests)  # type: ignore[arg-type]  # all of one kind
+            # Copied even where there is one: it stands behind JSON of any length, and onnxruntime wants aligned memory.
+            data = b"".join(requests)  # type: ignore[arg-type]  # all of one kind
             return np.frombuffer(data, self.dtype.newbyteorder("<")).reshape(-1, self.width)
         numbers = first if len(requests) == 1 else list(chain.from_iterable(requests))
         if self.datatype != "FP32":

@@ -126,8 +126,8 @@ def _offers(specs: Sequence[TensorSpec]) -> Iterator[_Offer]:
     inside = any(spec.shape and spec.shape[0] != -1 and -1 in spec.shape[1:] for spec in specs)
     whole = any(spec.datatype.startswith(("INT", "UINT")) for spec in specs)
     for rows_inside in (True, False) if inside else (True,):
-        for most in (_WIDE, _NARROW) if whole else (_WIDE,):
-            for length in lengths:
+        for length in lengths:
+            for most in (_WIDE, _NARROW) if whole else (_WIDE,):
                 yield _Offer(length, rows_inside, most)
 
 

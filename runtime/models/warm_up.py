@@ -1,9 +1,9 @@
 """What a model is like, found out by running it once it is loaded: may its requests be merged, does that pay, how many threads.
 
-Batchability is a measurement (batchability.py). An image may say what was measured when it was built; otherwise it is measured
-here, in a fraction of a second. Merging must also pay: on a CPU it makes trees and small nets several times cheaper a row, and
-large convolutions slower. Cores are shared out between runs (throughput), unless latency is asked for and a run really gets
-quicker by threads inside it.
+Batchability is proven from the graph and measured (batchability.py, rows/). An image may say what was found when it was built;
+otherwise it is found here, in a fraction of a second. Merging must also pay: on a CPU it makes trees and small nets several times
+cheaper a row, and large convolutions slower. Cores are shared out between runs (throughput), unless latency is asked for and a
+run really gets quicker by threads inside it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from hedgerow.errors import HedgerowError
 from runtime.cores import core_count
 from runtime.memory import give_back
-from runtime.models.batchability import has_rows, row_of, why_not_batchable, why_not_beside_extremes, why_not_proven
+from runtime.models.batchability import fails, has_rows, row_of, why_not_batchable, why_not_beside_extremes, why_not_proven
 from runtime.models.onnx_model import OnnxModel
 from runtime.models.providers import Engine, parse_providers
 from runtime.models.rows.verdict import row_verdict
@@ -46,50 +46,19 @@ _INLINE_S = 0.000_05
 _INLINE_ROWS = 16
 # With these operators, and rows of fixed lengths, the number of rows alone decides how long a run takes. Everything else (loops,
 # branches, outputs as long as a value says, text that is taken apart, functions of the model's own) is run on a thread.
-_STEADY = frozenset(
-    {
-        *(
-            "Add",
-            "Sub",
-            "Mul",
-            "Div",
-            "Neg",
-            "Abs",
-            "Sign",
-            "Reciprocal",
-            "Pow",
-            "Sqrt",
-            "Exp",
-            "Log",
-            "Floor",
-            "Ceil",
-            "Round",
-            "Clip",
-        ),
-        *("Sum", "Mean", "Max", "Min", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceSumSquare"),
-        *("And", "Or", "Xor", "Not", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Where", "ArgMax", "ArgMin"),
-        *(
-            "Relu",
-            "LeakyRelu",
-            "Elu",
-            "Selu",
-            "Gelu",
-            "Erf",
-            "Tanh",
-            "Sigmoid",
-            "HardSigmoid",
-            "Softplus",
-            "Softmax",
-            "LogSoftmax",
-        ),
-        *("MatMul", "Gemm", "Conv", "AveragePool", "MaxPool", "GlobalAveragePool", "BatchNormalization", "LayerNormalization"),
-        *("Cast", "CastLike", "Constant", "Identity", "Dropout", "Shape", "QuantizeLinear", "DequantizeLinear"),
-        *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice", "Gather", "GatherElements"),
-        *("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor", "LinearClassifier", "LinearRegressor"),
-        *("SVMClassifier", "SVMRegressor", "ZipMap", "LabelEncoder", "OneHotEncoder", "Imputer", "Scaler", "Normalizer"),
-        *("Binarizer", "ArrayFeatureExtractor", "FeatureVectorizer"),
-    }
+_STEADY_NAMES = (
+    "Add Sub Mul Div Neg Abs Sign Reciprocal Pow Sqrt Exp Log Floor Ceil Round Clip Sum Mean Max Min "
+    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceL2 ReduceSumSquare "
+    "And Or Xor Not Equal Less LessOrEqual Greater GreaterOrEqual Where ArgMax ArgMin "
+    "Relu LeakyRelu Elu Selu Gelu Erf Tanh Sigmoid HardSigmoid Softplus Softmax LogSoftmax "
+    "MatMul Gemm Conv AveragePool MaxPool GlobalAveragePool BatchNormalization LayerNormalization "
+    "Cast CastLike Constant Identity Dropout Shape QuantizeLinear DequantizeLinear "
+    "Reshape Flatten Transpose Squeeze Unsqueeze Concat Split Slice Gather GatherElements "
+    "TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor LinearClassifier LinearRegressor "
+    "SVMClassifier SVMRegressor ZipMap LabelEncoder OneHotEncoder Imputer Scaler Normalizer "
+    "Binarizer ArrayFeatureExtractor FeatureVectorizer"
 )
+_STEADY = frozenset(_STEADY_NAMES.split())
 
 
 @dataclass(frozen=True)
@@ -160,6 +129,7 @@ def try_out(model: OnnxModel, batchable: bool | None, batching: Batching = "auto
     """
     several = max(1, core_count() // model.threads)
     rows = ROWS if has_rows(model.inputs) else 1
+    spare: tuple[dict[str, Array], dict[str, Array], dict[str, object]] | None = None
     for feeds in made_up_feeds(model.inputs, rows, model.axis_names):
         # A copy: the model keeps it, and a view would keep all rows.
         example = {name: array.copy() for name, array in row_of(feeds, 0).items()} if rows > 1 else feeds
@@ -175,8 +145,19 @@ def try_out(model: OnnxModel, batchable: bool | None, batching: Batching = "auto
             continue
         if first_s > _SLOW_S:
             return Tried(merges=False, threads=several, run_s=first_s, why_not="a run takes long")
+        if rows > 1 and batching != "off" and _holds_wide_indices(feeds) and fails(model, feeds):
+            # The first row held an index that the model knows, another row one that it does not.
+            spare = spare or (feeds, example, first)
+            continue
         return _measured(model, feeds, first, batchable, batching, several)
-    return Tried(merges=False, threads=several, why_not="made-up inputs do not suit it")
+    if spare is None:
+        return Tried(merges=False, threads=several, why_not="made-up inputs do not suit it")
+    feeds, model.example, model.example_outputs = spare
+    return _measured(model, feeds, spare[2], batchable, batching, several)
+
+
+def _holds_wide_indices(feeds: Mapping[str, Array]) -> bool:
+    return any(array.dtype.kind in "iu" and array.size and int(array.max()) > 1 for array in feeds.values())
 
 
 def is_empty(outputs: Mapping[str, object]) -> bool:

@@ -171,8 +171,11 @@ class Script:
             if "flask" in sys.modules and (made := self._response(call, answer, ran_s, keep)) is not None:
                 return made
             # As upstream: nothing returned is an empty object. An answer that is no JSON is the script's fault too.
-            return Answer(call.id, ran_s, json.dumps({} if answer is None else answer).encode())
+            return Answer(call.id, ran_s, _as_json(answer))
         # SystemExit as well: a script that calls exit() fails its own request, not the server.
+        except _NotJson as problem:
+            _log.error("%s: run() returned what JSON has no form for: %s", self.name, problem)
+            return Answer(call.id, ran_s, _RAISED, 500, failed=True)
         except BaseException as problem:  # noqa: BLE001 - foreign code
             _log.error("%s: run() raised %s", self.name, type(problem).__name__, extra={"traceback": user_traceback(problem)})
             return Answer(call.id, ran_s or perf_counter() - started, _RAISED, 500, failed=True)
@@ -212,6 +215,17 @@ class Script:
             _log.error("%s: %s raised %s", self.name, where, type(problem).__name__, extra={"traceback": user_traceback(problem)})
             summary = " ".join(f"{type(problem).__name__}: {problem}".split())[:300]
             raise ScriptFailedAtStart(script=self.name, where=where, problem=summary) from None
+
+
+class _NotJson(Exception):
+    """What run() returned, not what it did, is the trouble; a traceback of json's own frames would hide that."""
+
+
+def _as_json(answer: object) -> bytes:
+    try:
+        return json.dumps({} if answer is None else answer).encode()
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise _NotJson(f"{problem}. Return what json.dumps() takes; tolist() makes that of numpy's arrays and numbers.") from None
 
 
 def _not_loaded(_call: Call) -> Answer:

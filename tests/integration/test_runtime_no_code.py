@@ -15,7 +15,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from runtime.models.onnx_model import OnnxModel
-from tests import real_models
+from tests import oip_models, real_models
 from tests import scoring_models as models
 from tests.scoring_server import ScoringServer
 
@@ -82,6 +82,17 @@ def test_the_documents_example_scores_on_both_contracts_and_answers_what_it_says
         for address, body in commands:
             told = server.post(address.removeprefix(server.url), body.replace("'\"'\"'", "'"))
             assert told.status_code == 200, told.text
+
+
+def test_the_page_shows_no_call_that_would_be_refused(tmp_path: Path) -> None:
+    # FP16 has no form in the Open Inference Protocol's JSON.
+    with served(oip_models.every_type(), tmp_path) as server:
+        takes, _ = schemas(server)
+        assert server.score(takes["example"]).status_code == 200
+        text = page(server).text
+        assert f"curl {server.url}/score" in text
+        assert "curl " + server.url + "/v2/models/m/infer" not in text
+        assert "FP16 has no form in JSON" in text
 
 
 @pytest.mark.parametrize("which", real_models.ALL, ids=real_models.name_of)

@@ -282,6 +282,26 @@ def test_a_logging_json_that_cannot_be_applied_is_said(tmp_path: Path) -> None:
         assert "logging.json cannot be applied: Unable to configure handler 'a'" in server.process.log_text()
 
 
+def test_an_answer_without_a_form_in_json_is_told_from_a_run_that_raises(tmp_path: Path) -> None:
+    source = """
+        import json
+        import numpy as np
+        def init(): ...
+        def run(data):
+            return {"array": np.arange(3), "number": np.float32(1), "set": {1}}[json.loads(data)]
+    """
+    with ScoringServer(tmp_path, "--script", script(tmp_path, source)) as server:
+        for which in ("array", "number", "set"):
+            assert server.post("/score", json.dumps(which).encode()).status_code == 500
+        assert server.post("/score", b'"else"').status_code == 500
+        server.wait_for_log("run() raised KeyError")
+        log = server.process.log_text()
+    for kind in ("ndarray", "float32", "set"):
+        assert f"run() returned what JSON has no form for: Object of type {kind} is not JSON serializable. Return what" in log
+    assert "raised TypeError" not in log
+    assert "json/encoder.py" not in log
+
+
 def test_a_failing_init_shows_the_model_folder(tmp_path: Path) -> None:
     model = tmp_path / "model"
     (model / "deep").mkdir(parents=True)

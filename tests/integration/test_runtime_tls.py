@@ -146,6 +146,9 @@ def test_what_is_wrong_with_the_files_is_said(tmp_path: Path) -> None:
         read_pair(certificate, other)
     with pytest.raises(TlsUnusable, match="No such file"):
         read_pair(tmp_path / "none", key)
+    for pair in ((key, key), (certificate, certificate)):
+        with pytest.raises(TlsUnusable, match="one of them is no PEM file of its kind"):
+            read_pair(*pair)
     loaded = serialization.load_pem_private_key(key.read_bytes(), None)
     secret = loaded.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"pass")

@@ -113,6 +113,15 @@ def test_a_wrong_setting_names_itself(tmp_path: Path) -> None:
     assert "Setting port cannot be 'eighty'" in answer.stderr
 
 
+@pytest.mark.parametrize("role", ["server", "hub", "controller", "broker"])
+def test_each_process_tells_a_wrong_setting_by_its_exit_code(tmp_path: Path, role: str) -> None:
+    argv = [sys.executable, "-P", "-m", f"registry.{role}", "--workspace", str(tmp_path / "w")]
+    environment = {**os.environ, "HEDGEROW_WATCH_PARENT": "perhaps"}
+    answer = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=environment)
+    assert answer.returncode == 2
+    assert "Setting watch_parent cannot be 'perhaps'" in answer.stderr
+
+
 def test_folder_mode_starts_a_control_plane_and_ends_it_with_the_client(tmp_path: Path) -> None:
     with connect(tmp_path / "w") as client:
         assert client.info().url.startswith("http://127.0.0.1:")

@@ -296,16 +296,17 @@ def test_small_requests_of_a_tiny_model_run_on_the_loop_and_large_ones_do_not() 
     async def scene() -> None:
         stage = Scene(loaded(models.echo()), inline_rows=2)
         small = [stage.submit(x=rows(number)) for number in range(100)]
+        # Nobody's turn on a thread was taken.
+        assert (stage.admission.running, stage.lane.pending) == (0, 0)
         await stage.all_done(100)
-        assert stage.lane._threads == 0
         # Sixty-four at most: the loop must get its turn.
         assert [job.merged for job in small] == [64] * 64 + [36] * 36
         for number, job in enumerate(small):
             assert np.array_equal(np.asarray(values_of(job)["y"]), rows(number))
         large = stage.submit(x=rows(1, 2, 3))
+        assert stage.admission.running == 1
         await stage.all_done(101)
         assert large.error is None
-        assert stage.lane._threads == 1
         stage.lane.close()
 
     play(scene)
@@ -320,10 +321,11 @@ def test_a_model_that_turns_out_slow_on_the_loop_gets_threads() -> None:
             # As if trying it out had called it tiny and steady.
             job.key = "rounds"
             stage.lane.submit(job)
+            on_a_thread = stage.admission.running == 1
             await stage.all_done(number + 1)
-            if stage.lane.busy or stage.lane._idle:
+            if on_a_thread:
                 break
-        assert stage.lane._idle, "it still runs on the loop"
+        assert on_a_thread, "it still runs on the loop"
         stage.lane.close()
 
     play(scene)

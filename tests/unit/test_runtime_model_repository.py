@@ -72,8 +72,11 @@ def test_what_is_served_at_the_start(tmp_path: Path) -> None:
         plan_repository(tmp_path, RuntimeSettings(model_repository=tmp_path, load_models="b,c"))
     nothing = RuntimeSettings(model_repository=tmp_path, load_models="", model_control="explicit")
     assert plan_repository(tmp_path, nothing).models == ()
-    with pytest.raises(RepositoryUnusable, match="none could be loaded later"):
+    with pytest.raises(InvalidSetting, match="load_models cannot be '': it names no model, and none could be loaded later"):
         plan_repository(tmp_path, RuntimeSettings(model_repository=tmp_path, load_models=""))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RepositoryUnusable, match="it has no models, and none could be loaded later"):
+        plan_repository(tmp_path / "empty", RuntimeSettings(model_repository=tmp_path))
 
 
 def test_files_of_a_load_request_are_stored_in_a_folder_of_their_own(tmp_path: Path) -> None:

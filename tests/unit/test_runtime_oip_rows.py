@@ -82,6 +82,14 @@ def test_what_most_callers_send_goes_the_short_way(iris: OnnxModel) -> None:
     assert check_same(iris, asked)
 
 
+def test_bytes_are_moved_to_where_onnxruntime_wants_them(iris: OnnxModel) -> None:
+    """The tensor stands behind JSON of any length."""
+    form = iris.row_form
+    assert form is not None
+    for start in range(4):
+        assert form.array([memoryview(bytes(40))[start : start + 32]]).flags.aligned
+
+
 @pytest.mark.parametrize(
     ("changed", "size"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.models.errors import ModelTooNew, ProvidersMissing, ProvidersUnusable
+from runtime.models.errors import ModelNeedsLocale, ModelTooNew, ProvidersMissing, ProvidersUnusable
 from runtime.models.onnx_model import OnnxModel
 from runtime.models.providers import CPU, Engine, Wish, parse_providers, short_name, worth_a_try
 from tests import scoring_models as models
@@ -77,6 +77,14 @@ def test_a_model_for_a_later_onnxruntime_is_refused_in_one_sentence(ir_version: 
     assert "too new for the onnxruntime" in sentence
     assert "Install a newer onnxruntime" in sentence
     assert "/onnxruntime_src" not in sentence
+
+
+def test_a_model_for_a_locale_that_is_not_here_says_which_one() -> None:
+    with pytest.raises(ModelNeedsLocale) as refused:
+        OnnxModel("m", models.folds_text("xx_YY.UTF-8"))
+    assert str(refused.value) == "Model m needs the locale xx_YY.UTF-8, which this machine does not have"
+    assert "Install it" in refused.value.sentence()
+    assert OnnxModel("m", models.folds_text("C")).output_names == ["y"]
 
 
 @pytest.mark.parametrize(("ir_version", "opset"), [(3, 7), (5, 11), (10, 22)])

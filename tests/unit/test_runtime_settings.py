@@ -13,7 +13,7 @@ from hedgerow.errors import InvalidName, InvalidSetting, UnknownSetting
 from runtime.errors import ImageUnusable, NothingToServe, ScriptUnusable, TooMuchToServe
 from runtime.models.errors import ModelUnusable
 from runtime.serving_plan import name_from, plan_image, plan_model, plan_script
-from runtime.settings import load_runtime_settings
+from runtime.settings import load_runtime_settings, without_effect
 
 
 def test_azmlinfsrv_names_in_the_environment_are_understood() -> None:
@@ -77,16 +77,34 @@ def test_a_file_name_becomes_a_name(file: str, name: str) -> None:
     assert name_from(Path(file)) == name
 
 
+def test_what_was_asked_for_in_vain_is_said() -> None:
+    def idle(**flags: str) -> list[str]:
+        return without_effect(load_runtime_settings({}, flags))
+
+    assert idle(model="m.onnx", name="m") == []
+    assert idle(model="m.onnx", load_models="a", model_control="explicit") == [
+        "--model-control has no effect without --model-repository",
+        "--load-models has no effect without --model-repository",
+    ]
+    assert idle(model_repository="models", load_models="a", model_control="explicit") == []
+    assert idle(script="score.py", name="m") == ["--name has no effect without --model"]
+    assert idle(image="image") == []
+
+
 def test_plain_sources_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ModelUnusable, match="there is no such file"):
         plan_model(tmp_path / "none.onnx", None)
+    with pytest.raises(ModelUnusable, match="that is a folder, not a file"):
+        plan_model(tmp_path, "a")
     with pytest.raises(InvalidName):
         plan_model(tmp_path / "none.onnx", "Not A Name")
     with pytest.raises(ScriptUnusable, match="there is no such file"):
         plan_script(tmp_path / "score.py", None)
     (tmp_path / "score.py").touch()
-    with pytest.raises(ScriptUnusable, match="model folder"):
+    with pytest.raises(InvalidSetting, match=r"model_dir cannot be '.*none': there is no such folder"):
         plan_script(tmp_path / "score.py", tmp_path / "none")
+    with pytest.raises(InvalidSetting, match=r"app_root cannot be '.*none': there is no such folder"):
+        plan_script(tmp_path / "score.py", None, tmp_path / "none")
     plan = plan_script(tmp_path / "score.py", tmp_path)
     assert plan.script is not None
     assert (plan.script.source, plan.model_dir) == (tmp_path.resolve(), tmp_path.resolve())

@@ -91,6 +91,15 @@ def test_lists_of_maps_and_text_can_be_compared() -> None:
         assert try_out(opened(file), None, "on").merges
 
 
+@pytest.mark.parametrize(("known", "width"), [(2, 1), (7, 1), (50, None), (50, 12), (200, None)])
+def test_indices_that_only_the_first_row_happens_to_keep_to_are_made_up_again(known: int, width: int | None) -> None:
+    model = opened(models.looks_up(known, width))
+    tried = try_out(model, None, "on")
+    assert tried.merges, tried.why_not
+    assert model.example is not None
+    model.run(model.example)
+
+
 @pytest.mark.parametrize(
     ("build", "steady"),
     [

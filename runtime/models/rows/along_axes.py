@@ -150,6 +150,10 @@ def resize(step: Step) -> Flow:
         return step.unsure("scales by the number of rows") if unclear else none([unknown_length() for _ in flow.shape])
     if refused := step.only_first():
         return refused
+    cropped = step.node.word("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+    # Both may change an axis although its own length or scale says otherwise.
+    if cropped or step.node.word("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return step.unsure("scales one axis by what it does to others")
     axes = step.node.wholes("axes") or list(range(len(flow.shape)))
     sizes, scales = step.input(3), step.input(1 if len(step.inputs) == 2 else 2)
     # By axis: new lengths, or by how much the old ones grow.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtime.models.rows.flows import Flow, Shape, mixed, none, rows, unknown, worst
-from runtime.models.rows.lengths import ONE, ZERO, Length, same, unknown_length, unknown_number
+from runtime.models.rows.lengths import ONE, ZERO, Length, product, same, unknown_length, unknown_number
 from runtime.models.rows.step import Step, axis_of
 
 _FLOAT, _INT32, _INT64, _BOOL, _DOUBLE = 1, 6, 7, 9, 11
@@ -20,13 +20,14 @@ def lengths(step: Step) -> Flow:
     """The same, for operators with which lengths are reckoned."""
     items = _items(step)
     shape = broadcast([flow.shape for flow in step.given])
-    if items is not None and shape is not None and not worst(step.given):
+    # A column beside a row makes a table, of more values than either has.
+    if items is not None and shape is not None and product(shape) == Length(len(items)) and not worst(step.given):
         return none(shape, items)
     return spread_over(step, step.given)
 
 
 def passes(step: Step) -> Flow:
-    """What it got first, changed value by value or not at all."""
+    """Identity, which lengths and numbers of rows pass through as well."""
     return step.given[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from runtime.models.rows.lengths import Length
+from runtime.models.rows.lengths import ROWS, Length
 
 # none: the same whatever the rows are. rows: each row depends on its own row of the inputs alone. number: each row holds its own
 # number. numbered: the first of each row's last axis does. mixed: a row may depend on another. unknown: nobody knows.
@@ -16,8 +16,8 @@ Shape = tuple[Length, ...]
 class Flow(NamedTuple):
     """``shape`` is None where not even the number of axes is known; with rows it always is.
 
-    Along ``axis`` lie the rows, in order; each may take several places there. ``items`` are the values of a small tensor of
-    whole numbers (of lengths, most often), ``why`` tells what mixed the rows or what is not known.
+    Along ``axis`` lie the rows, in order; each may take several places there. ``items`` are all values of a small tensor of
+    whole numbers (of lengths, most often), row-major, ``why`` tells what mixed the rows or what is not known.
     """
 
     kind: Kind
@@ -39,10 +39,6 @@ class Flow(NamedTuple):
     def tells_rows(self) -> bool:
         """Whether its values depend on how many rows there are."""
         return any(item.tells_rows for item in self.items or ())
-
-    @property
-    def rank(self) -> int | None:
-        return None if self.shape is None else len(self.shape)
 
     @property
     def from_right(self) -> int:
@@ -82,7 +78,7 @@ def by_shape(shape: Shape, why: str) -> Flow:
     places = [axis for axis, length in enumerate(shape) if length.tells_rows]
     if not places:
         return none(shape)
-    if len(places) > 1 or "rows" not in shape[places[0]].names:
+    if len(places) > 1 or ROWS not in shape[places[0]].names:
         return mixed(why, shape)
     return rows(shape, places[0])
 

@@ -1,6 +1,7 @@
 """Reads the graph out of an ONNX file: nodes in order, the shapes of its constants and the small whole numbers among them.
 
-Large things (weights, trees) are stepped over; an attribute is read only when a rule asks for it.
+Large things (weights, trees) are stepped over; an attribute is read only when a rule asks for it. ``place`` is a field's number
+in onnx.proto, whichever message is read.
 """
 
 from __future__ import annotations

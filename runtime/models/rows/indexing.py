@@ -35,7 +35,7 @@ def _cut(step: Step, flow: Flow, whole: Shape, cuts: list[Cut]) -> Flow:
             return step.mixes("leaves rows out or turns their order")
         if flow.kind == "numbered" or start.tells_rows or end.tells_rows or pace.tells_rows:
             return step.unsure("cuts where the number of rows says")
-        if items is not None and start.fixed is not None and end.fixed is not None and pace == ONE:
+        if items is not None and len(whole) == 1 and start.fixed is not None and end.fixed is not None and pace == ONE:
             items = items[start.fixed : end.fixed]
             shape[axis] = Length(len(items))
             continue
@@ -60,7 +60,7 @@ def gather(step: Step) -> Flow:
     if flow.carries and index.carries:
         return step.mixes("picks for each row out of every row")
     if index.carries:
-        return rows(shape, axis + index.axis)
+        return step.unsure("reckons with the number of rows") if flow.tells_rows else rows(shape, axis + index.axis)
     if flow.carries:
         if axis == flow.axis:
             return step.mixes("picks rows by their number")

@@ -122,7 +122,7 @@ def split(step: Step) -> Answer:
     pieces, at = [], 0
     for size in sizes:
         items = None
-        if flow.items is not None and size.fixed is not None:
+        if flow.items is not None and len(flow.shape) == 1 and size.fixed is not None:
             items, at = flow.items[at : at + size.fixed], at + size.fixed
         pieces.append(Flow(flow.kind, (*flow.shape[:axis], size, *flow.shape[axis + 1 :]), flow.axis, items))
     return pieces
@@ -151,6 +151,8 @@ def tile(step: Step) -> Flow:
     if flow.carries:
         return Flow(flow.kind if flow.kind != "numbered" else "unknown", shape, flow.axis)
     repeated = [place for place, one in enumerate(times) if one.tells_rows]
+    if repeated and flow.tells_rows:
+        return step.unsure("reckons with the number of rows")
     if repeated and any(flow.shape[place] != ONE for place in repeated):
         return step.unsure("repeats several values for each row")
     return by_shape(shape, f"{step.name} sets each row against each other row")

@@ -6,6 +6,7 @@ from runtime.models.rows.flows import Flow, none, rows
 from runtime.models.rows.lengths import ONE, Length, unknown_length
 from runtime.models.rows.step import Answer, Step
 
+_CATEGORIES = ("cats_int64s", "cats_strings")
 _LABELS = ("classlabels_int64s", "classlabels_strings", "classlabels_ints")
 
 
@@ -37,13 +38,14 @@ def columns(step: Step) -> Flow:
 
 
 def codes(step: Step) -> Flow:
-    """OneHotEncoder: a new last axis."""
+    """OneHotEncoder: a new last axis, as long as the list of its categories."""
     flow = step.given[0]
     if flow.shape is None:
         return none()
     if flow.kind not in ("rows", "none"):
         return step.mixes("takes the place of a row in its batch for a value")
-    return Flow(flow.kind, (*flow.shape, unknown_length()), flow.axis)
+    counts = [count for count in map(step.node.count, _CATEGORIES) if count]
+    return Flow(flow.kind, (*flow.shape, Length(counts[0]) if len(counts) == 1 else unknown_length()), flow.axis)
 
 
 def side_by_side(step: Step) -> Flow:

@@ -22,6 +22,8 @@ State = Literal["proven", "mixes", "unknown"]
 Flows = dict[str, Flow]
 # Branches inside branches; deeper ones are nobody's work.
 _DEEPEST = 8
+# What these answer is no row's, whatever they are asked about.
+_LENGTHS_ALONE = ("Shape", "Size")
 
 
 class RowVerdict(NamedTuple):
@@ -41,7 +43,7 @@ def row_verdict(file: Path) -> RowVerdict:
     except TooLarge:
         return RowVerdict("unknown", f"it has more than {MOST_NODES} operators")
     # Branches and attributes are read only when they are met.
-    except (OSError, ValueError, struct.error):
+    except (OSError, ValueError, IndexError, struct.error):
         return RowVerdict("unknown", "its graph cannot be read")
     return _judged([(name, flows.get(name, unknown("it comes from nowhere"))) for name in graph.outputs])
 
@@ -116,9 +118,11 @@ def _holds_graph(node: Node, attribute: str) -> bool:
 
 
 def _held(node: Node, given: Sequence[Flow], flow: Flow) -> Flow:
-    """What rules promise: no axis but that of the rows is as long as the rows say, and no number of rows is forgotten."""
+    """What rules promise: no axis but the rows' is as long as the rows say; neither rows nor their number are forgotten."""
     if flow.bad:
         return flow
+    if flow.kind == "none" and node.operator not in _LENGTHS_ALONE and any(one.carries for one in given):
+        return unknown(f"{node.operator} takes from the rows how long or where something is")
     if flow.kind == "none" and flow.items is None and any(one.tells_rows for one in given):
         return unknown(f"{node.operator} reckons with the number of rows")
     if any(length.tells_rows for axis, length in enumerate(flow.shape or ()) if not (flow.carries and axis == flow.axis)):
@@ -132,8 +136,10 @@ def _branches(
     """If: both ways have to be sound, and which one is taken must be no row's choice."""
     chosen = inputs[0] if inputs else None
     count = len(node.outputs)
+    if chosen is not None and chosen.bad:
+        return [chosen] * count
     if chosen is None or chosen.kind != "none" or chosen.tells_rows:
-        return [worst([chosen]) if chosen is not None and chosen.bad else unknown("If goes where a row says")] * count  # type: ignore[list-item]  # worst of a bad one is it
+        return [unknown("If goes where a row says")] * count
     ways = [node.graph(name) for name in ("then_branch", "else_branch")]
     fixed = chosen.fixed_items()
     if fixed:
@@ -159,14 +165,16 @@ def _scanned(
     given = [flow for flow in inputs if flow is not None]
     if found := worst(given):
         return [Flow(found.kind, why=found.why)] * count
-    if body is None or depth >= _DEEPEST or turned or not 0 <= states < len(given) or len(body.inputs) != len(given):
+    # Before opset 9 its inputs had rows of their own, in front of what it goes along.
+    old = program.opsets.get("", 0) < 9
+    if body is None or old or depth >= _DEEPEST or turned or not 0 <= states < len(given) or len(body.inputs) != len(given):
         return [unknown("Scan is used in a way that is not followed")] * count
     over_rows = any(flow.carries for flow in given[states:])
     # In a round for a single row nothing else may be seen that rows decide.
     inside = {name: flow for name, flow in flows.items() if not over_rows or (flow.kind == "none" and not flow.tells_rows)}
     axes = node.wholes("scan_input_axes") or [0] * (len(given) - states)
     parts = [_one_round(flow, axis, over_rows=over_rows) for flow, axis in zip(given[states:], axes, strict=True)]
-    if None in parts or (over_rows and any(flow.carries for flow in given[:states])):
+    if None in parts or (over_rows and any(flow.carries or flow.tells_rows for flow in given[:states])):
         return [unknown("Scan goes along something else than the rows")] * count
     inside |= zip(body.inputs, [*given[:states], *(part for part in parts if part is not None)], strict=True)
     _follow(body, inside, program, depth + 1)
