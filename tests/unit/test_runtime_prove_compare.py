@@ -90,6 +90,6 @@ def test_vectors_that_are_no_archive_are_refused(tmp_path: Path) -> None:
 def test_made_up_inputs_are_the_same_every_time_and_grow_until_they_suit() -> None:
     specs = [TensorSpec(name="x", datatype="FP32", shape=[-1, -1]), TensorSpec(name="n", datatype="INT64", shape=[])]
     first, again = list(made_up_vectors(specs)), list(made_up_vectors(specs))
-    assert [offer.inputs["x"].shape[1] for offer in first] == [16, 1, 256, 576, 4096, 16000, 16, 1, 256, 576, 4096, 16000]
+    assert [offer.inputs["x"].shape[1] for offer in first] == [16, 16, 1, 1, 256, 256, 576, 576, 4096, 4096, 16000, 16000]
     assert all(np.array_equal(a.inputs["x"], b.inputs["x"]) for a, b in zip(first, again, strict=True))
     assert all(offer.inputs["n"] == 1 for offer in first)
