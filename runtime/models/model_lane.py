@@ -32,8 +32,7 @@ _log = logging.getLogger("hedgerow.runtime.models")
 
 # Larger bodies are read, and their answers written, on the model's thread: the loop must not stand still for milliseconds.
 INLINE_BYTES = 32_768
-# A run on the loop itself takes no more rows than this; a model that is slow there so many times in a row gets threads after all.
-_INLINE_BATCH_ROWS = 64
+# A model that is slow on the loop itself so many times in a row gets threads after all.
 _INLINE_TOO_LONG_S = 0.005
 _INLINE_PATIENCE = 5
 
@@ -66,7 +65,7 @@ class ModelLane:
         self.key = (model.name, model.version)
         self._inline_rows = inline_rows
         self._inline: deque[Job] = deque()
-        self._inline_limits = replace(limits.batch, rows=min(limits.batch.rows, _INLINE_BATCH_ROWS))
+        self._inline_limits = replace(limits.batch, rows=min(limits.batch.rows, max(inline_rows, 1)))
         self._slow_inline = 0
         self._loop, self._limits, self._admission = loop, limits, admission
         self._most_threads = threads

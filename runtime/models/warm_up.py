@@ -41,9 +41,11 @@ _SLOW_S = 0.1
 _PAYS = 0.8
 # Runs shorter than this get no quicker by threads inside them.
 _THREADS_HELP_S = 0.001
-# A run on the event loop holds up every other connection for as long as it takes.
+# A run on the event loop holds up every other connection for as long as it takes; handing it to a thread costs as much again, and
+# a thread waits for a busy loop with every batch (docs/benchmarks.md).
 _INLINE_S = 0.000_05
-_INLINE_ROWS = 16
+_INLINE_RUN_S = 0.000_7
+_INLINE_ROWS = 256
 # With these operators, and rows of fixed lengths, the number of rows alone decides how long a run takes. Everything else (loops,
 # branches, outputs as long as a value says, text that is taken apart, functions of the model's own) is run on a thread.
 _STEADY_NAMES = (
@@ -183,9 +185,10 @@ def _measured(
 ) -> Tried:
     run_s = _timed(lambda: model.attempt(model.example or {}))
     why_not, together_s = _why_not_merge(model, feeds, first, run_s, batchable, batching)
-    # Eight rows in the time of two, so that the sixteen and more of a run on the loop stay far below a millisecond.
+    # Eight rows in the time of two: then so many as stay below a millisecond.
     quick = run_s < _INLINE_S and together_s < 2 * _INLINE_S
-    inline_rows = _INLINE_ROWS if not why_not and quick and is_steady(model) else 0
+    most_rows = min(_INLINE_ROWS, int(ROWS * _INLINE_RUN_S / max(together_s, 1e-9)))
+    inline_rows = most_rows if not why_not and quick and is_steady(model) else 0
     threads = 1 if run_s < _ONE_THREAD_S else several
     _log.info("model %s takes %.3f ms a run; %s", model.name, run_s * 1000, why_not or "what waits is scored together")
     return Tried(merges=not why_not, threads=threads, run_s=run_s, why_not=why_not, inline_rows=inline_rows)

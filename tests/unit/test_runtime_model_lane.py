@@ -294,16 +294,16 @@ def test_callers_that_went_away_are_not_scored() -> None:
 
 def test_small_requests_of_a_tiny_model_run_on_the_loop_and_large_ones_do_not() -> None:
     async def scene() -> None:
-        stage = Scene(loaded(models.echo()), inline_rows=2)
+        stage = Scene(loaded(models.echo()), inline_rows=64)
         small = [stage.submit(x=rows(number)) for number in range(100)]
         # Nobody's turn on a thread was taken.
         assert (stage.admission.running, stage.lane.pending) == (0, 0)
         await stage.all_done(100)
-        # Sixty-four at most: the loop must get its turn.
+        # As many rows together as one request may bring: the loop must get its turn.
         assert [job.merged for job in small] == [64] * 64 + [36] * 36
         for number, job in enumerate(small):
             assert np.array_equal(np.asarray(values_of(job)["y"]), rows(number))
-        large = stage.submit(x=rows(1, 2, 3))
+        large = stage.submit(x=rows(*range(65)))
         assert stage.admission.running == 1
         await stage.all_done(101)
         assert large.error is None
