@@ -19,6 +19,7 @@ import numpy as np
 
 from hedgerow.errors import HedgerowError
 from runtime.cores import core_count
+from runtime.large_json.writing import LARGE_SIZE
 from runtime.memory import give_back
 from runtime.models.batchability import fails, has_rows, row_of, why_not_batchable, why_not_beside_extremes, why_not_proven
 from runtime.models.onnx_model import OnnxModel
@@ -167,6 +168,16 @@ def is_empty(outputs: Mapping[str, object]) -> bool:
     return any(isinstance(value, np.ndarray | list) and np.size(value) == 0 for value in outputs.values())
 
 
+def _numbers_in(outputs: Mapping[str, object]) -> int:
+    """How many values there are to write; sequences of maps have several in each."""
+    sizes = [
+        value.size if isinstance(value, np.ndarray) else sum(len(row) if isinstance(row, dict) else 1 for row in value)
+        for value in outputs.values()
+        if isinstance(value, np.ndarray | list)
+    ]
+    return sum(sizes)
+
+
 def is_steady(model: OnnxModel) -> bool:
     """Whether the number of rows alone decides how long a run takes."""
     operators = model.facts.operators
@@ -185,9 +196,9 @@ def _measured(
 ) -> Tried:
     run_s = _timed(lambda: model.attempt(model.example or {}))
     why_not, together_s = _why_not_merge(model, feeds, first, run_s, batchable, batching)
-    # Eight rows in the time of two: then so many as stay below a millisecond.
+    # Eight rows in the time of two: then so many as stay below a millisecond, to run and to write down.
     quick = run_s < _INLINE_S and together_s < 2 * _INLINE_S
-    most_rows = min(_INLINE_ROWS, int(ROWS * _INLINE_RUN_S / max(together_s, 1e-9)))
+    most_rows = min(_INLINE_ROWS, int(ROWS * _INLINE_RUN_S / max(together_s, 1e-9)), LARGE_SIZE // max(_numbers_in(first), 1))
     inline_rows = most_rows if not why_not and quick and is_steady(model) else 0
     threads = 1 if run_s < _ONE_THREAD_S else several
     _log.info("model %s takes %.3f ms a run; %s", model.name, run_s * 1000, why_not or "what waits is scored together")

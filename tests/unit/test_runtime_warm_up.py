@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from hedgerow.contracts.model import TensorSpec
 from runtime.cores import core_count
@@ -123,6 +124,16 @@ def test_a_tiny_steady_model_may_run_on_the_loop() -> None:
     # The quickest of several tries: what runs beside this test is not its matter.
     model = opened(models.iris())
     assert max(try_out(model, None).inline_rows for _ in range(5)) > 0
+
+
+@pytest.mark.parametrize(("width", "most"), [(1000, 8), (20_000, 0)])
+def test_no_more_rows_run_on_the_loop_than_are_written_in_a_moment(width: int, most: int) -> None:
+    weights = numpy_helper.from_array(np.ones((2, width), np.float32), "w")
+    takes, gives = (models.value(name, TensorProto.FLOAT, ["N", length]) for name, length in (("x", 2), ("y", width)))
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    model = opened(models.build(f"wide-{width}", [node], [takes], [gives], [weights]))
+    # Fewer, or none, where the machine is too busy for it to count as quick.
+    assert max(try_out(model, None).inline_rows for _ in range(5)) <= most
 
 
 def test_threads_inside_a_run_are_as_wished(tmp_path: Path) -> None:
