@@ -130,9 +130,7 @@ class ModelLane:
             there = [job for job in batch if not job.caller.gone]
             for job in batch:
                 if job.caller.gone:
-                    # Answered all the same: a caller that only closed its sending half still reads.
-                    job.error = Overloaded(waited_ms=round((perf_counter() - job.asked_at) * 1000))
-                    job.done(job)
+                    _turn_away(job, perf_counter())
             if there:
                 self._admission.begin(len(there))
                 self._start(thread, there)
@@ -214,7 +212,7 @@ class ModelLane:
         self.counters.ran(jobs, perf_counter())
 
     def _forget_gone(self, now: float) -> None:
-        """Who went away keeps nobody else out. Answered all the same: a caller that only closed its sending half still reads."""
+        """Who went away keeps nobody else out."""
         gone = [job for job in self._waiting if job.caller.gone]
         if gone:
             self._waiting = deque([job for job in self._waiting if not job.caller.gone])
@@ -223,8 +221,7 @@ class ModelLane:
 
     def _refuse(self, job: Job, now: float) -> None:
         self._admission.dequeue(1)
-        job.error = Overloaded(waited_ms=round((now - job.asked_at) * 1000))
-        job.done(job)
+        _turn_away(job, now)
 
     def _time_out(self, batch: Batch, now: float) -> None:
         batch.answered, batch.cancelled_at = True, now
@@ -237,3 +234,9 @@ class ModelLane:
             answer.run = Run(batch.started_at, 1, job.rows)
             answer.run.finished_at = now
             job.done(answer)
+
+
+def _turn_away(job: Job, now: float) -> None:
+    """Also who went away is answered: a caller that only closed its sending half still reads."""
+    job.error = Overloaded(waited_ms=round((now - job.asked_at) * 1000))
+    job.done(job)

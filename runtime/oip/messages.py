@@ -1,6 +1,7 @@
-"""What an infer request asks, in the words of the Open Inference Protocol: read, checked, and turned into arrays. Pure.
+"""What an infer request asks, in the words of the Open Inference Protocol: read, checked, and turned into arrays.
 
 JSON here is msgspec's, strict; null in a float input is NaN. FP16 has no JSON form, as in Triton: it is sent in binary.
+Pure, but for the JSON parts of binary requests, which are remembered.
 """
 
 from __future__ import annotations
