@@ -24,6 +24,7 @@ pytest_plugins = [
     "tests.fixtures.postgres_shelf",
     "tests.fixtures.programs",
     "tests.fixtures.s3_server",
+    "tests.fixtures.scoring_images",
 ]
 
 _skipped = pytest.StashKey[list[str]]()

@@ -20,7 +20,7 @@ from registry.controller.balancer.haproxy_process import HaproxyBalancer
 from registry.controller.balancer.haproxy_socket import HaproxySocket
 from registry.controller.balancer.port import Pool, RoutingTable, Slot
 from registry.controller.event_loop import EventLoop
-from tests.controller_process import ROW, Plane, add_image, delete, deploy, doubling_model, plane
+from tests.controller_process import ROW, Plane, delete, deploy, doubling_model, plane
 from tests.scoring_server import ScoringServer
 from tests.steady_load import Load, steady_load
 from tests.waiting import accepts_connections, free_port, wait_for
@@ -37,16 +37,6 @@ ENDED_S = 7.0
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     with plane(tmp_path_factory.mktemp("reloads"), "--stop-services-on-exit") as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def double(made: Plane, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return add_image(made.client, tmp_path_factory.mktemp("double"))
-
-
-@pytest.fixture(scope="module")
-def triple(made: Plane, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return add_image(made.client, tmp_path_factory.mktemp("triple"), factor=3.0)
 
 
 @pytest.fixture

@@ -49,16 +49,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         yield started
 
 
-@pytest.fixture(scope="module")
-def double(made: Plane, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return add_image(made.client, tmp_path_factory.mktemp("double"))
-
-
-@pytest.fixture(scope="module")
-def triple(made: Plane, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return add_image(made.client, tmp_path_factory.mktemp("triple"), factor=3.0)
-
-
 @pytest.fixture
 def client(made: Plane) -> Iterator[Client]:
     if not made.controller.is_running:

@@ -14,7 +14,7 @@ from hedgerow.contracts.service import DeploymentSettings
 from hedgerow.sdk.client import Client
 from hedgerow.sdk.errors import ActivityFailed, ApiError
 from registry.controller.balancer.direct import MISSING
-from tests.controller_process import ROW, Plane, add_image, delete, deploy, deployment_of, ended, plane, score
+from tests.controller_process import ROW, Plane, delete, deploy, deployment_of, ended, plane, score
 from tests.steady_load import steady_load
 from tests.waiting import accepts_connections, wait_for
 
@@ -23,16 +23,6 @@ from tests.waiting import accepts_connections, wait_for
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     with plane(tmp_path_factory.mktemp("services"), "--stop-services-on-exit") as started:
         yield started
-
-
-@pytest.fixture(scope="module")
-def double(made: Plane, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return add_image(made.client, tmp_path_factory.mktemp("double"))
-
-
-@pytest.fixture(scope="module")
-def triple(made: Plane, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return add_image(made.client, tmp_path_factory.mktemp("triple"), factor=3.0)
 
 
 @pytest.fixture
