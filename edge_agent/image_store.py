@@ -17,6 +17,7 @@ from typing import IO, Literal
 from edge_agent.errors import ImageRefused
 from hedgerow.atomic_write import fsync_folder
 from hedgerow.contracts.service import ImagePin
+from hedgerow.safe_tar import BoundedTarInfo
 
 Packing = Literal["", "gz"]
 UNPACKED_BYTES_MAX = 32 << 30
@@ -58,7 +59,8 @@ class ImageStore:
         part.mkdir(parents=True)
         try:
             for layer in layers:
-                with tarfile.open(layer.path, "r:gz" if layer.packing == "gz" else "r:") as archive:
+                mode: Literal["r:gz", "r:"] = "r:gz" if layer.packing == "gz" else "r:"
+                with tarfile.open(layer.path, mode, tarinfo=BoundedTarInfo) as archive:
                     unpack_archive(archive, part, image.digest)
         except tarfile.TarError as problem:
             shutil.rmtree(part, ignore_errors=True)

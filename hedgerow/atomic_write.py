@@ -16,6 +16,20 @@ def fsync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def publish(temporary: Path, target: Path, *, replace: bool) -> None:
+    """Give a file that is whole its name, in the same folder. Without ``replace`` raises FileExistsError for what is there."""
+    if replace:
+        temporary.replace(target)
+    else:
+        try:
+            os.link(temporary, target)  # unlike a rename it never replaces what came there meanwhile
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            temporary.replace(target)
+    fsync_folder(target.parent)
+
+
 def atomic_write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace ``path`` by ``data``; a reader sees the old content or the new, never a part.
 

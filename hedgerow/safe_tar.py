@@ -7,14 +7,20 @@ times, set-uid bits and extended attributes are not taken over: of a file's mode
 
 from __future__ import annotations
 
+import errno
+import gzip
+import io
 import os
 import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from hedgerow.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 UNPACKED_BYTES_MAX = 64 << 30
 MEMBERS_MAX = 1_000_000
@@ -22,6 +28,7 @@ MEMBERS_MAX = 1_000_000
 EXTRA_HEADER_BYTES_MAX = 1 << 20
 _EXTRA_HEADERS = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _COPY_BYTES = 1 << 20
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 class UnsafeArchive(UserError):
@@ -33,19 +40,44 @@ class UnsafeArchive(UserError):
 
 
 class BoundedTarInfo(tarfile.TarInfo):
-    """For ``tarfile.open(tarinfo=…)`` on foreign archives: refuses headers that would fill the memory, as a ReadError."""
+    """For ``tarfile.open(tarinfo=…)`` on foreign archives: refuses headers that would fill the memory, as a ReadError.
+
+    So are sizes below zero (with which an archive buys room beyond any limit) and sparse files, whose maps have no end and
+    which unpack to more than any archive holds.
+    """
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:  # tarfile's own hook for subclasses
         if self.type in _EXTRA_HEADERS and self.size > EXTRA_HEADER_BYTES_MAX:
             raise tarfile.ReadError(f"a header of {self.size} bytes")
-        taken: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # not in typeshed
+        if self.type == tarfile.XGLTYPE and self.size + _kept_bytes(tar) > EXTRA_HEADER_BYTES_MAX:
+            raise tarfile.ReadError(f"global headers of more than {EXTRA_HEADER_BYTES_MAX} bytes")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a sparse file")
+        try:
+            taken: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # not in typeshed
+        except (ValueError, OverflowError, RecursionError) as problem:
+            # Numbers that are none, and headers about headers about headers.
+            raise tarfile.ReadError(f"a header that cannot be read ({type(problem).__name__})") from None
+        if taken.size < 0:
+            raise tarfile.ReadError(f"a size of {taken.size} bytes")
         return taken
+
+    def _refuse_sparse(self, *_: object) -> None:
+        raise tarfile.ReadError("a sparse file")
+
+    # tarfile's own names for the three forms that sparse files have in pax headers.
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+def _kept_bytes(tar: tarfile.TarFile) -> int:
+    """Global headers stay in memory until the end of the archive."""
+    return sum(len(name) + len(value) for name, value in tar.pax_headers.items())
 
 
 def unpack_tar(
     archive: IO[bytes], root: Path, *, name: str, max_bytes: int = UNPACKED_BYTES_MAX, max_members: int = MEMBERS_MAX
 ) -> int:
-    """Write the members of ``archive`` (tar, plain or gzip) below the existing folder ``root``; returns the bytes written.
+    """Write the members of ``archive`` (tar; plain, gzip or zstd) below the existing folder ``root``; returns the bytes written.
 
     ``archive`` is read to its end, so that a stream that checks itself has its say; ``name`` stands for it in errors. A later
     member replaces an earlier one of the same name. Raises UnsafeArchive (what was written so far stays: remove ``root``),
@@ -54,7 +86,10 @@ def unpack_tar(
     left, members = max_bytes, 0
     try:
         # As a stream: a member can never point back into what was read before.
-        with tarfile.open(fileobj=archive, mode="r|*", bufsize=_COPY_BYTES, tarinfo=BoundedTarInfo) as tar:
+        with (
+            _unpacked(archive, name) as plain,
+            tarfile.open(fileobj=plain, mode="r|", bufsize=_COPY_BYTES, tarinfo=BoundedTarInfo) as tar,
+        ):
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # not in typeshed; it would keep them all
                 left, members = left - member.size, members + 1
@@ -63,11 +98,50 @@ def unpack_tar(
                 if members > max_members:
                     raise UnsafeArchive(archive=name, problem=f"it has more than {max_members} members")
                 _Member(name, member, root).write(tar)
-    except (tarfile.TarError, EOFError, zlib.error) as problem:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as problem:
         raise UnsafeArchive(archive=name, problem=f"it is damaged ({problem})") from problem
+    except OSError as problem:
+        if problem.errno != errno.ENAMETOOLONG:
+            raise
+        raise UnsafeArchive(archive=name, problem="it has names that are too long") from problem
     while archive.read(_COPY_BYTES):
         pass
     return max_bytes - left
+
+
+def _unpacked(archive: IO[bytes], name: str) -> io.BufferedIOBase:
+    """The plain tar in ``archive``. tarfile's own reader of gzip streams stops after the first of several members."""
+    joined = io.BufferedReader(_Raw(archive), _COPY_BYTES)
+    head = joined.peek(len(_ZSTD))[: len(_ZSTD)]
+    if head.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=joined, mode="rb")
+    if head != _ZSTD:
+        return joined
+    try:
+        import zstandard
+    except ImportError:
+        raise UnsafeArchive(archive=name, problem="it is packed with zstd, which needs the library zstandard here") from None
+    frames = zstandard.ZstdDecompressor().stream_reader(joined, read_across_frames=True)
+    return io.BufferedReader(_Raw(frames, zstandard.ZstdError), _COPY_BYTES)
+
+
+class _Raw(io.RawIOBase):
+    """``read`` of any object as a raw stream that does not close it; ``damage`` is what it raises for damaged bytes."""
+
+    def __init__(self, archive: IO[bytes], damage: type[Exception] = zlib.error) -> None:
+        self._archive, self._damage = archive, damage
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        view = memoryview(buffer)
+        try:
+            chunk = self._archive.read(len(view))
+        except self._damage as problem:
+            raise zlib.error(str(problem)) from problem
+        view[: len(chunk)] = chunk
+        return len(chunk)
 
 
 class _Member:
@@ -145,6 +219,8 @@ class _Member:
     def _check_link(self, parts: tuple[str, ...]) -> None:
         """``..`` only in front and never above the root: then no chain of such links can lead out."""
         aim = PurePosixPath(self._member.linkname)
+        if "\0" in self._member.linkname:
+            raise self._bad("is a link to no name")
         ups = 0
         while ups < len(aim.parts) and aim.parts[ups] == "..":
             ups += 1

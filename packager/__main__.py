@@ -1,62 +1,86 @@
-"""`python -P -m packager build REQUEST.json`: one build as a process of its own; the packager's composition root.
+"""`python -P -m packager build | push REQUEST.json`: one piece of work as a process; the packager's composition root.
 
-stdout carries ProgressLine JSON, one a line; the last has `result` or `problem`. The log goes to stderr. Exit code 0: built,
-1: not built, 2: the command or the request itself is wrong.
+stdout carries ProgressLine JSON, one a line; the last has `result` or `problem`. The log goes to stderr. Exit code 0: done,
+1: not done, 2: the command or the request itself is wrong.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from hedgerow import __version__
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.build import BuildRequest, BuildResult, ProgressLine
-from hedgerow.contracts.document import decode
+from hedgerow.contracts.convert import ConvertRequest, ConvertResult
+from hedgerow.contracts.document import Document, decode
+from hedgerow.contracts.push import PushRequest, PushResult
 from hedgerow.contracts.work import Problem
 from hedgerow.errors import Bug, HedgerowError
 from hedgerow.logs import set_up_logs
 from hedgerow.settings import load_settings
-from packager.blobs import disk_error
 from packager.build import Tools, build
-from packager.engine_docker import connect_docker
+from packager.engine.docker_engine import connect_docker
+from packager.environment.uv_command import Uv, environment_for_uv, find_uv
 from packager.errors import RequestUnreadable
+from packager.oci.blobs import disk_error
 from packager.settings import PackagerSettings
-from packager.uv_command import Uv, environment_for_uv, find_uv
-from packager.verify_process import Prover
+from packager.verify.prover import Prover
+
+if TYPE_CHECKING:
+    from packager.distribution.access import RemoteAccess
 
 log = logging.getLogger("packager")
-_USAGE = "usage: python -P -m packager build REQUEST.json"
 # What the proof of an image may see of our environment: enough to find Python and our own code.
 _FOR_PROOF = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
 
+@dataclass(frozen=True)
+class _Verb:
+    """What a word of the command line does: the document that it reads, the work, and the last step's name."""
+
+    request: type[Document]
+    work: Callable[[Any, PackagerSettings, Mapping[str, str]], Document]
+    done: str
+
+
 def main(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Run the command line; returns the exit code."""
+    verbs = {
+        "build": _Verb(BuildRequest, _build, "built"),
+        "push": _Verb(PushRequest, _push, "pushed"),
+        "convert": _Verb(ConvertRequest, _convert, "converted"),
+    }
+    usage = f"usage: python -P -m packager {' | '.join(verbs)} REQUEST.json"
     if arguments in (["-h"], ["--help"]):
-        print(_USAGE)
+        print(usage)
         return 0
-    if len(arguments) != 2 or arguments[0] != "build":
-        print(_USAGE, file=sys.stderr)
+    if len(arguments) != 2 or arguments[0] not in verbs:
+        print(usage, file=sys.stderr)
         return 2
+    return _do(verbs[arguments[0]], Path(arguments[1]), environment)
+
+
+def _do(verb: _Verb, order: Path, environment: Mapping[str, str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         settings = load_settings(PackagerSettings, environment)
         set_up_logs(settings.log_level)
-        request = decode(_read(Path(arguments[1])), BuildRequest)
+        request = decode(_read(order), verb.request)
     except HedgerowError as problem:
         return _tell_problem(problem, exit_code=2)
     try:
-        result = build(request, _tools(settings, environment), _report)
+        result = verb.work(request, settings, environment)
     except HedgerowError as problem:
         return _tell_problem(problem, exit_code=1)
     except KeyboardInterrupt:
@@ -64,27 +88,74 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> int:
     except BrokenPipeError:
         return 1  # whoever asked is gone; there is nobody left to tell
     except Exception as problem:
-        log.exception("the build crashed")
-        return _tell_problem(_as_ours(problem, request), exit_code=1)
-    return _tell(ProgressLine(progress=1.0, step="built", result=msgspec.to_builtins(result))) or _log_result(result)
+        log.exception("the work crashed")
+        return _tell_problem(_as_ours(problem, Path(getattr(request, "out", order))), exit_code=1)
+    return _tell(ProgressLine(progress=1.0, step=verb.done, result=msgspec.to_builtins(result)))
+
+
+def _build(request: BuildRequest, settings: PackagerSettings, environment: Mapping[str, str]) -> BuildResult:
+    result = build(request, _tools(settings, environment), _report)
+    log.info("built %s (%d bytes): %s", result.digest, result.size_bytes, result.verification.reason)
+    return result
+
+
+def _push(request: PushRequest, settings: PackagerSettings, _environment: Mapping[str, str]) -> PushResult:
+    from packager.distribution.push import push
+
+    result = push(request, _remote(settings), _report)
+    sent = (len(result.pushed), result.pushed_bytes, len(result.mounted), len(result.already_there))
+    log.info("pushed %s: %d blobs (%d bytes) sent, %d mounted, %d there already", result.reference, *sent)
+    return result
+
+
+def _convert(request: ConvertRequest, settings: PackagerSettings, environment: Mapping[str, str]) -> ConvertResult:
+    from packager.convert.convert import ConvertTools, convert
+    from packager.convert.jail import Jail
+
+    # The controller's helpers keep what they write to themselves; the user of the jail must be able to read what is laid out.
+    os.umask(0o022)
+    jail = Jail(Path(sys.executable), settings.convert_memory_bytes, settings.convert_timeout_s, SystemClock())
+    result = convert(request, ConvertTools(__version__, _uv(settings, environment), jail), _report)
+    log.info("converted %s: %d rows agree within %s", request.model.name, result.agreement.rows, result.agreement.tolerance)
+    return result
+
+
+def _remote(settings: PackagerSettings) -> RemoteAccess:
+    """Whom registries know us as, and which of them we may call. Raises InvalidSetting, LoginsUnreadable."""
+    from hedgerow.egress import EgressPolicy, tls_context
+    from packager.distribution.access import RemoteAccess
+    from packager.distribution.logins import read_logins
+
+    logins = read_logins(settings.registry_logins) if settings.registry_logins else {}
+    policy = EgressPolicy.parse(settings.egress_allow)
+    return RemoteAccess(policy, logins, tls=lambda: tls_context(settings.egress_ca_file))
 
 
 def _tools(settings: PackagerSettings, environment: Mapping[str, str]) -> Tools:
     python = Path(sys.executable)
     proof_environment = {name: environment[name] for name in _FOR_PROOF if name in environment}
 
-    def uv(cache_folder: Path) -> Uv:
-        return Uv(find_uv(python, environment), python, environment_for_uv(environment, cache_folder), settings.uv_timeout_s)
-
     return Tools(
-        tool_version=importlib.metadata.version("hedgerow"),
+        tool_version=__version__,
         default_base=settings.base_image,
         ready_timeout_s=settings.ready_timeout_s,
-        uv=uv,
+        sandbox_required=settings.require_sandbox,
+        cache_bytes=settings.cache_bytes,
+        uv=_uv(settings, environment),
         engine=cache(lambda: connect_docker(settings.docker_host)),
+        remote=lambda: _remote(settings),
         prover=Prover(python, proof_environment, settings.prove_timeout_s),
         clock=SystemClock(),
     )
+
+
+def _uv(settings: PackagerSettings, environment: Mapping[str, str]) -> Callable[[Path], Uv]:
+    python = Path(sys.executable)
+
+    def uv(cache_folder: Path) -> Uv:
+        return Uv(find_uv(python, environment), python, environment_for_uv(environment, cache_folder), settings.uv_timeout_s)
+
+    return uv
 
 
 def _read(path: Path) -> bytes:
@@ -116,17 +187,12 @@ def _sayable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _as_ours(problem: Exception, request: BuildRequest) -> HedgerowError:
+def _as_ours(problem: Exception, place: Path) -> HedgerowError:
     if isinstance(problem, OSError):
-        known = disk_error(problem, Path(request.out))
+        known = disk_error(problem, place)
         if isinstance(known, HedgerowError):
             return known
     return Bug(what=f"{type(problem).__name__}: {problem}")
-
-
-def _log_result(result: BuildResult) -> int:
-    log.info("built %s (%d bytes): %s", result.digest, result.size_bytes, result.verification.reason)
-    return 0
 
 
 def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:

@@ -5,12 +5,6 @@ from __future__ import annotations
 from hedgerow.errors import ConflictError, ScriptError, UnavailableError, UserError
 
 
-class UnsupportedKind(UserError):
-    key = "unsupported_kind"
-    message = "Images of kind {kind!r} cannot be built by this version"
-    remedy = "Build kind onnx or docker."
-
-
 class UnsupportedPlatform(UserError):
     key = "unsupported_platform"
     message = "There is no way to build for platform {platform!r}"
@@ -25,7 +19,7 @@ class NothingToPack(UserError):
 
 class OnnxImageTakesModelsOnly(UserError):
     key = "onnx_models_only"
-    message = "An image of kind onnx holds models only, but {what} was given"
+    message = "An image of kind {kind} holds models only, but {what} was given"
     remedy = "Leave it out, or build kind docker."
 
 
@@ -37,8 +31,8 @@ class DuplicateModel(UserError):
 
 class NoOnnxFile(UserError):
     key = "no_onnx_file"
-    message = "Model {model} has no .onnx file in {folder}"
-    remedy = "Convert the model to ONNX before it is registered, or build kind docker with a scoring script."
+    message = "Model {model} has no .onnx file"
+    remedy = "Convert it (hedgerow model convert {model}) and name what comes out, or build kind docker with a scoring script."
 
 
 class SeveralOnnxFiles(UserError):
@@ -86,7 +80,7 @@ class UnusableFileName(UserError):
 class SecretInSource(UserError):
     key = "secret_in_source"
     message = "{path} looks like a secret and would become part of the image"
-    remedy = "Take it out of the source folder, or name it as an allowed secret when it is none."
+    remedy = "Take it out of the source folder, or name it with --allow-secret when it is none."
 
 
 class ReservedName(UserError):
@@ -104,19 +98,19 @@ class ScriptNotFound(UserError):
 class BaseMissing(UserError):
     key = "base_missing"
     message = "An image of kind docker needs a base image with Python {python_version}"
-    remedy = "Name one: docker:TAG, oci:FOLDER or docker-archive:FILE (or set HEDGEROW_BASE_IMAGE)."
+    remedy = "Name one: docker:TAG, registry:HOST/NAME:TAG, oci:FOLDER or docker-archive:FILE (or set HEDGEROW_BASE_IMAGE)."
 
 
 class BaseUnsupported(UserError):
     key = "base_unsupported"
     message = "{base!r} is not a base image that can be read"
-    remedy = "Write docker:TAG, oci:FOLDER or docker-archive:FILE."
+    remedy = "Write docker:TAG, registry:HOST/NAME:TAG, oci:FOLDER or docker-archive:FILE."
 
 
 class BaseUnreadable(UserError):
     key = "base_unreadable"
     message = "The base image {base} cannot be used: {problem}"
-    remedy = "Export it again (docker save, skopeo copy) and check the path."
+    remedy = "Check its name or path; fetch or export it again (docker pull, docker save, skopeo copy)."
 
 
 class BasePlatform(UserError):
@@ -134,7 +128,7 @@ class BasePython(UserError):
 class EngineMissing(UnavailableError):
     key = "engine_missing"
     message = "No container engine answers, but {what} needs one"
-    remedy = "Start Docker, or use a base from oci:FOLDER or docker-archive:FILE."
+    remedy = "Start Docker (DOCKER_HOST says where). A base can also come from registry:, oci: or docker-archive:."
 
 
 class EngineFailed(UnavailableError):
@@ -152,7 +146,53 @@ class RequirementRefused(UserError):
 class EnvironmentUnsolvable(UserError):
     key = "environment_unsolvable"
     message = "The environment cannot be made from wheels for {platform}, Python {python_version}: {problem}"
-    remedy = "Change the requirements; packages without a wheel for that platform cannot be used."
+    remedy = "{advice}"
+
+    def __init__(self, **fields: object) -> None:
+        usual = "Change the requirements; packages without a wheel for that platform cannot be used."
+        super().__init__(**{"advice": usual, **fields})
+
+
+class CondaSpecRefused(UserError):
+    key = "conda_spec_refused"
+    message = "The conda package {spec!r} cannot be looked up on a package index: {problem}"
+    remedy = "Write NAME, NAME=1.2, NAME>=1.2,<2 or CHANNEL::NAME=1.2, or list it under pip in the way pip takes it."
+
+
+class CondaOnly(UserError):
+    key = "conda_only"
+    message = "These packages exist for conda only, as programs or libraries that no wheel has: {packages}"
+    remedy = "Leave out what the scoring script does not call, or build on {base}."
+
+
+class SourceBuildFailed(UserError):
+    key = "source_build_failed"
+    message = "The container engine could not build {packages} from source: {problem}"
+    remedy = "A base image with compilers and the libraries that the package needs may help."
+
+
+class ScriptBroken(UserError):
+    key = "script_broken"
+    message = "The scoring script cannot be used: {file}, line {line}: {problem}"
+    remedy = "Correct it; the image is not built before it can be read by Python {python_version}."
+
+
+class ScriptIncomplete(UserError):
+    key = "script_incomplete"
+    message = "The scoring script {script} has no function {functions}"
+    remedy = "Define init(), called once at the start, and run(data), called for every request."
+
+
+class ImportsMissing(UserError):
+    key = "imports_missing"
+    message = "The scoring script imports what its environment does not have: {imports}"
+    remedy = "{advice}"
+
+
+class PlatformRepeated(UserError):
+    key = "platform_repeated"
+    message = "Platform {platform} was named twice ({names})"
+    remedy = "Name each platform once."
 
 
 class IndexUnreachable(UnavailableError):
@@ -194,7 +234,10 @@ class FolderNotWritable(UserError):
 class VerificationFailed(ScriptError):
     key = "verification_failed"
     message = "The image did not pass its own test: {problem}"
-    remedy = "See the log; correct the model, its conversion, the script or the environment."
+    remedy = (
+        "Correct the model, its conversion, the script or the environment. "
+        "To look into it, build with --no-verify and start the image yourself."
+    )
 
 
 def answers_differ(model: str, *, max_abs_error: float | None, tolerance: float, rows: int) -> VerificationFailed:
@@ -206,5 +249,29 @@ def answers_differ(model: str, *, max_abs_error: float | None, tolerance: float,
 
 class RequestUnreadable(UserError):
     key = "request_unreadable"
-    message = "The build request {path} cannot be read: {problem}"
-    remedy = "Give the path of a BuildRequest document."
+    message = "The request {path} cannot be read: {problem}"
+    remedy = "Give the path of a request document: BuildRequest to build, ConvertRequest to convert, PushRequest to push."
+
+
+class StagesWrong(UserError):
+    key = "stages_wrong"
+    message = "The stages of the image cannot be told: {problem}"
+    remedy = "Give --stage accelerated=REF, and where they are needed --stage pre=REF and --stage post=REF, each once."
+
+
+class StageNotQuantized(UserError):
+    key = "stage_not_quantized"
+    message = "Model {model} cannot be the accelerated stage: {problem}"
+    remedy = "Quantise it with calibration data (hedgerow model convert REF --quantize static); keep the rest in pre or post."
+
+
+class StagesDoNotFit(UserError):
+    key = "stages_do_not_fit"
+    message = "Stage {before} does not fit stage {stage}: {problem}"
+    remedy = "Give them the same names, types and shapes where they meet."
+
+
+class StageUnreadable(UserError):
+    key = "stage_unreadable"
+    message = "Model {model} cannot be a stage: {problem}"
+    remedy = "Check the model by building an image of kind onnx of it alone."

@@ -8,15 +8,13 @@ from typing import Any
 import msgspec
 
 from hedgerow.contracts.document import encode
-from hedgerow.contracts.names import LABEL_IMAGE_KIND
-from packager.oci_documents import CREATED, History, ImageConfig, RootFs
+from hedgerow.contracts.names import LABEL_BASE_DIGEST, LABEL_IMAGE_KIND, LABEL_TOOL
+from packager.oci.documents import CREATED, History, ImageConfig, RootFs
+from packager.oci.tar_layer import StoredLayer
 from packager.recipe import ModelFacts
 from packager.settings import IMAGE_ROOT, NOBODY, SCORING_PORT, SITE_FOLDER
-from packager.tar_layer import StoredLayer
 
 LABEL_MODELS = "hedgerow.models"
-LABEL_TOOL = "hedgerow.tool.version"
-LABEL_BASE_DIGEST = "org.opencontainers.image.base.digest"
 _SECOND_NS = 1_000_000_000
 _READY = (
     "import http.client as h,sys;"

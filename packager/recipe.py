@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hedgerow.contracts.build import BuildModel, BuildRequest
-from hedgerow.contracts.document import encode
+from hedgerow.contracts.document import digest_of, encode
 from hedgerow.contracts.image import PARITY_FILE, SCORING_CONFIG_FILE, ScoringConfig, ServedModel
-from hedgerow.contracts.names import MEDIA_MODEL_WEIGHT_TAR, MEDIA_OCI_LAYER_GZIP, MEDIA_SCORING_CONFIG
+from hedgerow.contracts.names import MEDIA_MODEL_WEIGHT_TAR, MEDIA_OCI_LAYER_TAR, MEDIA_SCORING_CONFIG
 from hedgerow.contracts.proof import PARITY_INDEX_FILE
-from packager.bases import NO_PYTHON, UNKNOWN_PYTHON, BaseImage
+from packager.bases.fetch import NO_PYTHON, UNKNOWN_PYTHON, BaseImage
 from packager.errors import (
     BasePlatform,
     BasePython,
@@ -19,12 +19,12 @@ from packager.errors import (
     NothingToPack,
     OnnxImageTakesModelsOnly,
     SeveralOnnxFiles,
-    UnsupportedKind,
 )
-from packager.oci_documents import Platform
+from packager.oci.documents import Platform
+from packager.oci.tar_layer import DataEntry, DiskEntry, Entry
+from packager.runtime_code import Code
 from packager.settings import IMAGE_ROOT
 from packager.source_files import FoundFile
-from packager.tar_layer import MEDIA_OCI_LAYER_TAR, DataEntry, DiskEntry, Entry
 
 SOURCE_FOLDER = "source"
 PARITY_FILES = (PARITY_FILE, PARITY_INDEX_FILE)
@@ -52,34 +52,41 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """The scoring script (its path in the source folder) and all files of that folder."""
+    """The scoring script (its path in the source folder) and all files of that folder; ``digest`` is of their content."""
 
     script: str
     files: tuple[FoundFile, ...]
+    digest: str
 
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """A layer to write. ``facts`` is set for a model's layer, whose content must be what was registered."""
+    """A layer to write.
+
+    ``content`` is the digest (``contracts.model.digest_of_files``) that its files below ``prefix`` must turn out to have; with
+    one, the layer is looked for in the cache first. ``made_of`` and ``origin`` are for the BuildReport. ``facts`` is set for a
+    model's layer.
+    """
 
     purpose: str
     media_type: str
     entries: tuple[Entry, ...]
-    prefix: str = ""
+    prefix: str
+    content: str
+    made_of: dict[str, str]
+    origin: str
     facts: ModelFacts | None = None
 
 
 def check_request(request: BuildRequest) -> None:
     """Refuse what can be refused before any file is read. Raises the UserErrors named in the code."""
-    if request.kind not in ("onnx", "docker"):
-        raise UnsupportedKind(kind=request.kind)
-    if not request.models and (request.kind == "onnx" or request.script is None):
+    if not request.models and (request.kind != "docker" or request.script is None):
         raise NothingToPack(name=request.name)
-    if request.kind == "onnx":
+    if request.kind != "docker":
         given = {"a scoring script": request.script, "a list of requirements": request.requirements, "a base": request.base}
         for what, value in given.items():
             if value:
-                raise OnnxImageTakesModelsOnly(what=what)
+                raise OnnxImageTakesModelsOnly(kind=request.kind, what=what)
     titles = [f"{model.ref.name}:{model.ref.version}" for model in request.models]
     for title in titles:
         if titles.count(title) > 1:
@@ -98,7 +105,7 @@ def onnx_entry(facts: ModelFacts) -> str:
     """The model's `.onnx` file, by its path in the model's folder. Raises NoOnnxFile, SeveralOnnxFiles."""
     found = [file.path for file in facts.files if file.path.endswith(".onnx")]
     if not found:
-        raise NoOnnxFile(model=facts.title, folder=facts.model.folder)
+        raise NoOnnxFile(model=facts.title)
     if len(found) > 1 and "model.onnx" not in found:
         raise SeveralOnnxFiles(model=facts.title, files=", ".join(found[:5]))
     return found[0] if len(found) == 1 else "model.onnx"
@@ -114,21 +121,27 @@ def scoring_config(models: Iterable[ModelFacts], source: SourceFacts | None, var
     )
 
 
-def onnx_layers(models: tuple[ModelFacts, ...], config: ScoringConfig) -> list[PlannedLayer]:
-    """An ONNX artifact: one layer for each model, then a small one with what the runtime reads first."""
+def onnx_layers(models: tuple[ModelFacts, ...], config: ScoringConfig, proof: ModelFacts | None = None) -> list[PlannedLayer]:
+    """An ONNX artifact: one layer for each model, then a small one with what the runtime reads first.
+
+    ``proof``: the model of several (stages) whose recorded vectors are those of all.
+    """
     layers = [_model_layer(facts, MEDIA_MODEL_WEIGHT_TAR, "") for facts in sorted(models, key=_order)]
-    return [*layers, PlannedLayer("scoring configuration", MEDIA_SCORING_CONFIG, _config_entries(models, None, config, ""))]
+    return [*layers, _config_layer(models, config, MEDIA_SCORING_CONFIG, "", proof)]
 
 
 def docker_layers(
-    models: tuple[ModelFacts, ...], source: SourceFacts | None, config: ScoringConfig, code: tuple[Entry, ...]
+    models: tuple[ModelFacts, ...], source: SourceFacts | None, config: ScoringConfig, code: Code, media_type: str
 ) -> list[PlannedLayer]:
-    """What comes above base and wheels: our runtime, models (not compressed: weights hardly are), configuration and script."""
+    """What comes above base and wheels: our runtime, models (not compressed: weights hardly are), script and configuration."""
     prefix = f"{IMAGE_ROOT}/"
     return [
-        PlannedLayer("hedgerow runtime", MEDIA_OCI_LAYER_GZIP, code),
+        PlannedLayer(
+            "hedgerow runtime", media_type, code.entries, f"{code.prefix}/", code.digest, {"code": code.digest}, code.name
+        ),
         *(_model_layer(facts, MEDIA_OCI_LAYER_TAR, prefix) for facts in sorted(models, key=_order)),
-        PlannedLayer("scoring configuration", MEDIA_OCI_LAYER_GZIP, _config_entries(models, source, config, prefix)),
+        *([_script_layer(source, media_type, prefix)] if source else []),
+        _config_layer(models, config, media_type, prefix),
     ]
 
 
@@ -148,20 +161,31 @@ def _served(facts: ModelFacts, source: SourceFacts | None) -> ServedModel:
 
 
 def _model_layer(facts: ModelFacts, media_type: str, prefix: str) -> PlannedLayer:
-    place = f"{prefix}{facts.folder_in_image}/"
-    return PlannedLayer(f"model {facts.title}", media_type, _disk_entries(facts.files, place), place, facts)
+    place, name = f"{prefix}{facts.folder_in_image}/", f"model {facts.title}"
+    made_of = {"model": facts.title, "content": facts.model.ref.digest}
+    return PlannedLayer(name, media_type, _disk_entries(facts.files, place), place, facts.model.ref.digest, made_of, name, facts)
 
 
-def _config_entries(
-    models: tuple[ModelFacts, ...], source: SourceFacts | None, config: ScoringConfig, prefix: str
-) -> tuple[Entry, ...]:
-    entries: list[Entry] = [DataEntry(prefix + SCORING_CONFIG_FILE, encode(config))]
-    if len(models) == 1 and models[0].has_parity:
+def _script_layer(source: SourceFacts, media_type: str, prefix: str) -> PlannedLayer:
+    place = f"{prefix}{SOURCE_FOLDER}/"
+    made_of = {"script": source.script, "source": source.digest}
+    return PlannedLayer("script", media_type, _disk_entries(source.files, place), place, source.digest, made_of, "source")
+
+
+def _config_layer(
+    models: tuple[ModelFacts, ...], config: ScoringConfig, media_type: str, prefix: str, proof: ModelFacts | None = None
+) -> PlannedLayer:
+    encoded = encode(config)
+    entries: list[Entry] = [DataEntry(prefix + SCORING_CONFIG_FILE, encoded)]
+    made_of = {"configuration": digest_of(encoded)}
+    if proof is None and len(models) == 1 and models[0].has_parity:
+        proof = models[0]
+    if proof is not None:
         # The proof stands at the image's root as well: a device reads it without knowing how models are laid out.
-        entries += _disk_entries([file for file in models[0].files if file.path in PARITY_FILES], prefix)
-    if source:
-        entries += _disk_entries(source.files, f"{prefix}{SOURCE_FOLDER}/")
-    return tuple(entries)
+        entries += _disk_entries([file for file in proof.files if file.path in PARITY_FILES], prefix)
+        made_of["parity of"] = f"{proof.title} {proof.model.ref.digest}"
+    # Small, and its content is not known before it is read: never looked for in the cache.
+    return PlannedLayer("scoring configuration", media_type, tuple(entries), prefix, "", made_of, "scoring configuration")
 
 
 def _disk_entries(files: Iterable[FoundFile], prefix: str) -> tuple[Entry, ...]:

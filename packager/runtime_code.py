@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
 from packager.errors import UnreadableFile
+from packager.oci.tar_layer import DataEntry, Entry, content_digest
 from packager.source_files import LEFT_OUT_SUFFIXES, list_files
-from packager.tar_layer import DataEntry, DiskEntry, Entry
 
 PACKAGES = ("hedgerow", "runtime")
+# For people at a terminal: an image would be rebuilt for each new help text.
+_COMMAND_LINE = "cli/"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Our code below the folder ``prefix`` of an image; ``digest`` is of its files, ``name`` is `hedgerow VERSION`."""
+
+    name: str
+    prefix: str
+    digest: str
+    entries: tuple[Entry, ...]
+
+
+def installed_code(prefix: str, tool_version: str) -> Code:
+    """The code of this installation. Raises UnreadableFile, PackedFileChanged."""
+    entries = code_entries(package_folders(), prefix, tool_version)
+    return Code(f"hedgerow {tool_version}", prefix, content_digest(entries, f"{prefix}/"), entries)
 
 
 def package_folders() -> dict[str, Path]:
@@ -24,13 +43,23 @@ def package_folders() -> dict[str, Path]:
 
 
 def code_entries(folders: dict[str, Path], prefix: str, tool_version: str) -> tuple[Entry, ...]:
-    """The files of the packages, and the little metadata by which code can ask for Hedgerow's version."""
+    """The files of the packages, and the little metadata by which code can ask for Hedgerow's version.
+
+    Read here and now (about 3 MB): what is hashed for the plan is then what is packed, though somebody upgrades meanwhile.
+    """
     entries: list[Entry] = [
-        DiskEntry(f"{prefix}/{name}/{file.path}", file.source, file.size_bytes)
+        DataEntry(f"{prefix}/{name}/{file.path}", _read(file.source))
         for name, folder in folders.items()
         for file in list_files(folder)
-        if not file.path.endswith(LEFT_OUT_SUFFIXES)
+        if not file.path.endswith(LEFT_OUT_SUFFIXES) and not (name == "hedgerow" and file.path.startswith(_COMMAND_LINE))
     ]
     metadata = f"Metadata-Version: 2.1\nName: hedgerow\nVersion: {tool_version}\n"
     entries.append(DataEntry(f"{prefix}/hedgerow-{tool_version}.dist-info/METADATA", metadata.encode()))
     return tuple(entries)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise UnreadableFile(path=path, problem=problem.strerror) from problem

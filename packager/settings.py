@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from hedgerow.settings import setting
 
@@ -28,9 +29,22 @@ RUNTIME_REQUIREMENTS = (
 class PackagerSettings:
     """Read by `python -m packager`."""
 
-    base_image: str | None = setting(None, "Base when none is named: docker:TAG, oci:FOLDER or docker-archive:FILE")
+    base_image: str | None = setting(
+        None, "Base when none is named: docker:TAG, registry:HOST/NAME:TAG, oci:FOLDER or docker-archive:FILE"
+    )
     docker_host: str = setting("unix:///var/run/docker.sock", "Container engine for bases and tests", env="DOCKER_HOST")
     prove_timeout_s: float = setting(300.0, "Longest time that the proof of an image may take")
     ready_timeout_s: float = setting(60.0, "Longest time until a started image answers")
+    require_sandbox: bool = setting(False, "As root, refuse tests of images that cannot have a user of their own")
     uv_timeout_s: float = setting(900.0, "Longest time that resolving or fetching packages may take")
+    cache_bytes: int = setting(
+        20 << 30, "Layers kept for later builds; beyond it those used longest ago go", env="HEDGEROW_LAYER_CACHE_BYTES"
+    )
+    egress_allow: str = setting(
+        "", "networks and hosts (comma separated) of registries that may be called although not public https"
+    )
+    egress_ca_file: Path | None = setting(None, "certificates (PEM) that registries may have besides the machine's")
+    registry_logins: Path | None = setting(None, "file in the form of Docker's config.json, whose `auths` log in to registries")
+    convert_timeout_s: float = setting(900.0, "Longest time of each step of a conversion (opening, finishing, measuring)")
+    convert_memory_bytes: int = setting(4 << 30, "Memory that a step of a conversion may use", least=1 << 28)
     log_level: str = setting("info", "debug, info, warning or error")

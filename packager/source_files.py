@@ -1,6 +1,6 @@
 """Lists the files of a model or source folder, and refuses what must not enter an image.
 
-Answers come sorted by path, whatever the order on disk; nothing is opened here. `tar_layer.py` reads the files later and
+Answers come sorted by path, whatever the order on disk; nothing is opened here. `oci/tar_layer.py` reads the files later and
 notices when one changed in between.
 """
 
@@ -32,10 +32,11 @@ LEFT_OUT_SUFFIXES = (".pyc", ".pyo")
 RESERVED_MODULES = frozenset({"hedgerow", "runtime"})
 _MODULE_SUFFIXES = frozenset({".py", ".pyi", ".pyc", ".so", ".pyd"})
 _SECRET_NAMES = (
-    *(".env", ".env.*", ".netrc", ".pypirc", ".npmrc", ".git-credentials", ".htpasswd"),
-    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx"),
-    *("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"),
-    *("credentials", "credentials.json", "service-account*.json"),
+    *(".env", ".env.*", "*.env", ".envrc", ".netrc", ".pypirc", ".npmrc", ".git-credentials", ".htpasswd"),
+    *(".pgpass", ".my.cnf", ".dockercfg", ".boto", ".s3cfg", ".vault-token", "kubeconfig"),
+    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk"),
+    *("id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk"),
+    *("credentials", "credentials.json", "application_default_credentials.json", "service-account*.json"),
 )
 _SECRET_FOLDERS = frozenset({".ssh", ".aws", ".gnupg", ".azure", ".kube", ".docker"})
 _HARMLESS_NAMES = frozenset({".env.example", ".env.sample", ".env.template"})
@@ -74,10 +75,13 @@ def list_source(folder: Path, allowed_secrets: frozenset[str], only: str | None 
     """
     files = [_regular(folder, folder / only, only)] if only else [f for f in list_files(folder) if not _is_left_out(f.path)]
     for file in files:
-        if file.path not in allowed_secrets and looks_secret(file.path):
-            raise SecretInSource(path=folder / file.path)
+        # A link is also what it leads to, and the folders that are left out hold passwords of their own (.git/config).
+        real = file.source.relative_to(folder.resolve()).as_posix()
+        hidden = looks_secret(file.path) or looks_secret(real) or (_is_left_out(real) and not _is_left_out(file.path))
+        if hidden and file.path not in allowed_secrets:
+            raise SecretInSource(path=file.path)
         if is_reserved(file.path):
-            raise ReservedName(path=folder / file.path)
+            raise ReservedName(path=file.path)
     return files
 
 

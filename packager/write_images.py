@@ -1,98 +1,120 @@
 """Writes the layers, configs and manifests of an image into its layout, one manifest for each platform.
 
-What can fail early does: bases and locks of all platforms come before the first layer. Runtime, models and configuration
-are the same on every platform and are written once.
+What can fail early does: :func:`lay_grounds` brings bases and locks of all platforms before the first layer. Runtime, models
+and configuration are the same on every platform and are written once. Every layer is made in the cache and linked from
+there: what was made for another image before is not made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hedgerow.contracts.build import BuildRequest
+from hedgerow.contracts.build_report import LayerFile
 from hedgerow.contracts.environment import EnvironmentLock
-from hedgerow.contracts.image import ScoringConfig
-from hedgerow.contracts.model import FileEntry, digest_of_files
-from hedgerow.contracts.names import MEDIA_MODEL_CONFIG, MEDIA_MODEL_MANIFEST, MEDIA_OCI_CONFIG
-from packager.bases import BaseImage, fetch_base
-from packager.engine import ContainerEngine
-from packager.environment_lock import lock_environment, uv_platform
-from packager.errors import BaseMissing, ModelChanged
+from hedgerow.contracts.image import ANY_PLATFORM, ScoringConfig
+from hedgerow.contracts.model import FileEntry
+from hedgerow.contracts.names import LABEL_IMAGE_KIND, MEDIA_MODEL_CONFIG, MEDIA_MODEL_MANIFEST, MEDIA_OCI_CONFIG
+from packager.bases.fetch import BaseImage, fetch_base
+from packager.cache.layers import LayerCache, cache_key
+from packager.engine.port import ContainerEngine
+from packager.environment.azure_ml import without_server
+from packager.environment.lock import lock_environment
+from packager.environment.uv_command import Uv
+from packager.environment.wheel_metadata import WheelMetadata
+from packager.environment.wheels import EnvironmentLayers, environment_layers
+from packager.errors import BaseMissing, ModelChanged, PackedFileChanged
 from packager.image_config import container_config, model_config
-from packager.layer_cache import LayerCache
-from packager.oci_documents import Descriptor, Platform
-from packager.oci_layout import OciLayout
-from packager.recipe import (
-    SOURCE_FOLDER,
-    ModelFacts,
-    PlannedLayer,
-    SourceFacts,
-    check_base,
-    docker_layers,
-    onnx_layers,
-)
-from packager.runtime_code import code_entries, package_folders
-from packager.settings import IMAGE_ROOT, RUNTIME_REQUIREMENTS, SITE_FOLDER
-from packager.tar_layer import StoredLayer, tar_chunks, write_layer
-from packager.uv_command import Uv
-from packager.wheels import environment_layers
+from packager.oci.compress import compressor_name, layer_type
+from packager.oci.documents import Descriptor, Platform
+from packager.oci.layout import OciLayout
+from packager.oci.tar_layer import TAR_GENERATION, MadeLayer, StoredLayer, digest_below, tar_chunks, write_layer
+from packager.recipe import ModelFacts, PlannedLayer, SourceFacts, check_base, docker_layers, onnx_layers
+from packager.runtime_code import Code
+from packager.settings import RUNTIME_REQUIREMENTS, SITE_FOLDER
+from packager.stages import seen_as
+
+if TYPE_CHECKING:
+    from packager.distribution.access import RemoteAccess
 
 # Told how far the build is (0 to 1) and what it does now.
 Report = Callable[[float, str], None]
-ANY_PLATFORM = "any"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The request with what was found on disk."""
+    """The request with what was found on disk. ``code`` is ours, which goes into docker images only.
+
+    ``proof``: of stages, the model whose recorded vectors are those of all of them.
+    """
 
     request: BuildRequest
     models: tuple[ModelFacts, ...]
     source: SourceFacts | None
     config: ScoringConfig
+    code: Code | None
+    proof: ModelFacts | None = None
+
+    @property
+    def tested(self) -> tuple[ModelFacts, ...]:
+        """The models as callers of the image see them: stages are one."""
+        return seen_as(self.models, self.proof) if self.request.kind == "fpga" else self.models
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where and with what layers are made. ``uv`` and ``engine`` are asked for only when a build needs them."""
+    """Where and with what layers are made. ``uv``, ``engine`` and ``remote`` are asked for only when a build needs them."""
 
     layout: OciLayout
     cache: LayerCache
     uv: Callable[[Path], Uv]
     engine: Callable[[], ContainerEngine | None]
+    remote: Callable[[], RemoteAccess]
     default_base: str | None
     tool_version: str
     report: Report
 
 
 @dataclass(frozen=True)
+class Ground:
+    """What carries the image on one platform. ``base_name`` is the base as it was asked for.
+
+    ``uv`` finds the wheels of ``lock``, also those that an engine made for it; ``notes`` are for a person.
+    """
+
+    platform: str
+    base_name: str
+    base: BaseImage
+    lock: EnvironmentLock
+    uv: Uv
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BuiltImage:
     """One platform of the image, written but not tested yet.
 
-    ``own_layers`` are those above the base; ``parts`` are all blobs: manifest, config and every layer.
+    ``own_layers`` are those above the base; ``parts`` are all blobs: manifest, config and every layer. ``ground`` is None for
+    an artifact, which stands on nothing; ``wheels`` is what the wheels in it say of themselves, by name.
     """
 
     platform: str
     manifest: Descriptor
-    own_layers: tuple[StoredLayer, ...]
+    own_layers: tuple[MadeLayer, ...]
     parts: tuple[Descriptor, ...]
-    base_digest: str | None = None
-    lock_digest: str | None = None
-    script_digest: str | None = None
+    ground: Ground | None = None
+    wheels: Mapping[str, WheelMetadata] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
         return size_of(self.parts)
 
-
-@dataclass(frozen=True)
-class _Foundation:
-    """What carries the image on one platform."""
-
-    platform: str
-    base: BaseImage
-    lock: EnvironmentLock
+    @property
+    def stored_layers(self) -> list[StoredLayer]:
+        return [layer.stored for layer in self.own_layers]
 
 
 def size_of(parts: Iterable[Descriptor]) -> int:
@@ -100,103 +122,158 @@ def size_of(parts: Iterable[Descriptor]) -> int:
     return sum({part.digest: part.size for part in parts}.values())
 
 
-def write_onnx_image(inputs: Inputs, workshop: Workshop) -> BuiltImage:
+def lay_grounds(request: BuildRequest, workshop: Workshop) -> list[Ground]:
+    """Bases and locks for every platform of a docker image; nothing for an artifact.
+
+    Raises CondaSpecRefused, CondaOnly, BaseMissing, BasePlatform, BasePython and the errors of `bases/`, `environment/lock.py`
+    and (with ``dockerfile``) `environment/engine_wheels.py`.
+    """
+    if request.kind != "docker":
+        return []
+    of_conda, notes = _of_conda(request)
+    asked, left_out = without_server([*request.requirements, *of_conda])
+    requirements = [*RUNTIME_REQUIREMENTS, *asked]
+    uv = workshop.uv(workshop.cache.folder)
+    grounds = [_ground(request, platform, requirements, uv, workshop) for platform in request.platforms]
+    return [replace(ground, notes=(*notes, *left_out, *ground.notes)) for ground in grounds]
+
+
+def write_artifact(inputs: Inputs, workshop: Workshop) -> BuiltImage:
     """An OCI artifact in ModelPack media types; it has no machine code, so one serves every platform."""
     workshop.report(0.1, "writing model layers")
-    layers, _ = _write_layers(onnx_layers(inputs.models, inputs.config), workshop.layout)
+    made = _make_layers(onnx_layers(inputs.models, inputs.config, inputs.proof), workshop.cache)
+    layers = [layer.stored for layer in made]
     config = workshop.layout.add_document(model_config(inputs.models, layers), MEDIA_MODEL_CONFIG)
-    descriptors = [_descriptor(layer) for layer in layers]
-    manifest = workshop.layout.add_manifest(config, descriptors, artifact_type=MEDIA_MODEL_MANIFEST)
-    return BuiltImage(ANY_PLATFORM, manifest, tuple(layers), (manifest, config, *descriptors))
+    descriptors = _placed([_descriptor(layer) for layer in layers], workshop)
+    # An artifact is of kind onnx unless it says otherwise; its digests are those of earlier versions.
+    labels: dict[str, str] = {} if inputs.request.kind == "onnx" else {LABEL_IMAGE_KIND: inputs.request.kind}
+    manifest = workshop.layout.add_manifest(config, descriptors, artifact_type=MEDIA_MODEL_MANIFEST, annotations=labels)
+    return BuiltImage(ANY_PLATFORM, manifest, tuple(made), (manifest, config, *descriptors))
 
 
-def write_docker_images(inputs: Inputs, workshop: Workshop) -> list[BuiltImage]:
+def write_docker_images(inputs: Inputs, grounds: list[Ground], workshop: Workshop) -> list[BuiltImage]:
     """Base, wheels, runtime, models and configuration for each platform of the request.
 
-    Raises the errors of `bases.py`, `environment_lock.py`, `wheels.py` and `tar_layer.py`; ModelChanged.
+    Raises the errors of `environment/wheels.py`, `scripts/check_source.py` and `oci/tar_layer.py`; ModelChanged.
     """
-    for platform in inputs.request.platforms or [""]:
-        uv_platform(platform)
-    uv = workshop.uv(workshop.cache.folder)
-    foundations = [_foundation(inputs.request, platform, uv, workshop) for platform in inputs.request.platforms]
-    environments = []
-    for found in foundations:
-        workshop.report(0.25, f"building the layers of {len(found.lock.packages)} packages for {found.platform}")
-        environments.append(environment_layers(found.lock, SITE_FOLDER, workshop.cache, uv))
+    media_type = layer_type(inputs.request.compression)
+    environments: list[EnvironmentLayers] = []
+    for ground in grounds:
+        workshop.report(0.25, f"building the layers of {len(ground.lock.packages)} packages for {ground.platform}")
+        environments.append(environment_layers(ground.lock, SITE_FOLDER, media_type, workshop.cache, ground.uv))
+    grounds = [_checked(ground, environment, inputs, workshop) for ground, environment in zip(grounds, environments, strict=True)]
     workshop.report(0.6, "writing runtime, model and configuration layers")
-    code = code_entries(package_folders(), SITE_FOLDER, workshop.tool_version)
-    shared, files = _write_layers(docker_layers(inputs.models, inputs.source, inputs.config, code), workshop.layout)
-    script_digest = _script_digest(files) if inputs.source else None
+    planned = docker_layers(inputs.models, inputs.source, inputs.config, inputs.code, media_type) if inputs.code else []
+    shared = _make_layers(planned, workshop.cache)
     return [
-        _write_docker(found, [*wheels, *shared], inputs, workshop, script_digest)
-        for found, wheels in zip(foundations, environments, strict=True)
+        replace(_write_docker(ground, (*environment.layers, *shared), inputs, workshop), wheels=environment.metadata)
+        for ground, environment in zip(grounds, environments, strict=True)
     ]
 
 
-def _foundation(request: BuildRequest, platform: str, uv: Uv, workshop: Workshop) -> _Foundation:
+# What only some builds need is loaded by those: an unchanged build is over in the time that the rest takes to load.
+def _of_conda(request: BuildRequest) -> tuple[Sequence[str], Sequence[str]]:
+    """Requirements for the packages of a conda file, and what is to be said about them."""
+    if not request.conda_packages:
+        return (), ()
+    from packager.environment.conda_packages import conda_only, conda_requirements
+
+    asked = conda_requirements(request.conda_packages, request.python_version)
+    if asked.refused:
+        raise conda_only(asked.refused)
+    return asked.requirements, asked.notes
+
+
+def _ground(request: BuildRequest, platform: str, requirements: list[str], uv: Uv, workshop: Workshop) -> Ground:
     workshop.report(0.05, f"fetching the base image for {platform}")
-    reference = request.base or workshop.default_base
+    reference = request.bases.get(platform) or request.base or workshop.default_base
     if not reference:
         raise BaseMissing(python_version=request.python_version)
-    wanted = Platform.parse(platform)
-    base = fetch_base(reference, wanted, workshop.cache, workshop.engine)
+    wanted, cache = Platform.parse(platform), workshop.cache
+    base = fetch_base(reference, wanted, cache, workshop.engine, workshop.remote)
     check_base(base, reference, wanted, request.python_version)
     workshop.report(0.15, f"locking the environment for {platform}")
-    requirements = [*RUNTIME_REQUIREMENTS, *request.requirements]
-    return _Foundation(platform, base, lock_environment(requirements, request.python_version, platform, workshop.cache, uv))
+    if not request.dockerfile:
+        lock = lock_environment(requirements, request.python_version, platform, cache, uv, renew=request.upgrade)
+        return Ground(platform, reference, base, lock, uv)
+    from packager.environment.engine_wheels import lock_with_engine
+
+    made = lock_with_engine(
+        requirements,
+        request.python_version,
+        platform,
+        base,
+        cache,
+        uv,
+        workshop.engine,
+        lambda line: workshop.report(0.15, line),
+    )
+    return Ground(platform, reference, base, made.lock, made.uv, made.notes)
 
 
-def _write_docker(
-    found: _Foundation, own: list[StoredLayer], inputs: Inputs, workshop: Workshop, script_digest: str | None
-) -> BuiltImage:
-    layout, base = workshop.layout, found.base
-    descriptors = [*base.layers, *(_descriptor(layer) for layer in own)]
-    for descriptor in descriptors:
-        if not layout.blobs.path(descriptor.digest).exists():
-            layout.blobs.take(workshop.cache.blobs, descriptor.digest)
-    config_bytes = container_config(base.config, base.digest, own, inputs.models, workshop.tool_version)
+def _checked(ground: Ground, environment: EnvironmentLayers, inputs: Inputs, workshop: Workshop) -> Ground:
+    """``ground`` with what was noted of the scoring script, which is read and never run. Raises as `scripts/check_source.py`."""
+    if inputs.source is None:
+        return ground
+    from packager.scripts.check_source import check_source
+
+    installed = [file.path.removeprefix(f"{SITE_FOLDER}/") for layer in environment.layers for file in layer.files]
+    source, python = inputs.source, inputs.request.python_version
+    notes = check_source(source.files, source.script, python, installed, ground.base, workshop.cache)
+    return replace(ground, notes=(*ground.notes, *notes))
+
+
+def _write_docker(ground: Ground, own: tuple[MadeLayer, ...], inputs: Inputs, workshop: Workshop) -> BuiltImage:
+    layout, base, layers = workshop.layout, ground.base, [layer.stored for layer in own]
+    descriptors = _placed([*base.layers, *(_descriptor(layer) for layer in layers)], workshop)
+    config_bytes = container_config(base.config, base.digest, layers, inputs.models, workshop.tool_version)
     config = layout.add_document(config_bytes, MEDIA_OCI_CONFIG)
     manifest = layout.add_manifest(config, descriptors, platform=base.config.platform)
-    parts = (manifest, config, *descriptors)
-    return BuiltImage(found.platform, manifest, tuple(own), parts, base.digest, found.lock.digest, script_digest)
+    return BuiltImage(ground.platform, manifest, own, (manifest, config, *descriptors), ground)
 
 
-def _write_layers(planned: list[PlannedLayer], layout: OciLayout) -> tuple[list[StoredLayer], list[FileEntry]]:
-    """The layers, and their files by path in the image."""
-    layers, files = [], []
-    for plan in planned:
-        layer, found = _write_layer(plan, layout)
-        layers.append(layer)
-        files += found
-    return layers, files
+def _placed(descriptors: list[Descriptor], workshop: Workshop) -> list[Descriptor]:
+    """The blobs of ``descriptors`` are in the layout afterwards."""
+    for descriptor in descriptors:
+        workshop.layout.blobs.take(workshop.cache.blobs, descriptor.digest)
+    return descriptors
 
 
-def _write_layer(planned: PlannedLayer, layout: OciLayout) -> tuple[StoredLayer, list[FileEntry]]:
-    """Write one layer; the files of a model's layer must be those that were registered. Raises ModelChanged."""
+def _make_layers(planned: list[PlannedLayer], cache: LayerCache) -> list[MadeLayer]:
+    return [_make_layer(plan, cache) for plan in planned]
+
+
+def _make_layer(planned: PlannedLayer, cache: LayerCache) -> MadeLayer:
+    """Take one layer from the cache or write it; a model's files must be those that were registered. Raises ModelChanged."""
+    key = cache_key(
+        "own", planned.content, planned.prefix, planned.media_type, TAR_GENERATION, compressor_name(planned.media_type)
+    )
+    known = cache.find("layer", key, MadeLayer) if planned.content else None
+    if known and cache.holds(known.stored.digest):
+        return replace(known, made_of=planned.made_of)  # the same folder may have been packed for another script of it
     files: list[FileEntry] = []
 
     def seen(path: str, digest: str, size_bytes: int) -> None:
         files.append(FileEntry(path=path, digest=digest, size_bytes=size_bytes))
 
-    layer = write_layer(layout.blobs, planned.purpose, planned.media_type, tar_chunks(planned.entries, seen))
-    if planned.facts:
-        model, found = planned.facts.model, _digest_below(planned.prefix, files)
-        if found != model.ref.digest:
-            raise ModelChanged(model=planned.facts.title, folder=model.folder, expected=model.ref.digest, found=found)
-    return layer, files
-
-
-def _script_digest(files: list[FileEntry]) -> str:
-    return _digest_below(f"{IMAGE_ROOT}/{SOURCE_FOLDER}/", files)
-
-
-def _digest_below(prefix: str, files: list[FileEntry]) -> str:
-    """Content digest of the files below ``prefix``, as if that were their folder."""
-    return digest_of_files(
-        FileEntry(path=file.path.removeprefix(prefix), digest=file.digest, size_bytes=file.size_bytes)
-        for file in files
-        if file.path.startswith(prefix)
+    stored = write_layer(cache.blobs, planned.purpose, planned.media_type, tar_chunks(planned.entries, seen))
+    of_report = (
+        LayerFile(path=file.path, size_bytes=file.size_bytes, digest=file.digest, origin=planned.origin) for file in files
     )
+    made = MadeLayer(stored, planned.made_of, tuple(of_report))
+    if planned.content:
+        _check_content(planned, digest_below(planned.prefix, files))
+        cache.keep("layer", key, made)
+    return made
+
+
+def _check_content(planned: PlannedLayer, found: str) -> None:
+    if found == planned.content:
+        return
+    if planned.facts is None:
+        raise PackedFileChanged(path=planned.prefix)
+    model = planned.facts.model
+    raise ModelChanged(model=planned.facts.title, folder=model.folder, expected=model.ref.digest, found=found)
 
 
 def _descriptor(layer: StoredLayer) -> Descriptor:

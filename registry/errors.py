@@ -21,6 +21,22 @@ class NameTaken(ConflictError):
     remedy = "Choose another name, or delete that one first."
 
 
+class NothingBesideImage(NotFoundError):
+    """An image has no build report or bill of materials: it was pushed from elsewhere, or built by an older Hedgerow."""
+
+    key = "nothing_beside_image"
+    message = "Image {name} has no {what}: it was pushed from elsewhere, or built before there were any"
+    remedy = "Build it again here; every build records them."
+
+
+class TagTaken(ConflictError):
+    """A tag that is a number is a version's, and a version never changes."""
+
+    key = "tag_taken"
+    message = "{name} cannot be pushed as version {tag}: {problem}"
+    remedy = "Push it under another tag: it becomes the next version, and is pulled by that tag."
+
+
 class InUse(ConflictError):
     """A record cannot be deleted while others use it."""
 
@@ -293,12 +309,12 @@ class MlmodelInvalid(UserError):
     remedy = "Save the model with MLflow again, or register its files without the one called MLmodel."
 
 
-class EgressRefused(UserError):
-    """A URL that the control plane must not send requests to."""
+class RegistryLoginMissing(UserError):
+    """User and password for a registry are not whole."""
 
-    key = "egress_refused"
-    message = "{url} cannot be called: {problem}"
-    remedy = "Use a public https address; others are allowed by whoever runs the control plane: --egress-allow NETWORK|HOST,…"
+    key = "registry_login_missing"
+    message = "It is not clear who pushes: {problem}"
+    remedy = "Give a user and a password, or the name of a secret that holds USER:PASSWORD (hedgerow secret set NAME)."
 
 
 class CursorOfAnotherLife(ConflictError):

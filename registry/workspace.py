@@ -66,6 +66,11 @@ class Workspace:
         return self.folder / "work"
 
     @property
+    def pushes(self) -> Path:
+        """Unfinished uploads of ``/v2/`` (registry/server/push_files.py)."""
+        return self.work / "pushes"
+
+    @property
     def cache(self) -> Path:
         return self.folder / "cache"
 

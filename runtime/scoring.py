@@ -26,9 +26,9 @@ from runtime.exchange import Exchange
 from runtime.models.batching import BatchLimits
 from runtime.models.errors import ModelControlOff
 from runtime.models.ledger import Ledger
+from runtime.models.loaded_model import LoadedModel
 from runtime.models.model_control import Done, LoadRequest, ModelControl
 from runtime.models.model_lane import LaneLimits, ModelLane
-from runtime.models.onnx_model import OnnxModel
 from runtime.models.served_models import ServedModels
 from runtime.models.warm_up import Tried, Wishes, load_and_try
 from runtime.observing.metrics import Board, ModelCounters, ModelKey
@@ -77,7 +77,7 @@ class Limits:
 class Loaded:
     """A model in memory and what trying it out showed."""
 
-    model: OnnxModel
+    model: LoadedModel
     tried: Tried
     planned: PlannedModel
 
@@ -175,7 +175,7 @@ class Scoring:
         return [self._open(planned) for planned in self._plan.models]
 
     def _open(self, planned: PlannedModel) -> Loaded:
-        model, tried = load_and_try(planned.name, planned.version, planned.file, planned.batchable, self._wishes)
+        model, tried = load_and_try(planned, self._wishes)
         return Loaded(model, tried, planned)
 
     def install(self, loaded: Sequence[Loaded]) -> None:
@@ -251,7 +251,7 @@ class Scoring:
 
     # What is served ---------------------------------------------------------------------------------------------------
 
-    def model(self, name: str, version: str | None = None) -> OnnxModel:
+    def model(self, name: str, version: str | None = None) -> LoadedModel:
         """A served model; its newest version when none is named. Raises UnknownModel, UnknownModelVersion or NotReady."""
         return self.lane(name, version).model
 
@@ -287,7 +287,7 @@ class Scoring:
         names = self.models.names()
         return names[0] if len(names) == 1 else "ML service"
 
-    def score_model(self) -> OnnxModel | None:
+    def score_model(self) -> LoadedModel | None:
         """The model behind /score; None where a script decides or several models are served. Raises NotReady."""
         if self.has_script or len(self.models.names()) != 1:
             return None

@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hedgerow.contracts.document import decode
-from hedgerow.contracts.image import SCORING_CONFIG_FILE, ScoringConfig, ServedModel
+from hedgerow.contracts.image import SCORING_CONFIG_FILE, ScoringConfig, ServedModel, Stage
 from hedgerow.contracts.names import check_name
 from hedgerow.errors import HedgerowError, InvalidSetting
 from runtime.errors import ImageUnusable, NothingToServe, ScriptUnusable
 from runtime.models.errors import ModelUnusable
+from runtime.models.providers import Wish, parse_providers
 from runtime.scripts.place import ScriptPlace
 from runtime.settings import ModelControl, RuntimeSettings
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a model (image.Stage). ``feeds`` is empty for the first."""
+
+    name: str
+    file: Path
+    providers: tuple[Wish, ...]
+    feeds: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class PlannedModel:
     """An ONNX model to load. ``batchable`` is what was measured when its image was built; None measures it at start.
 
     ``most_rows`` may share a run (0: requests are never merged), ``instances`` runs may go on at once; None: what trying it out
-    shows.
+    shows. With ``stages`` those are loaded, and ``file`` is the accelerated one's.
     """
 
     name: str
@@ -34,6 +45,7 @@ class PlannedModel:
     batchable: bool | None = None
     most_rows: int | None = None
     instances: int | None = None
+    stages: tuple[PlannedStage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,8 @@ class ServingPlan:
 def plan_serving(settings: RuntimeSettings) -> ServingPlan:
     """Raises ImageUnusable, ModelUnusable, ScriptUnusable or RepositoryUnusable when what was named is not there."""
     if settings.image is not None:
-        return plan_image(settings.image)
+        known = (name.strip() for name in (settings.batchable or "").split(","))
+        return plan_image(settings.image, frozenset(known))
     if settings.model is not None:
         return plan_model(settings.model, settings.name)
     if settings.script is not None:
@@ -113,11 +126,13 @@ def plan_script(
     return ServingPlan(script=script, model_dir=model_dir.resolve() if model_dir else None)
 
 
-def plan_image(folder: Path) -> ServingPlan:
-    """An image's folder, as the packager wrote it."""
+def plan_image(folder: Path, batchable: frozenset[str] = frozenset()) -> ServingPlan:
+    """An image's folder, as the packager wrote it. ``batchable``: models that were measured; a proof may still forbid it."""
     root = folder.resolve()
     config = _read_config(root)
-    models = tuple(_planned_model(root, model, model.entry) for model in config.models if model.entry)
+    models = tuple(
+        replace(model, batchable=True) if model.name in batchable else model for model, _ in _planned_models(root, config)
+    )
     script = _planned_script(root, config)
     if not models and script is None:
         raise ImageUnusable(folder=folder, problem=f"{SCORING_CONFIG_FILE} names neither an ONNX model nor a script")
@@ -133,10 +148,9 @@ def image_variables(folder: str | None) -> Mapping[str, str]:
 
 
 def image_models(folder: Path) -> list[tuple[PlannedModel, Path]]:
-    """The ONNX models of an image, each with its folder. Raises ImageUnusable or ModelUnusable."""
+    """The ONNX models of an image, each with the folder that may hold its vectors. Raises ImageUnusable or ModelUnusable."""
     root = folder.resolve()
-    models = _read_config(root).models
-    return [(_planned_model(root, model, model.entry), _inside(root, model.path)) for model in models if model.entry]
+    return _planned_models(root, _read_config(root))
 
 
 def name_from(file: Path) -> str:
@@ -152,6 +166,28 @@ def _read_config(root: Path) -> ScoringConfig:
         raise ImageUnusable(folder=root, problem=f"{SCORING_CONFIG_FILE}: {problem.strerror}") from None
     except HedgerowError as problem:
         raise ImageUnusable(folder=root, problem=str(problem)) from None
+
+
+def _planned_models(root: Path, config: ScoringConfig) -> list[tuple[PlannedModel, Path]]:
+    if config.stages:
+        # Vectors of one stage say nothing of all: those of all stand at the root.
+        return [(_planned_stages(root, config.stages), root)]
+    return [(_planned_model(root, model, model.entry), _inside(root, model.path)) for model in config.models if model.entry]
+
+
+def _planned_stages(root: Path, stages: list[Stage]) -> PlannedModel:
+    """One model, named after its accelerated stage. Raises ImageUnusable, ModelUnusable, ProvidersUnusable."""
+    accelerated = [stage for stage in stages if stage.name == "accelerated"]
+    if len(accelerated) != 1:
+        raise ImageUnusable(folder=root, problem=f"{SCORING_CONFIG_FILE} names {len(accelerated)} accelerated stages")
+    planned = []
+    for stage in stages:
+        file = _inside(root, stage.entry)
+        if not file.is_file():
+            raise ModelUnusable(model=stage.model, file=file, problem="there is no such file")
+        planned.append(PlannedStage(stage.name, file, parse_providers(",".join(stage.providers)), stage.feeds))
+    name, version = accelerated[0].model, str(accelerated[0].version)
+    return PlannedModel(name, version, _inside(root, accelerated[0].entry), stages=tuple(planned))
 
 
 def _planned_model(root: Path, model: ServedModel, entry: str) -> PlannedModel:

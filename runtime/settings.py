@@ -50,6 +50,9 @@ class RuntimeSettings:
     batching: Batching = setting(
         "auto", "score together what waits for a busy model: where it pays (auto), where answers stay the same (on), never (off)"
     )
+    batchable: str | None = setting(
+        None, "models of the image, separated by commas, that were found batchable when it was built, and are not measured again"
+    )
     max_batch_rows: int = setting(256, "most rows that are scored together")
     max_batch_bytes: int = setting(16_777_216, "most bytes of input that are scored together")
     providers: str = setting("cpu", "execution providers in order of preference, with options, as in cuda:device_id=0,cpu")

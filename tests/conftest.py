@@ -15,6 +15,7 @@ hypothesis.settings.load_profile("patient")
 
 pytest_plugins = [
     "tests.fixtures.base_image",
+    "tests.fixtures.arm64",  # uses the one before, which pytest wants to load itself
     "tests.fixtures.brokers",
     "tests.fixtures.browser",
     "tests.fixtures.control_plane",

@@ -7,11 +7,12 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from gzip import compress as gzip_compress
 from pathlib import Path
@@ -24,7 +25,11 @@ from hedgerow.contracts.build import BuildModel, BuildRequest, BuildResult, Prog
 from hedgerow.contracts.document import convert, digest_of, encode
 from hedgerow.contracts.image import ModelRef
 from hedgerow.contracts.model import FileEntry, TensorSpec, digest_of_files
+from hedgerow.contracts.names import MEDIA_OCI_CONFIG, MEDIA_OCI_LAYER_TAR, MEDIA_OCI_MANIFEST
 from hedgerow.contracts.proof import ParityIndex
+from packager.oci.blobs import BlobFolder
+from packager.oci.export import export_image
+from packager.oci.layout import find_manifest
 from packager.settings import RUNTIME_REQUIREMENTS
 
 FEATURES = 3
@@ -128,10 +133,16 @@ def run_packager(
 
 
 def layout_manifest(layout: Path) -> dict[str, Any]:
-    """The one manifest of an OCI layout, reached from index.json as any OCI tool would."""
-    index = json.loads((layout / "index.json").read_bytes())
-    assert len(index["manifests"]) == 1
-    return read_json_blob(layout, index["manifests"][0]["digest"])
+    """The image of an OCI layout, reached from index.json as any OCI tool would; the rest there only refers to it."""
+    image, *beside = json.loads((layout / "index.json").read_bytes())["manifests"]
+    assert "artifactType" not in image
+    assert all(one["artifactType"] and "subject" in read_json_blob(layout, one["digest"]) for one in beside)
+    return read_json_blob(layout, image["digest"])
+
+
+def docker_archive(layout: Path, tag: str) -> Iterator[bytes]:
+    """The image of an OCI layout as `docker load` takes it, in chunks."""
+    return export_image(BlobFolder(layout), find_manifest(layout, None), tag)
 
 
 def read_json_blob(layout: Path, digest: str) -> dict[str, Any]:
@@ -181,7 +192,14 @@ def write_runtime_wheels(folder: Path, large: str = "numpy") -> dict[str, str]:
     return {"UV_DEFAULT_INDEX": empty.as_uri(), "UV_FIND_LINKS": str(folder), "UV_CACHE_DIR": str(folder / "uv-cache")}
 
 
-def write_base_archive(target: Path, *, python: str = "3.11", architecture: str = "amd64", gzip: bool = False) -> Path:
+def write_base_archive(
+    target: Path,
+    *,
+    python: str = "3.11",
+    architecture: str = "amd64",
+    gzip: bool = False,
+    settings: dict[str, object] | None = None,
+) -> Path:
     """A `docker save` of a base that has nothing but the link by which a Python is recognised."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
@@ -192,7 +210,7 @@ def write_base_archive(target: Path, *, python: str = "3.11", architecture: str 
     packed = gzip_compress(plain, mtime=0) if gzip else plain
     config = {
         "architecture": architecture,
-        "config": {"Env": ["PATH=/usr/bin", "PYTHONPATH=/base"], "Cmd": ["bash"], "Labels": {"from": "base"}},
+        "config": settings or {"Env": ["PATH=/usr/bin", "PYTHONPATH=/base"], "Cmd": ["bash"], "Labels": {"from": "base"}},
         "created": "2024-05-06T07:08:09Z",
         "history": [{"created": "2024-05-06T07:08:09Z", "created_by": "test"}],
         "os": "linux",
@@ -212,3 +230,33 @@ def write_base_archive(target: Path, *, python: str = "3.11", architecture: str 
 
 def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+
+
+def write_base_layout(target: Path, root_tar: Path, architecture: str) -> Path:
+    """An OCI layout with one image: the root file system in ``root_tar``, plain, by hard link where that is possible."""
+    blobs = target / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    with root_tar.open("rb") as file:
+        layer = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        os.link(root_tar, blob_path(target, layer))
+    except OSError:
+        shutil.copyfile(root_tar, blob_path(target, layer))
+    platform = {"architecture": architecture, "os": "linux"}
+    config = {**platform, "config": {}, "rootfs": {"type": "layers", "diff_ids": [layer]}}
+
+    def put(document: dict[str, Any], media_type: str) -> dict[str, Any]:
+        raw = json.dumps(document).encode()
+        blob_path(target, digest_of(raw)).write_bytes(raw)
+        return {"mediaType": media_type, "digest": digest_of(raw), "size": len(raw)}
+
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MEDIA_OCI_MANIFEST,
+        "config": put(config, MEDIA_OCI_CONFIG),
+        "layers": [{"mediaType": MEDIA_OCI_LAYER_TAR, "digest": layer, "size": root_tar.stat().st_size}],
+    }
+    listed = {**put(manifest, MEDIA_OCI_MANIFEST), "platform": platform}
+    (target / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [listed]}))
+    (target / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return target

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 1.5
 _MOST = 200
+# Of images of kind fpga, as `contracts/image.py` has them.
+STAGES = ("pre", "accelerated", "post")
 
 
 def models(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
@@ -56,6 +58,14 @@ def secret_pairs(context: click.Context, parameter: click.Parameter, typed: str)
     """Behind ``KEY=`` the names of secrets."""
     key, equals, begun = typed.partition("=")
     return [f"{key}={name}" for name in secrets(context, parameter, begun)] if equals else []
+
+
+def stage_pairs(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    """``STAGE=``, and behind it models."""
+    stage, equals, begun = typed.partition("=")
+    if equals:
+        return [f"{stage}={name}" for name in models(context, parameter, begun)]
+    return [f"{one}=" for one in STAGES if one.startswith(typed)]
 
 
 def webhooks(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:

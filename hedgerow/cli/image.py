@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from hedgerow.cli import complete
+from hedgerow.cli import complete, image_build, image_explain, image_export, image_push
 from hedgerow.cli.deletion import delete_versions, version_options
-from hedgerow.cli.options import FILTER, json_option, limit_option, tag_changes, tag_filter_option, tag_option, workspace
-from hedgerow.cli.output import ago, follow, pairs, print_json, print_page, print_record, short, size
+from hedgerow.cli.options import FILTER, json_option, limit_option, tag_changes, tag_filter_option, workspace
+from hedgerow.cli.output import ago, pairs, print_json, print_page, print_record, short, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hedgerow.contracts.image import ImageKind, ImageRecord, Verification
+    from hedgerow.contracts.image import ImageKind, ImageRecord
 
 
 @click.group("image")
@@ -23,73 +22,12 @@ def command() -> None:
     """Build images from models and look at them."""
 
 
-@command.command()
-@click.argument("name")
-@click.option(
-    "--model",
-    "-m",
-    "models",
-    multiple=True,
-    required=True,
-    metavar="REF",
-    shell_complete=complete.models,
-    help="Model to put in; repeatable.",
-)
-@click.option("--kind", type=click.Choice(["onnx", "docker"]), default="onnx", show_default=True, help="What to build.")
-@click.option("--script", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Scoring script (score.py).")
-@click.option(
-    "--source",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    show_default="the script's own",
-    help="Folder that the script needs.",
-)
-@click.option("--env", "environment", metavar="REF", shell_complete=complete.environments, help="Environment of the script.")
-@click.option("--platform", "platforms", default="linux/amd64", show_default=True, help="Platforms, separated by commas.")
-@click.option("--base", metavar="REF", help="Base of a docker image: docker:TAG, oci:DIR or docker-archive:FILE.")
-@click.option("--no-verify", is_flag=True, help="Do not test the image before it counts as built.")
-@tag_option
-@json_option
-def build(
-    name: str,
-    models: tuple[str, ...],
-    kind: str,
-    script: Path | None,
-    source: Path | None,
-    environment: str | None,
-    platforms: str,
-    base: str | None,
-    no_verify: bool,
-    tags: dict[str, str],
-    as_json: bool,
-) -> None:
-    """Build NAME's next version from registered models."""
-    folder = source or (script.parent if script else None)
-    with workspace() as client:
-        activity = client.images.build(
-            name,
-            models,
-            kind=cast("ImageKind", kind),
-            script=script.resolve().relative_to(folder.resolve()).as_posix() if script and folder else None,
-            source=folder,
-            environment=environment,
-            platforms=platforms.split(","),
-            base=base,
-            verify=not no_verify,
-            tags=tags,
-        )
-        ended = follow(client, activity.id, f"building {name}", quiet=as_json)
-        record = client.images.get(ended.result["image"])
-    if as_json:
-        print_json(record)
-    else:
-        click.echo(f"Built {record.name}:{record.version} ({record.kind}, {size(record.size_bytes)}, {record.digest})")
-        click.echo(_verdict(record.verification))
-
-
-def _verdict(verification: Verification | None) -> str:
-    if verification is None or verification.state == "skipped":
-        return f"Not verified: {verification.reason if verification else 'no record'}"
-    return f"Verified: {verification.reason}"
+command.add_command(image_build.build)
+command.add_command(image_explain.explain)
+command.add_command(image_explain.sbom)
+command.add_command(image_push.push)
+command.add_command(image_export.export)
+command.add_command(image_export.load)
 
 
 @command.command("list")
@@ -138,6 +76,7 @@ def show(reference: str, as_json: bool) -> None:
     """Everything about one version."""
     with workspace() as client:
         record = client.images.get(reference)
+        beside = [] if as_json else client.images.referrers(f"{record.name}:{record.version}")
     if as_json:
         print_json(record)
         return
@@ -149,13 +88,21 @@ def show(reference: str, as_json: bool) -> None:
             "size": size(record.size_bytes),
             "models": ", ".join(f"{m.name}:{m.version} ({short(m.digest)})" for m in record.models),
             "platforms": ", ".join(p.platform for p in record.platforms),
-            "base": record.base,
+            "base": _base(record),
             "environment": record.environment,
+            "notes": "; ".join(record.notes),
             "tags": pairs(record.tags),
-            "verification": _verdict(record.verification),
+            "beside": ", ".join(f"{one.artifact_type} ({short(one.digest)})" for one in beside),
+            "verification": image_build.verdict(record.verification),
             "built": record.created_at.isoformat(),
         }
     )
+
+
+def _base(record: ImageRecord) -> str | None:
+    # Of several platforms the record holds one digest over all their bases', by which nobody finds anything.
+    pinned = record.base_digest if len(record.platforms) == 1 else None
+    return f"{record.base} ({short(pinned)})" if pinned else record.base
 
 
 @command.command()

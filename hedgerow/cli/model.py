@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hedgerow.cli import complete, model_alias
+from hedgerow.cli import complete, model_alias, model_convert
 from hedgerow.cli.deletion import delete_versions, version_options
 from hedgerow.cli.options import (
     FILTER,
@@ -47,6 +47,7 @@ def command() -> None:
 
 
 command.add_command(model_alias.command)
+command.add_command(model_convert.convert)
 
 
 @command.command()

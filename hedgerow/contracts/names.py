@@ -63,8 +63,9 @@ ENV_TELEMETRY_TOKEN = "HEDGEROW_TELEMETRY_TOKEN"  # noqa: S105 - a variable's na
 LABEL_WORKSPACE = "hedgerow.workspace"
 LABEL_OWNER = "hedgerow.owner"
 LABEL_MODULE = "hedgerow.module"
-LABEL_REPLICA = "hedgerow.replica"
 LABEL_IMAGE_KIND = "hedgerow.image.kind"
+LABEL_TOOL = "hedgerow.tool.version"
+LABEL_BASE_DIGEST = "org.opencontainers.image.base.digest"
 
 # A variable of a run with the value ``secret:NAME`` gets the secret's value when the run starts.
 SECRET_PREFIX = "secret:"  # noqa: S105 - how a secret is named, not a secret
@@ -78,11 +79,26 @@ HEADER_LAST_EVENT = "last-event-id"
 MEDIA_OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 MEDIA_OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 MEDIA_OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+MEDIA_OCI_LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 MEDIA_OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+MEDIA_OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+MEDIA_OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+# What Docker called the same before there was a specification.
+MEDIA_DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+MEDIA_DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+MEDIA_DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+MANIFEST_TYPES = frozenset({MEDIA_OCI_MANIFEST, MEDIA_DOCKER_MANIFEST})
+INDEX_TYPES = frozenset({MEDIA_OCI_INDEX, MEDIA_DOCKER_INDEX})
+# Of an image that a container engine can run.
+CONTAINER_CONFIG_TYPES = frozenset({MEDIA_OCI_CONFIG, MEDIA_DOCKER_CONFIG})
 MEDIA_MODEL_MANIFEST = "application/vnd.cncf.model.manifest.v1+json"
 MEDIA_MODEL_CONFIG = "application/vnd.cncf.model.config.v1+json"
 MEDIA_MODEL_WEIGHT_TAR = "application/vnd.cncf.model.weight.v1.tar"
 MEDIA_SCORING_CONFIG = "application/vnd.hedgerow.scoring.v1.tar"
+# What lies beside an image as an artifact that refers to it (OCI image-spec 1.1, manifest `subject`).
+ARTIFACT_SBOM = "application/vnd.cyclonedx+json"
+ARTIFACT_BUILD_REPORT = "application/vnd.hedgerow.build.v1+json"
+ARTIFACT_VERIFICATION = "application/vnd.hedgerow.verification.v1+json"
 
 # The largest MQTT payload (seal or signature included) that either end publishes; every broker must let it pass.
 MAX_MQTT_PAYLOAD_BYTES = 1024 * 1024

@@ -18,17 +18,11 @@ from pathlib import Path
 import msgspec
 
 from hedgerow.process.errors import ProcessStartFailed, SupervisionFailed
+from hedgerow.process.limits import RLIMIT_NAMES
 from hedgerow.process.spec import ProcessSpec, Running
 
 ANSWER_WAIT_S = 30.0
 _SHIM = Path(__file__).with_name("shim.py")
-_LIMITS = {
-    "memory_bytes": "RLIMIT_DATA",
-    "open_files": "RLIMIT_NOFILE",
-    "cpu_time_s": "RLIMIT_CPU",
-    "processes": "RLIMIT_NPROC",
-    "file_size_bytes": "RLIMIT_FSIZE",
-}
 
 
 def spec_message(spec: ProcessSpec) -> bytes:
@@ -46,7 +40,7 @@ def spec_message(spec: ProcessSpec) -> bytes:
         fields.append(("gid", str(gid)))
     fields += [("arg", argument) for argument in spec.argv]
     fields += [("env", f"{name}={value}") for name, value in spec.environment.items()]
-    for name, limit in _LIMITS.items():
+    for name, limit in RLIMIT_NAMES.items():
         value = getattr(spec.limits, name)
         if value is not None:
             fields.append((f"limit:{limit}", str(value)))
@@ -115,7 +109,7 @@ def _problem(step: str, number: int, spec: ProcessSpec) -> str:
     if step == "program":
         there = number == errno.ENOENT and Path(spec.cwd, spec.argv[0]).exists()
         return f"{text}{' (the interpreter in its first line)' if there else ''}"
-    names = {limit: name for name, limit in _LIMITS.items()}
+    names = {limit: name for name, limit in RLIMIT_NAMES.items()}
     return f"limit {names[step]}: {text}" if step in names else f"{step}: {text}"
 
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from hedgerow.atomic_write import fsync_folder
+from hedgerow.atomic_write import publish
 from hedgerow.contracts.backup import BackupEnd, BackupHeader
 from hedgerow.contracts.backup_archive import BackupDamaged, read_header, read_members
 from hedgerow.errors import Bug
@@ -115,13 +115,7 @@ class _Copied:
 
 
 def _publish(temporary: Path, file: Path, *, replace: bool) -> None:
-    if replace:
-        temporary.replace(file)
-    else:
-        try:
-            os.link(temporary, file)  # unlike a rename it never replaces what came there meanwhile
-        except FileExistsError:
-            raise OutputExists(path=file) from None
-        except OSError:  # a file system without links
-            temporary.replace(file)
-    fsync_folder(file.parent)
+    try:
+        publish(temporary, file, replace=replace)
+    except FileExistsError:
+        raise OutputExists(path=file) from None

@@ -136,3 +136,30 @@ class BackupIncomplete(UserError):
     key = "backup_incomplete"
     message = "The workspace has lost the content of {count} blobs itself (such as {digest}: {problem}); no backup was kept"
     remedy = "Upload that content again (hedgerow doctor names it), or keep the backup as it is with --accept-lost."
+
+
+class NoSuchPlatform(UserError):
+    """A platform that an image was not built for."""
+
+    key = "no_such_platform"
+    message = "Image {image} is not for {platform}; it is for {have}"
+    remedy = "Name one of those with --platform, or build it for that platform too."
+
+
+class ImageNotLoadable(UserError):
+    """An image that no container engine can run."""
+
+    key = "image_not_loadable"
+    message = "Image {image} is of the kind {kind}, which runs in no container engine"
+    remedy = "Run it with `hedgerow service deploy` or on a device, or write it to a file with `hedgerow image export`."
+
+
+class EngineUnreachable(UnavailableError):
+    """No container engine answers, or it will not take the image."""
+
+    key = "engine_unreachable"
+    message = "The container engine at {host} did not take the image: {problem}"
+    remedy = (
+        "Start it (systemctl start docker), or say where it is with --engine HOST (unix:///…, tcp://…) or DOCKER_HOST. "
+        "Layers in zstd need Docker 23 or newer."
+    )

@@ -10,10 +10,11 @@ from typing import Literal, TypedDict, Unpack
 
 import msgspec
 
-from hedgerow.contracts.api import ChangeModel, ModelAlias, Page, RegisterModel, SetAlias
+from hedgerow.contracts.api import ChangeModel, ConvertModel, ModelAlias, Page, RegisterModel, SetAlias
+from hedgerow.contracts.convert import Quantize
 from hedgerow.contracts.document import convert
 from hedgerow.contracts.model import FileEntry, ModelManifest, SourceCommit, TensorSpec
-from hedgerow.contracts.work import Run
+from hedgerow.contracts.work import Activity, Run
 from hedgerow.sdk import files
 from hedgerow.sdk.addresses import address, file_address
 from hedgerow.sdk.blobs import Progress, upload_missing
@@ -251,6 +252,31 @@ class Models:
             return None
         where = address(_PATH, f"{manifest.name}:{manifest.version}", "sample-input")
         return download_all(self._transport, [Wanted(where, manifest.sample_input)], Path(folder))[0]
+
+    def convert(
+        self,
+        reference: str,
+        *,
+        name: str | None = None,
+        entry: str | None = None,
+        quantize: Quantize = "none",
+        opset: int | None = None,
+        accuracy_loss_max: float = 0.01,
+        atol: float = 1e-4,
+        rtol: float = 1e-3,
+        tags: Mapping[str, str] | None = None,
+    ) -> Activity:
+        """Have the model converted to ONNX, checked against the original, and registered as ``name`` (default: NAME-onnx).
+
+        Wait with ``client.activities.wait``; its result holds ``model`` (``name:version``), ``digest`` and ``reused``: an equal
+        conversion is not made again. What was measured stands in the properties of the new version.
+
+        ``entry`` is the file to open when several fit. ``accuracy_loss_max``: what ``quantize`` may cost (share of rows whose
+        label changes, or relative error). Refused when the converter differs by more than ``atol``/``rtol``.
+        """
+        request = {"name": name, "entry": entry, "quantize": quantize, "opset": opset, "accuracy_loss_max": accuracy_loss_max}
+        body = convert({**request, "atol": atol, "rtol": rtol, "tags": dict(tags or {})}, ConvertModel)
+        return self._transport.call("POST", address(_PATH, reference, "convert"), Activity, body=body)
 
     def delete(self, reference: str, *, force: bool = False) -> None:
         """Take a version away; its number is never used again.

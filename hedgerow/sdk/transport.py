@@ -37,6 +37,16 @@ class Frame(NamedTuple):
     data: bytes
 
 
+class _RegistryProblem(msgspec.Struct, frozen=True):
+    code: str
+    message: str = ""
+    detail: str = ""
+
+
+class _RegistryAnswer(msgspec.Struct, frozen=True):
+    errors: list[_RegistryProblem]
+
+
 class Transport:
     """Talks to ``base_url`` (over the Unix socket ``socket`` when given) with a bearer token.
 
@@ -251,8 +261,17 @@ def _problem(response: httpx.Response) -> ApiError:
     try:
         problem = msgspec.json.decode(response.content, type=ProblemAnswer).error
     except msgspec.MsgspecError:
-        return _foreign(response)
+        return _registry_problem(response)
     return ApiError(problem, response.status_code)
+
+
+def _registry_problem(response: httpx.Response) -> ApiError:
+    """Below ``/v2/`` the OCI specification prescribes how errors look."""
+    try:
+        found = msgspec.json.decode(response.content, type=_RegistryAnswer).errors[0]
+    except (msgspec.MsgspecError, IndexError):
+        return _foreign(response)
+    return ApiError(Problem(code=found.code.lower(), message=found.message, remedy=found.detail), response.status_code)
 
 
 def _foreign(response: httpx.Response) -> ApiError:

@@ -17,6 +17,7 @@ from hedgerow.atomic_write import atomic_write
 from hedgerow.backoff import Backoff
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.names import BLOBS_COLLECT
+from hedgerow.egress import EgressPolicy
 from hedgerow.errors import HedgerowError, InvalidSetting
 from hedgerow.logs import set_up_logs
 from hedgerow.process import Supervised
@@ -31,6 +32,7 @@ from registry.controller.balancer.port import Balancer
 from registry.controller.builds import IMAGE_BUILD, build_image
 from registry.controller.clock_watch import ClockWatch
 from registry.controller.controller import Controller, StopRules
+from registry.controller.conversions import MODEL_CONVERT, convert_model
 from registry.controller.event_keeping import EventKeeping
 from registry.controller.event_loop import EventLoop
 from registry.controller.file_work.tasks import ENV_BLOBS, ENV_BLOBS_ENDPOINT
@@ -39,6 +41,7 @@ from registry.controller.garbage_schedule import GarbageSchedule
 from registry.controller.jobs import Jobs, JobTools, Kind
 from registry.controller.lease_keeper import LeaseKeeper
 from registry.controller.own_python import OwnPython
+from registry.controller.pushes import push_image
 from registry.controller.runs import run_script
 from registry.controller.sandbox import make_sandbox
 from registry.controller.services.hands import Hands
@@ -52,12 +55,12 @@ from registry.controller.webhooks.attempt import Attempts, Trust
 from registry.controller.webhooks.dispatch import Webhooks
 from registry.controller.webhooks.verdict import Rules
 from registry.controller.webhooks.watch import WebhookWatch
-from registry.egress import EgressPolicy
 from registry.errors import RoleTaken
 from registry.settings import read_settings
 from registry.store import schema
 from registry.store.blobs import LEASE_S
 from registry.store.database import open_database
+from registry.store.outgoing_pushes import IMAGE_PUSH
 from registry.store.runs import RUN
 from registry.vault import Vault
 from registry.wakeups import FEED
@@ -130,7 +133,7 @@ def _assemble(
     watch: ClockWatch,
 ) -> Controller:
     places = _places(settings)
-    python = OwnPython(dict(os.environ) | places)
+    python = OwnPython(dict(os.environ) | places | _outgoing(settings))
     store = open_store(workspace.blobs, settings.blobs, settings.blobs_endpoint)
     sandbox = make_sandbox(workspace, python.installation(), running_as_root=os.geteuid() == 0, required=settings.require_sandbox)
     if sandbox.note():
@@ -143,12 +146,14 @@ def _assemble(
         tools,
         {
             IMAGE_BUILD: Kind(lambda activity, request: build_image(story_tools, activity, request), settings.max_builds),
+            MODEL_CONVERT: Kind(lambda activity, request: convert_model(story_tools, activity, request), settings.max_builds),
             BLOBS_COLLECT: Kind(
                 lambda activity, request: collect_garbage(
                     story_tools, places | _database(settings), watch.look, activity, request
                 ),
                 1,
             ),
+            IMAGE_PUSH: Kind(lambda activity, request: push_image(story_tools, activity, request), settings.max_builds),
             RUN: Kind(lambda activity, request: run_script(story_tools, activity, request), settings.max_runs),
         },
     )
@@ -172,6 +177,21 @@ def _places(settings: ControllerSettings) -> dict[str, str]:
         ENV_BLOBS: settings.blobs,
         ENV_BLOBS_ENDPOINT: settings.blobs_endpoint,
         "HEDGEROW_BLOB_LEASE_S": str(settings.blob_lease_s),
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _outgoing(settings: ControllerSettings) -> dict[str, str]:
+    """How the packager learns which registries it may call, and as whom, and what it must refuse.
+
+    Paths are absolute: it has a folder of its own.
+    """
+    EgressPolicy.parse(settings.egress_allow)  # said now, not to the first who builds
+    given = {
+        "HEDGEROW_EGRESS_ALLOW": settings.egress_allow,
+        "HEDGEROW_EGRESS_CA_FILE": str(settings.egress_ca_file.resolve()) if settings.egress_ca_file else "",
+        "HEDGEROW_REGISTRY_LOGINS": str(settings.registry_logins.resolve()) if settings.registry_logins else "",
+        "HEDGEROW_REQUIRE_SANDBOX": "true" if settings.require_sandbox else "",
     }
     return {name: value for name, value in given.items() if value}
 

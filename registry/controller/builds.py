@@ -6,40 +6,40 @@ point leaves nothing but content without a name.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection
 
-from hedgerow.atomic_write import atomic_write
 from hedgerow.contracts.api import BuildImage
 from hedgerow.contracts.build import BuildModel, BuildRequest, BuildResult
-from hedgerow.contracts.document import decode, encode
+from hedgerow.contracts.document import decode
 from hedgerow.contracts.environment import Environment
-from hedgerow.contracts.image import ImageRecord, ModelRef
+from hedgerow.contracts.image import ImageRecord, ModelRef, Referrer
 from hedgerow.contracts.model import ModelManifest
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.work import Activity
 from registry.blobs import BlobStore
-from registry.blobs.errors import StorageUnavailable
-from registry.controller.effects import Part, RunProcess, Story, Verdict, record, run_process
+from registry.controller.conversions import convert_if_needed
+from registry.controller.effects import Part, Story, Verdict, record
 from registry.controller.file_work.tasks import Done, LaidFile, LayOut, Parts, TakeIn
 from registry.controller.file_work.tasks import Part as StoredPart
-from registry.controller.stories import StoryTools, answer_of, file_work, make_folder
+from registry.controller.stories import StoryTools, file_work, make_folder, packager_work
 from registry.store import blobs, environments, events, images, models
 from registry.store.activities import BuildTask
 
 IMAGE_BUILD = "image.build"
 _FILES, _SOURCE = "files", "files/source"
+# How far a build is when the models that had to be are converted.
+_CONVERTED = 0.4
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the build is made of, read in one transaction."""
+    """What the build is made of, read in one transaction. ``version`` is what comes next now; no number is taken yet."""
 
     wanted: BuildImage
     version: int
@@ -51,27 +51,61 @@ def build_image(tools: StoryTools, activity: Activity, request: bytes) -> Story:
     """Play an ``image.build`` activity; its result is {"image": "NAME:VERSION", "digest": …}."""
     wanted = decode(request, BuildTask)
     plan = yield from record(lambda connection, _lease: _plan(connection, wanted))
-    folder = make_folder(tools.workspace.work / "builds" / activity.id)
+    # A conversion runs as a user of its own, who must be able to pass.
+    folder = make_folder(tools.workspace.work / "builds" / activity.id, mode=0o711)
     try:
+        ready = yield from convert_if_needed(tools, wanted.kind, plan.models, folder, span=(0.0, _CONVERTED))
+        begin = _CONVERTED if ready != plan.models else 0.0
+        plan = replace(plan, models=ready)
         laid = LayOut(blobs=tools.blobs, root=str(folder / _FILES), files=_files(plan))
-        yield from file_work(tools, folder, laid, Done, step="laying files out", span=(0.0, 0.05))
-        built = yield from _package(tools, plan, folder)
-        stored = TakeIn(blobs=tools.blobs, layout=str(folder / "out"), digest=built.digest, media_type=built.media_type)
+        yield from file_work(tools, folder, laid, Done, step="laying files out", span=(begin, begin + 0.05))
+        built = yield from _package(tools, plan, folder, begin + 0.05)
+        same = yield from record(lambda connection, _lease: _same_image(connection, plan, built, tools.clock.now()))
+        if same is not None:
+            return Verdict(result={"image": f"{same.name}:{same.version}", "digest": same.digest, "unchanged": "true"})
+        stored = TakeIn(
+            blobs=tools.blobs,
+            layout=str(folder / "out"),
+            digest=built.digest,
+            media_type=built.media_type,
+            referrers=[referrer.digest for referrer in built.referrers],
+        )
         parts = yield from file_work(tools, folder, stored, Parts, step="storing the image", span=(0.92, 0.99))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     now = tools.clock.now()
-    image = _image_record(plan, built, now)
+    version = yield from record(lambda connection, _lease: images.next_version(connection, wanted.name))
+    image = _image_record(plan, built, version, now)
     return Verdict(
         result={"image": f"{image.name}:{image.version}", "digest": image.digest},
-        record=lambda connection, _lease: _register(connection, tools.store, image, parts.parts, now),
+        record=lambda connection, _lease: _register(connection, tools.store, image, built.referrers, parts.parts, now),
     )
+
+
+def _same_image(connection: Connection, plan: Plan, built: BuildResult, now: datetime) -> ImageRecord | None:
+    """The newest version that is this very image, made of the same records and tested no less; new tags are set on it."""
+    wanted = plan.wanted
+    if wanted.rebuild:
+        return None
+    found = images.with_digest(connection, wanted.name, built.digest)
+    if found is None or found.models != [_ref(one) for one in plan.models] or found.environment != _environment_name(plan):
+        return None
+    tested = found.verification is not None and found.verification.state == "passed"
+    if wanted.verify and built.verification.state == "passed" and not tested:
+        return None
+    held = images.lock(connection, Reference(found.name, found.version))
+    changed = images.change_tags(connection, held, wanted.tags)
+    if changed.revision != held.revision:
+        subject, details = f"image/{held.name}:{held.version}", {"changed": "tags", "revision": str(changed.revision)}
+        actor = events.system("controller")
+        events.record(connection, kind="image.changed", subject=subject, actor=actor, now=now, details=details)
+    return changed
 
 
 def _plan(connection: Connection, wanted: BuildImage) -> Plan:
     found = tuple(models.get(connection, Reference.parse(text)) for text in wanted.models)
     environment = environments.get(connection, Reference.parse(wanted.environment)) if wanted.environment else None
-    return Plan(wanted, images.next_version(connection, wanted.name), found, environment)
+    return Plan(wanted, images.version_to_come(connection, wanted.name), found, environment)
 
 
 def _files(plan: Plan) -> list[LaidFile]:
@@ -88,15 +122,9 @@ def _model_folder(manifest: ModelManifest) -> str:
     return f"models/{manifest.name}/{manifest.version}"
 
 
-def _package(tools: StoryTools, plan: Plan, folder: Path) -> Part[BuildResult]:
-    order = folder / "request.json"
-    try:
-        atomic_write(order, encode(_build_request(tools, plan, folder)))
-    except OSError as problem:
-        raise StorageUnavailable(problem=os.strerror(problem.errno or 0)) from problem
-    spec = tools.python.spec("packager", ["build", str(order)], folder)
-    ended = yield from run_process(RunProcess(spec, "building", (0.05, 0.92)))
-    return answer_of(ended, BuildResult, "building")
+def _package(tools: StoryTools, plan: Plan, folder: Path, begin: float) -> Part[BuildResult]:
+    request = _build_request(tools, plan, folder)
+    return (yield from packager_work(tools, folder, "build", request, BuildResult, step="building", span=(begin, 0.92)))
 
 
 def _build_request(tools: StoryTools, plan: Plan, folder: Path) -> BuildRequest:
@@ -105,6 +133,8 @@ def _build_request(tools: StoryTools, plan: Plan, folder: Path) -> BuildRequest:
     if environment is not None:
         settings = {
             "requirements": environment.requirements,
+            "conda_packages": environment.conda_packages,
+            "channels": environment.channels,
             "python_version": environment.python_version,
             "variables": environment.variables,
         }
@@ -118,17 +148,24 @@ def _build_request(tools: StoryTools, plan: Plan, folder: Path) -> BuildRequest:
                 folder=str(folder / _FILES / _model_folder(manifest)),
                 inputs=manifest.inputs,
                 outputs=manifest.outputs,
+                stage=wanted.stages[number] if wanted.stages else None,
             )
-            for manifest in plan.models
+            for number, manifest in enumerate(plan.models)
         ],
         script=wanted.script,
         source=str(folder / _SOURCE) if wanted.source else None,
         platforms=wanted.platforms,
         base=wanted.base,
+        bases=wanted.bases,
+        compression=wanted.compression,
+        dockerfile=wanted.dockerfile,
+        allowed_secrets=[str(path) for path in wanted.allowed_secrets],
         verify=wanted.verify,
+        rebuild=wanted.rebuild,
+        upgrade=wanted.upgrade,
         out=str(folder / "out"),
         cache=str(tools.workspace.cache / "layers"),
-        **settings,  # type: ignore[arg-type]  # three fields of three types, all taken from the same fields of Environment
+        **settings,  # type: ignore[arg-type]  # fields of several types, all taken from the same fields of Environment
     )
 
 
@@ -136,10 +173,14 @@ def _ref(manifest: ModelManifest) -> ModelRef:
     return ModelRef(name=manifest.name, version=manifest.version, digest=manifest.digest)
 
 
-def _image_record(plan: Plan, built: BuildResult, now: datetime) -> ImageRecord:
+def _environment_name(plan: Plan) -> str | None:
+    return None if plan.environment is None else f"{plan.environment.name}:{plan.environment.version}"
+
+
+def _image_record(plan: Plan, built: BuildResult, version: int, now: datetime) -> ImageRecord:
     return ImageRecord(
         name=plan.wanted.name,
-        version=plan.version,
+        version=version,
         kind=plan.wanted.kind,
         digest=built.digest,
         media_type=built.media_type,
@@ -150,19 +191,28 @@ def _image_record(plan: Plan, built: BuildResult, now: datetime) -> ImageRecord:
         lock_digest=built.lock_digest,
         base=built.base,
         base_digest=built.base_digest,
-        environment=None if plan.environment is None else f"{plan.environment.name}:{plan.environment.version}",
+        environment=_environment_name(plan),
         tool_version=built.tool_version,
+        plan_key=built.plan_key,
+        notes=built.notes,
         tags=plan.wanted.tags,
         verification=built.verification,
         created_at=now,
     )
 
 
-def _register(connection: Connection, store: BlobStore, image: ImageRecord, parts: Iterable[StoredPart], now: datetime) -> None:
+def _register(
+    connection: Connection,
+    store: BlobStore,
+    image: ImageRecord,
+    referrers: Iterable[Referrer],
+    parts: Iterable[StoredPart],
+    now: datetime,
+) -> None:
     stored = sorted(parts, key=lambda part: part.digest)
     for part in stored:
         blobs.record_stored(connection, store, part.digest, part.size_bytes, now, chunk_hashes=part.chunk_hashes)
-    images.insert(connection, image, [(part.digest, part.media_type) for part in stored])
+    images.insert(connection, image, [(part.digest, part.media_type) for part in stored], referrers)
     details = {"digest": image.digest, "models": ", ".join(f"{one.name}:{one.version}" for one in image.models)}
     subject = f"image/{image.name}:{image.version}"
     events.record(connection, kind="image.built", subject=subject, actor=events.system("controller"), now=now, details=details)

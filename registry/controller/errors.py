@@ -50,6 +50,14 @@ class LayoutBroken(UnavailableError):
     remedy = "Build again; if it happens twice, check the disk."
 
 
+class ConversionIncomplete(UnavailableError):
+    """What a converter left is not what it announced."""
+
+    key = "conversion_incomplete"
+    message = "The conversion of {model} cannot be stored: {problem}"
+    remedy = "Convert it again; if it happens twice, check the disk."
+
+
 class ImageNotRunnable(UserError):
     """An image that target process cannot unpack."""
 

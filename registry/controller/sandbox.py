@@ -9,7 +9,6 @@ the controller's user, with limits and an empty environment, and every activity 
 from __future__ import annotations
 
 import os
-import resource
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from pathlib import Path
 import msgspec
 
 from hedgerow.process import ProcessSpec, ResourceLimits
+from hedgerow.process.limits import within_ours
+from hedgerow.process.reach import first_barred
 from hedgerow.process.sandbox import SANDBOX_UID, sandboxed
 from registry.controller.errors import SandboxMissing
 from registry.workspace import Workspace
@@ -26,13 +27,6 @@ from registry.workspace import Workspace
 _CPU_TIME_S = 10 * 365 * 86_400
 _PROCESSES = 8192
 _OPEN_FILES = 65_536
-_LIMITS = {
-    "memory_bytes": resource.RLIMIT_DATA,
-    "open_files": resource.RLIMIT_NOFILE,
-    "cpu_time_s": resource.RLIMIT_CPU,
-    "processes": resource.RLIMIT_NPROC,
-    "file_size_bytes": resource.RLIMIT_FSIZE,
-}
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class Sandbox:
             sandbox_uid=self.uid or SANDBOX_UID,
         )
         return msgspec.structs.replace(
-            inside, environment={**inside.environment, **environment}, limits=_within_ours(inside.limits)
+            inside, environment={**inside.environment, **environment}, limits=within_ours(inside.limits)
         )
 
     def give(self, folder: Path) -> None:
@@ -81,46 +75,19 @@ def make_sandbox(workspace: Workspace, installation: Iterable[Path], *, running_
     if not running_as_root:
         return Sandbox(None, memory_bytes=memory_bytes)
     for path in (*installation, workspace.folder.resolve().parent):
-        barred_by = first_barred(path, SANDBOX_UID)
+        barred_by = first_barred(path, SANDBOX_UID, SANDBOX_UID)
         if barred_by is not None:
             return Sandbox(None, barred_by, required, memory_bytes)
     _open_way(workspace)
     return Sandbox(SANDBOX_UID, required=required, memory_bytes=memory_bytes)
 
 
-def first_barred(path: Path, uid: int) -> Path | None:
-    """The first folder on the way to (and including) ``path`` that a user without other groups cannot enter."""
-    real = path.resolve()
-    for folder in reversed((real, *real.parents)):
-        found = folder.stat()
-        if stat.S_ISDIR(found.st_mode) and not _may_enter(found, uid):
-            return folder
-    return None
-
-
-def _may_enter(found: os.stat_result, uid: int) -> bool:
-    if found.st_uid == uid:
-        return bool(found.st_mode & stat.S_IXUSR)
-    if found.st_gid == uid:
-        return bool(found.st_mode & stat.S_IXGRP)
-    return bool(found.st_mode & stat.S_IXOTH)
-
-
 def _open_way(workspace: Workspace) -> None:
     # SQLite makes its files readable for all; so far only the folder's mode kept them private.
     for file in workspace.folder.glob("*.db*"):
         file.chmod(0o600)
-    for folder in (workspace.folder, workspace.run, workspace.work):
+    # In the cache builds test what they built (packager/verify/quarters.py).
+    for folder in (workspace.folder, workspace.run, workspace.work, workspace.cache):
         mode = stat.S_IMODE(folder.stat().st_mode)
         os.chown(folder, -1, SANDBOX_UID)
         folder.chmod(mode & ~0o070 | 0o010)
-
-
-def _within_ours(limits: ResourceLimits) -> ResourceLimits:
-    """Nobody but root can raise a limit above its own hard one, and asking for it would fail the start."""
-    values = {name: _least(getattr(limits, name), resource.getrlimit(number)[1]) for name, number in _LIMITS.items()}
-    return ResourceLimits(**values)
-
-
-def _least(wanted: int | None, hard: int) -> int | None:
-    return wanted if wanted is None or hard == resource.RLIM_INFINITY else min(wanted, hard)

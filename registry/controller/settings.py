@@ -34,7 +34,10 @@ class ControllerSettings:
     stop_services_on_exit: bool = setting(False, "on SIGTERM stop replicas and balancer too; else they go on and are adopted")
     events_keep_days: int = setting(365, "how long events are kept; 0 keeps them for ever", least=0)
     egress_allow: str = setting("", "networks and hosts (comma separated) that may be called although they are not public https")
-    egress_ca_file: Path | None = setting(None, "certificates (PEM) that receivers of webhooks may have besides the machine's")
+    egress_ca_file: Path | None = setting(
+        None, "certificates (PEM) that receivers of webhooks and registries may have besides the machine's"
+    )
+    registry_logins: Path | None = setting(None, "file in the form of Docker's config.json, whose `auths` log in to registries")
     webhook_timeout_s: float = setting(15.0, "longest time that one attempt to deliver an event may take")
     webhook_first_retry_s: float = setting(10.0, "how long a failed delivery waits at first; doubled with each attempt")
     webhook_longest_retry_s: float = setting(21_600.0, "longest time between two attempts")

@@ -1,4 +1,4 @@
-"""Parts that the stories of builds and runs share: what they are given, and the file worker's tasks as effects."""
+"""Parts that stories share: what they are given, and the work of the file worker and of the packager as effects."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
 from hedgerow.atomic_write import atomic_write
 from hedgerow.clock import Clock
-from hedgerow.contracts.document import convert, encode
+from hedgerow.contracts.document import Document, convert, encode
 from registry.blobs import BlobStore
 from registry.blobs.errors import StorageUnavailable
 from registry.controller.effects import Ended, Part, RunProcess, run_process
@@ -24,7 +24,10 @@ from registry.controller.sandbox import Sandbox
 from registry.workspace import Workspace
 
 D = TypeVar("D", bound=msgspec.Struct)
+PackagerVerb = Literal["build", "convert", "push"]
 A = TypeVar("A", bound=Answer)
+# Which part of an activity a step is: its progress (0 to 1) at the beginning and at the end.
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,29 @@ class StoryTools:
         return str(self.workspace.blobs)
 
 
-def file_work(tools: StoryTools, folder: Path, task: Task, answer: type[A], *, step: str, span: tuple[float, float]) -> Part[A]:
+def file_work(tools: StoryTools, folder: Path, task: Task, answer: type[A], *, step: str, span: Span) -> Part[A]:
     """Have the file worker do ``task``. ``folder`` is the job's own. Raises Reported, WorkerFailed, StorageUnavailable."""
-    order = folder / f"{type(task).__name__}.json"
+    order = _write_order(folder / f"{type(task).__name__}.json", task)
+    spec = tools.python.spec("registry.controller.file_work", [order], folder)
+    return answer_of((yield from run_process(RunProcess(spec, step, span))), answer, step)
+
+
+def packager_work(
+    tools: StoryTools, folder: Path, verb: PackagerVerb, request: Document, answer: type[D], *, step: str, span: Span
+) -> Part[D]:
+    """Have `python -m packager` do ``request``. ``folder`` and errors are those of :func:`file_work`."""
+    order = _write_order(folder / "request.json", request)
+    spec = tools.python.spec("packager", [verb, order], folder)
+    return answer_of((yield from run_process(RunProcess(spec, step, span))), answer, step)
+
+
+def _write_order(path: Path, order: msgspec.Struct) -> str:
+    # It may hold a password, so it is for our own eyes.
     try:
-        atomic_write(order, encode(task))
+        atomic_write(path, encode(order), mode=0o600)
     except OSError as problem:
         raise StorageUnavailable(problem=os.strerror(problem.errno or 0)) from problem
-    spec = tools.python.spec("registry.controller.file_work", [str(order)], folder)
-    return answer_of((yield from run_process(RunProcess(spec, step, span))), answer, step)
+    return str(path)
 
 
 def answer_of(ended: Ended, kind: type[D], step: str) -> D:

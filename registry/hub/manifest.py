@@ -14,7 +14,7 @@ from registry.store import images
 
 # A desired state carries the manifest's modules with pins, in base64, in one MQTT message.
 MAX_MANIFEST_BYTES = MAX_MQTT_PAYLOAD_BYTES // 2
-_IMAGE_KINDS = {"process": "onnx", "docker": "docker"}
+_IMAGE_KINDS = {"process": ("onnx", "fpga"), "docker": ("docker",)}
 
 
 def check_manifest(connection: Connection, manifest: EdgeDeployment) -> EdgeDeployment:
@@ -39,7 +39,7 @@ def _checked(connection: Connection, deployment: str, module: str, spec: ModuleS
             raise ManifestInvalid(name=deployment, problem=f"docker module {module} has no image")
         return spec
     record = images.get(connection, Reference.parse(spec.image))
-    if record.kind != _IMAGE_KINDS[spec.kind]:
+    if record.kind not in _IMAGE_KINDS[spec.kind]:
         problem = f"module {module} is of kind {spec.kind}, image {record.name}:{record.version} of kind {record.kind}"
         raise ManifestInvalid(name=deployment, problem=problem)
     return msgspec.structs.replace(spec, image=f"{record.name}:{record.version}")

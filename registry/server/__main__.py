@@ -13,13 +13,13 @@ from contextlib import contextmanager
 
 from hedgerow.atomic_write import atomic_write
 from hedgerow.clock import SystemClock
+from hedgerow.egress import EgressPolicy
 from hedgerow.errors import HedgerowError, InvalidSetting
 from hedgerow.logs import set_up_logs
 from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import hold_lock
 from registry.blobs.choose import open_store
 from registry.blobs.errors import StorageUnavailable
-from registry.egress import EgressPolicy
 from registry.errors import PlaintextRefused, RoleTaken
 from registry.server import owner_token
 from registry.server.app import create_app

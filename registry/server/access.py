@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Request
 
 from registry.errors import TokenMissing, TokenRefused
+from registry.server import oci_grants
 from registry.server.context import Caller, ServerContext
 from registry.store import tokens
 
@@ -21,13 +22,18 @@ def authenticate(context: ServerContext, request: Request) -> Caller:
     if not text:
         raise TokenMissing
     now = context.clock.now()
+    grants = None
     with context.database.look() as connection:
-        found = tokens.verify(connection, text, now)
+        if oci_grants.is_one(text) and request.path.startswith(OCI_PREFIX):
+            says = oci_grants.read(context.workspace, text, now)
+            found, grants = tokens.by_id(connection, says.token_id, now), frozenset(says.grants)
+        else:
+            found = tokens.verify(connection, text, now)
     # Browsers hand cookies to every program on a host, whatever its port: what such a program may learn opens pages only.
     if found.is_page_session != (sent is None):
         raise TokenRefused(problem="it does not belong here: a page's token is for its cookie, and no other token is")
     tokens.note_use(context.database, found, now)
-    return Caller(token_id=found.id, name=found.name, role=found.role, subject=found.subject, scopes=found.scopes)
+    return Caller(found.id, found.name, found.role, found.subject, found.scopes, grants)
 
 
 def _token_text(request: Request) -> str | None:

@@ -43,7 +43,7 @@ from registry.server.http import (
     write_once,
 )
 from registry.server.operation import FORCE, PAGE, QueryField, operation
-from registry.store import activities, blobs, environments, images, models
+from registry.store import activities, blobs, conversions, environments, images, models
 
 _FILTERS = (
     *PAGE,
@@ -86,9 +86,10 @@ def build_image() -> Response:
         check_scope("models", model)
     if wanted.environment is not None:
         check_scope("environments", wanted.environment)
-    if wanted.base is not None and wanted.base.startswith(_LOCAL_BASES) and caller().role != "owner":
-        # Paths of the server's own disk: whoever owns it may name them.
-        raise RoleForbids(role=caller().role, action=f"build on {wanted.base[:80]}, which lies on the server", needed="owner")
+    for base in (wanted.base or "", *wanted.bases.values()):
+        if base.startswith(_LOCAL_BASES) and caller().role != "owner":
+            # Paths of the server's own disk: whoever owns it may name them.
+            raise RoleForbids(role=caller().role, action=f"build on {base[:80]}, which lies on the server", needed="owner")
 
     def queue(connection: Connection) -> Response:
         now = here.clock.now()
@@ -205,11 +206,21 @@ def _tell(connection: Connection, kind: str, record: ImageRecord, **details: str
     tell(connection, kind, f"image/{record.name}:{record.version}", **details)
 
 
+def _check_stages(wanted: BuildImage) -> None:
+    """Raises BuildRefused; the packager has the rest to say (packager/stages.py)."""
+    if wanted.kind == "fpga" and len(wanted.stages) != len(wanted.models):
+        raise BuildRefused(name=wanted.name, problem="an image of kind fpga needs a stage for each of its models")
+    if wanted.kind != "fpga" and wanted.stages:
+        raise BuildRefused(name=wanted.name, problem=f"only an image of kind fpga has stages, this one is of kind {wanted.kind}")
+
+
 def _resolved(connection: Connection, wanted: BuildImage) -> BuildImage:
     """The request with every reference pinned to the version that it means now; mistakes are refused at once.
 
     Raises RecordNotFound, RecordDeleted, InvalidReference, BlobMissing, FilesCollide, BuildRefused.
     """
+    if wanted.kind != "docker" and (wanted.script or wanted.base or wanted.bases):
+        raise BuildRefused(name=wanted.name, problem=f"an image of kind {wanted.kind} holds models only, no script and no base")
     references = [Reference.parse(text) for text in wanted.models]
     if len({reference.name for reference in references}) < len(references):
         raise BuildRefused(name=wanted.name, problem="one model is given twice; an image serves one version of a name")
@@ -221,13 +232,11 @@ def _resolved(connection: Connection, wanted: BuildImage) -> BuildImage:
     environment = wanted.environment
     if environment is not None:
         resolved = environments.hold(connection, Reference.parse(environment))
-        if resolved.conda_packages:
-            # Left out in silence they would be missed when the script imports them.
-            asked = ", ".join(resolved.conda_packages[:10])
-            problem = (
-                f"environment {resolved.name}:{resolved.version} asks for conda packages ({asked}); list them as pip packages"
-            )
-            raise BuildRefused(name=wanted.name, problem=problem)
         environment = f"{resolved.name}:{resolved.version}"
+    _check_stages(wanted)
+    for manifest in found:
+        if wanted.kind == "onnx" and conversions.needs_conversion(manifest):
+            # The build registers its conversion.
+            check_scope("models", conversions.converted_name(manifest.name))
     pinned = [f"{manifest.name}:{manifest.version}" for manifest in found]
     return msgspec.structs.replace(wanted, models=pinned, environment=environment)

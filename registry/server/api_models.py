@@ -279,7 +279,8 @@ def change_model(reference: str) -> Response:
     errors=(RecordDeleted, InUse, PreconditionFailed),
 )
 def delete_model(reference: str) -> Response:
-    """Refused while an image is made of it, an alias names it or a build is to take it in; its number is never used again.
+    """Refused while an image is made of it, a model was converted from it, an alias names it, or a build or a conversion is
+    to take it in; its number is never used again.
 
     ``force`` leaves a record that it was there, for lineage, and frees its files.
     """

@@ -15,9 +15,8 @@ from hedgerow.contracts.api import Page
 from hedgerow.contracts.events import ChangeWebhook, CreateWebhook, Delivery, DeliveryState, Redeliver, Redelivered, Webhook
 from hedgerow.contracts.names import check_name
 from hedgerow.contracts.webhook_signature import new_secret
-from registry.egress import EgressPolicy, check_url
+from hedgerow.egress import EgressPolicy, EgressRefused, check_url
 from registry.errors import (
-    EgressRefused,
     InvalidPage,
     NameTaken,
     PreconditionFailed,

@@ -9,10 +9,13 @@ from registry.server import (
     api_activities,
     api_backup,
     api_blobs,
+    api_conversions,
     api_environments,
     api_events,
     api_fleet,
     api_gc,
+    api_image_pushes,
+    api_image_referrers,
     api_images,
     api_lineage,
     api_model_aliases,
@@ -30,10 +33,12 @@ from registry.server import (
     http_errors,
     metrics,
     oci,
+    push_files,
     threads,
 )
 from registry.server.context import ServerContext
 from registry.server.followers import Followers
+from registry.server.push_files import PushFiles
 from registry.server.studio import login, pages
 from registry.server.threads import ThreadBudget
 
@@ -43,9 +48,12 @@ _API = (
     api_gc,
     api_backup,
     api_model_aliases,
+    api_conversions,
     api_models,
     api_environments,
     api_images,
+    api_image_pushes,
+    api_image_referrers,
     api_lineage,
     api_activities,
     api_events,
@@ -68,6 +76,7 @@ def create_app(here: ServerContext, news: Followers) -> Flask:
     app.extensions[http.EXTENSION] = here
     app.extensions[followers.EXTENSION] = news
     app.extensions[threads.EXTENSION] = ThreadBudget(here.settings.threads)
+    app.extensions[push_files.EXTENSION] = PushFiles(here.workspace.pushes, here.settings.blob_lease_s)
     # No other site may ask what it may do here: there is no cross-origin anything.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.strict_slashes = False

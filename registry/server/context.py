@@ -29,7 +29,8 @@ class ServerContext:
 class Caller:
     """Who sent the request. ``subject`` is the device's uuid or the run's id that the token is bound to, else ``""``.
 
-    ``scopes`` empty: everything that the role may.
+    ``scopes`` empty: everything that the role may. ``grants`` are those of a registry token (``oci_grants.py``), None for
+    every other token.
     """
 
     token_id: str
@@ -37,3 +38,4 @@ class Caller:
     role: Role
     subject: str
     scopes: tuple[str, ...] = ()
+    grants: frozenset[tuple[str, str]] | None = None

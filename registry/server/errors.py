@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hedgerow.errors import ConflictError, NotFoundError, UnavailableError, UserError
+from hedgerow.errors import AccessError, ConflictError, NotFoundError, UnavailableError, UserError
 
 
 class NoSuchPath(UserError):
@@ -163,3 +163,67 @@ class ModelManifestUnknown(NotFoundError):
     key = "model_manifest_unknown"
     message = "There is no model {name} with the tag or digest {reference}"
     remedy = "See the versions with: hedgerow model list; a digest is known once its version was pulled by tag."
+
+
+class UploadUnknown(NotFoundError):
+    """An upload that never was, that ended, or that nobody went on with for too long."""
+
+    key = "upload_unknown"
+    message = "There is no upload {upload} to {name}"
+    remedy = "Begin a new one: uploads end when they are finished, cancelled, or left alone for a day."
+
+
+class UploadOutOfOrder(UserError):
+    """A chunk that does not begin where the upload ends."""
+
+    key = "upload_out_of_order"
+    message = "The upload has {size} bytes; a chunk {value!r} does not go on from there"
+    remedy = "Ask where it is with GET on its address, and send the rest from there."
+
+
+class UploadBusy(ConflictError):
+    """Two requests write to one upload."""
+
+    key = "upload_busy"
+    message = "Another request is writing to the upload {upload}"
+    remedy = "Wait until it ends (one whose client is gone ends within a minute), then ask where the upload is."
+
+
+class TooManyUploads(UnavailableError):
+    """Unfinished uploads take place on the disk."""
+
+    key = "too_many_uploads"
+    message = "{limit} uploads were begun and not finished"
+    remedy = "Finish or cancel some; what nobody goes on with ends by itself within a day."
+
+
+class DigestRefused(UserError):
+    """A digest that is none, or not that of what it stands for."""
+
+    key = "digest_refused"
+    message = "The digest {value!r} is refused: {problem}"
+    remedy = "Use sha256: and the 64 hexadecimal digits of the content itself."
+
+
+class PushedManifestInvalid(UserError):
+    """A pushed manifest that cannot be taken."""
+
+    key = "pushed_manifest_invalid"
+    message = "The manifest is refused: {problem}"
+    remedy = "Push it again with an up-to-date tool; container images and models in the ModelPack types are taken."
+
+
+class ManifestBlobUnknown(UserError):
+    """A pushed manifest names content that its repository does not have."""
+
+    key = "manifest_blob_unknown"
+    message = "The manifest names {digest}, which {name} does not have"
+    remedy = "Push (or mount) every blob and manifest that it names first, then the manifest."
+
+
+class GrantMissing(AccessError):
+    """A registry token (from /v2/token) that was asked for something else."""
+
+    key = "grant_missing"
+    message = "This registry token does not allow to {action} {name}"
+    remedy = "Ask /v2/token for it; container tools do that by themselves, and pass the credential of `docker login`."

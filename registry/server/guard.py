@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 from flask import Flask, Request, Response, request
 
 from registry.errors import OriginRefused
+from registry.server.access import OCI_PREFIX
 from registry.server.errors import ContentTypeRefused, MalformedRequest, UnknownApiVersion
 from registry.server.http import SILENCE_S
 from registry.settings import ServerSettings
 
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _BODIES = frozenset({"application/json", "application/octet-stream"})
+_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 _VERSION = re.compile(r"/api/(v[0-9]+[^/]*)(?:/|$)")
 _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _TAGS = re.compile(rf"\*|{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
@@ -47,8 +49,9 @@ def install(app: Flask, settings: ServerSettings) -> None:
         if request.routing_exception is not None:
             return  # what is not there is said before what is wrong with the request for it
         _check_tags(request)
-        if request.method in _WRITES and _has_body(request) and request.mimetype not in _BODIES:
-            raise ContentTypeRefused(found=request.mimetype, expected="application/json")
+        if request.method in _WRITES and _has_body(request) and not _takes(request):
+            expected = "application/octet-stream" if request.path.startswith(OCI_PREFIX) else "application/json"
+            raise ContentTypeRefused(found=request.mimetype, expected=expected)
 
     @app.after_request
     def dress(response: Response) -> Response:
@@ -103,6 +106,13 @@ def check_origin(host: str, origin: str | None, scheme: str, allowed: frozenset[
 
 def _has_body(asked: Request) -> bool:
     return bool(asked.content_length) or "Transfer-Encoding" in asked.headers
+
+
+def _takes(asked: Request) -> bool:
+    if asked.path.startswith(OCI_PREFIX):
+        # Manifests have types of their own, and some tools name none for content; a form has always been a browser's.
+        return asked.mimetype not in _FORMS
+    return asked.mimetype in _BODIES
 
 
 def _limit_silence(asked: Request) -> None:

@@ -17,7 +17,7 @@ from hedgerow.contracts.events import Actor
 from hedgerow.contracts.names import Reference
 from hedgerow.errors import InvalidDocument
 from registry.errors import PreconditionFailed, RoleForbids
-from registry.server import access, arguments, once, scopes
+from registry.server import access, arguments, oci_grants, once, scopes
 from registry.server.context import Caller, ServerContext
 from registry.server.errors import ConnectionStalled, ContentTypeRefused, DocumentTooLarge, MalformedRequest
 from registry.store import events
@@ -69,6 +69,7 @@ def needs(*roles: Role, scope: str = "") -> Callable[[Callable[P, R]], Callable[
                 raise RoleForbids(role=found.role, action=f"{request.method} {request.path}", needed=" or ".join(roles))
             g.caller = found
             scopes.check_route(context(), found, request, scope)
+            oci_grants.check_route(found, request)
             once.check_taken(request, handler)
             response = handler(*args, **kwargs)
             _spread_news()
@@ -104,6 +105,11 @@ def read_body(kind: type[D], *, limit_bytes: int = MAX_BODY_BYTES) -> D:
     if once.key_of(request) is not None:
         g.body_digest = digest_of(encode(document))
     return document
+
+
+def read_content(limit_bytes: int) -> bytes:
+    """The request's body as it is, of whatever type. Raises DocumentTooLarge, ConnectionStalled, MalformedRequest."""
+    return _bounded_body(limit_bytes)
 
 
 class BodyStream:

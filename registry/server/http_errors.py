@@ -26,7 +26,7 @@ from hedgerow.errors import (
 )
 from registry.blobs.errors import DigestMismatch
 from registry.errors import InvalidPage, PreconditionFailed
-from registry.server import oci_errors
+from registry.server import oci_errors, oci_grants
 from registry.server.access import OCI_PREFIX
 from registry.server.errors import (
     AddressTooLong,
@@ -38,6 +38,7 @@ from registry.server.errors import (
     MethodRefused,
     NoSuchPath,
     RangeRefused,
+    UploadOutOfOrder,
 )
 from registry.server.http import MAX_BODY_BYTES
 from registry.server.studio import error_page
@@ -53,6 +54,7 @@ _STATUS: tuple[tuple[type[HedgerowError], int], ...] = (
     (HeadTooLarge, 431),
     (ContentTypeRefused, 415),
     (RangeRefused, 416),
+    (UploadOutOfOrder, 416),
     (PreconditionFailed, 412),
     (DigestMismatch, 400),
     (InvalidPage, 400),
@@ -117,12 +119,13 @@ def _in_the_callers_shape(problem: Problem, status: int) -> Response:
 
 def _headers(error: HedgerowError, status: int) -> dict[str, str]:
     if status == 401:
-        # `docker pull` asks again with Basic credentials only when it is invited to.
-        return {"WWW-Authenticate": 'Basic realm="hedgerow"' if request.path.startswith(OCI_PREFIX) else "Bearer"}
+        return {"WWW-Authenticate": oci_grants.challenge(error) if request.path.startswith(OCI_PREFIX) else "Bearer"}
     if status == 503:
         return {"Retry-After": "1"}
     if isinstance(error, MethodRefused):
         return {"Allow": str(error.fields["allowed"])}
+    if isinstance(error, UploadOutOfOrder):
+        return {"Range": str(error.fields["range"]), "Location": str(error.fields["location"])}
     if isinstance(error, RangeRefused):
         return {"Content-Range": f"bytes */{error.fields['size']}"}
     return {}

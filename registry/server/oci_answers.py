@@ -1,12 +1,14 @@
-"""What the two halves of ``/v2/`` answer alike: tags in pages, content by digest, and that nothing refers to an artifact."""
+"""What the two halves of ``/v2/`` answer alike: tags in pages, content by digest, and what refers to a manifest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 from flask import Response, request
 
+from hedgerow.contracts.image import Referrer
 from hedgerow.contracts.names import MEDIA_OCI_INDEX, is_digest
 from registry.blobs.errors import BlobUnknown
 from registry.server.content import send_blob
@@ -37,13 +39,15 @@ def content_answer(digest: str, media_type: str = "application/octet-stream") ->
     return response
 
 
-def referrers_answer(digest: str) -> Response:
-    """An index of what refers to ``digest``: nothing is attached to artifacts here, and clients ask all the same."""
+def referrers_answer(digest: str, referrers: Iterable[Referrer] = ()) -> Response:
+    """An index of what refers to ``digest``, of one kind with ``?artifactType=``. Raises BlobUnknown for what is no digest."""
     if not is_digest(digest):
         raise BlobUnknown(digest=digest[:80])
-    body = {"schemaVersion": 2, "mediaType": MEDIA_OCI_INDEX, "manifests": []}
+    wanted = request.args.get("artifactType")
+    listed = [_descriptor(one) for one in referrers if wanted in (None, one.artifact_type)]
+    body = {"schemaVersion": 2, "mediaType": MEDIA_OCI_INDEX, "manifests": listed}
     response = Response(msgspec.json.encode(body), mimetype=MEDIA_OCI_INDEX)
-    if "artifactType" in request.args:
+    if wanted is not None:
         response.headers["OCI-Filters-Applied"] = "artifactType"
     return response
 
@@ -54,3 +58,13 @@ def page_asked() -> tuple[int, str]:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise InvalidArgument(name="n", value=text[:80], hint="Use a number.")
     return min(int(text), _MOST_TAGS), request.args.get("last", "")
+
+
+def _descriptor(referrer: Referrer) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "mediaType": referrer.media_type,
+        "digest": referrer.digest,
+        "size": referrer.size_bytes,
+        "artifactType": referrer.artifact_type,
+    }
+    return found | ({"annotations": referrer.annotations} if referrer.annotations else {})

@@ -14,6 +14,7 @@ _BY_STATUS = {
     403: "DENIED",
     404: "NAME_UNKNOWN",
     405: "UNSUPPORTED",
+    413: "SIZE_INVALID",
     416: "SIZE_INVALID",
     429: "TOOMANYREQUESTS",
     503: "TOOMANYREQUESTS",
@@ -24,6 +25,18 @@ _BY_CODE = {
     "blob_unknown": "BLOB_UNKNOWN",
     "invalid_name": "NAME_INVALID",
     "invalid_reference": "MANIFEST_UNKNOWN",
+    # No reason to try again at once, as "too many requests" is.
+    "blob_damaged": "UNKNOWN",
+    "storage_unavailable": "UNKNOWN",
+    "object_store_unavailable": "UNKNOWN",
+    "digest_mismatch": "DIGEST_INVALID",
+    "digest_refused": "DIGEST_INVALID",
+    "pushed_manifest_invalid": "MANIFEST_INVALID",
+    "manifest_blob_unknown": "MANIFEST_BLOB_UNKNOWN",
+    "tag_taken": "MANIFEST_INVALID",
+    "upload_unknown": "BLOB_UPLOAD_UNKNOWN",
+    "upload_out_of_order": "BLOB_UPLOAD_INVALID",
+    "upload_busy": "BLOB_UPLOAD_INVALID",
 }
 
 

@@ -33,7 +33,13 @@ _FILTERS = {"runs": ("experiment",), "telemetry": ("device",), "devices": ("name
 _FILTER = re.compile(r"[a-z0-9._-]+\*?")
 # Files are uploaded for records of these and read through those records only, so no scope names "blobs" itself.
 _HAVE_FILES = ("models", "images", "runs")
-_ABOUT = {"image.build": "images", "service.deploy": "endpoints", "run": "runs"}
+_ABOUT = {
+    "image.build": "images",
+    "image.push": "images",
+    "model.convert": "models",
+    "service.deploy": "endpoints",
+    "run": "runs",
+}
 
 
 def allows(scopes: Iterable[str], noun: str, name: str) -> bool:

@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, Row, func, select, update
 
-from hedgerow.contracts.api import BuildImage
+from hedgerow.contracts.api import BuildImage, ConvertModel
 from hedgerow.contracts.names import BLOBS_COLLECT, KnownName
 from hedgerow.contracts.work import Activity, ActivityEvent, ActivityState, Problem
 from registry.errors import RecordNotFound
@@ -34,6 +34,8 @@ MAX_ATTEMPTS = 3
 # begin again; a training run has side effects of its own and is not repeated unasked.
 AFTER_CRASH: dict[str, Literal["again", "fail"]] = {
     "image.build": "again",
+    "model.convert": "again",
+    "image.push": "again",
     "service.deploy": "again",
     "run": "fail",
     BLOBS_COLLECT: "again",
@@ -50,6 +52,12 @@ class BuildTask(BuildImage, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The request of an ``image.build`` activity: 0.1.0 may have queued it, under a name that is not given any more."""
 
     name: KnownName
+
+
+class ConvertTask(ConvertModel, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The request of a ``model.convert`` activity: ``source`` is pinned to a version, ``name`` is given."""
+
+    source: str
 
 
 def create(connection: Connection, *, kind: str, subject: str, request: msgspec.Struct, now: datetime) -> str:

@@ -13,7 +13,7 @@ from hedgerow.contracts.events import Actor
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.work import ENDED
 from registry.errors import RecordDeleted
-from registry.store.activities import BuildTask
+from registry.store.activities import BuildTask, ConvertTask
 from registry.store.tables import activities, image_versions
 from registry.store.time_text import from_text
 
@@ -47,6 +47,20 @@ def standing_images(links: Table, *wanted: ColumnElement[bool]) -> Select[Any]:
         .where(*wanted, image_versions.c.deleted_at.is_(None))
         .order_by(links.c.image_name, links.c.image_version)
     )
+
+
+def unfinished_conversions(connection: Connection, exact: Reference) -> list[str]:
+    """In words: the conversions of ``exact`` that have not ended."""
+    query = select(activities.c.id, activities.c.request).where(
+        activities.c.state.not_in(sorted(ENDED)),
+        activities.c.kind == "model.convert",
+        activities.c.subject == exact.name,
+    )
+    return [
+        f"its conversion (activity {row.id})"
+        for row in connection.execute(query.order_by(activities.c.id))
+        if msgspec.json.decode(row.request, type=ConvertTask).source == str(exact)
+    ]
 
 
 def unfinished_builds(connection: Connection, exact: Reference, needs: Callable[[BuildImage], bool]) -> list[str]:

@@ -17,10 +17,10 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, cast, del
 
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.events import Actor
-from hedgerow.contracts.image import ImageKind, ImageRecord, ModelRef
+from hedgerow.contracts.image import ImageKind, ImageRecord, ModelRef, Referrer
 from hedgerow.contracts.names import Reference
 from registry.errors import BuildRefused, InUse, InvalidFilter, RecordNotFound
-from registry.store import versions
+from registry.store import image_referrers, tables, versions
 from registry.store.deletion import named_users, told_by_tombstone
 from registry.store.keyset import page_of, split_page
 from registry.store.matching import name_matches
@@ -39,6 +39,9 @@ from registry.store.tables import (
     model_versions,
 )
 from registry.store.time_text import to_text
+
+# Of an image that was pushed under another tag than its number: what that was (docs/decisions/014).
+PUSHED_AS = "oci.tag"
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,27 @@ def next_version(connection: Connection, name: str) -> int:
     return versions.next_version(connection, image_names, name)
 
 
-def insert(connection: Connection, record: ImageRecord, parts: Iterable[tuple[str, str]]) -> None:
+def version_to_come(connection: Connection, name: str) -> int:
+    """The number that :func:`next_version` would give now; it is not taken, so another build may get it."""
+    last = connection.execute(select(image_names.c.last_version).where(image_names.c.name == name)).scalar_one_or_none()
+    return 1 if last is None else int(last) + 1
+
+
+def with_digest(connection: Connection, name: str, digest: str) -> ImageRecord | None:
+    """The newest version of ``name`` with that content."""
+    query = select(image_versions.c.record).where(image_versions.c.name == name, image_versions.c.digest == digest, _there())
+    row = connection.execute(query.order_by(image_versions.c.version.desc()).limit(1)).one_or_none()
+    return None if row is None else decode(row.record, ImageRecord)
+
+
+def insert(
+    connection: Connection, record: ImageRecord, parts: Iterable[tuple[str, str]], referrers: Iterable[Referrer] = ()
+) -> None:
     """Record a finished image under a number from :func:`next_version`.
 
-    ``parts`` are (digest, media type) of everything the image consists of, its manifest included; each must be known
-    (``registry.store.blobs.record``). Raises BuildRefused when a model or the environment was deleted meanwhile.
+    ``parts`` are (digest, media type) of everything the image and its ``referrers`` consist of, their manifests included;
+    each must be known (``registry.store.blobs.record``). Raises BuildRefused when a model or the environment was deleted
+    meanwhile.
     """
     key = {"image_name": record.name, "image_version": record.version}
     _hold_models(connection, record)
@@ -106,6 +125,7 @@ def insert(connection: Connection, record: ImageRecord, parts: Iterable[tuple[st
     stored = [{**key, "digest": digest, "media_type": media_type} for digest, media_type in dict(parts).items()]
     if stored:
         connection.execute(image_blobs.insert(), stored)
+    image_referrers.add(connection, record.name, record.version, referrers)
 
 
 def get(connection: Connection, reference: Reference) -> ImageRecord:
@@ -198,6 +218,9 @@ def force_delete(connection: Connection, reference: Reference, actor: Actor, now
     connection.execute(update(image_versions).where(here).values(deleted_at=to_text(now), deleted_by=actor.text()))
     gone = (image_blobs.c.image_name == record.name) & (image_blobs.c.image_version == record.version)
     connection.execute(delete(image_blobs).where(gone))
+    beside = tables.image_referrers.c
+    here = (beside.image_name == record.name) & (beside.image_version == record.version)
+    connection.execute(delete(tables.image_referrers).where(here))
     return Deleted(record, users)
 
 
@@ -255,15 +278,24 @@ def digest_of(connection: Connection, name: str, version: int) -> str:
 def versions_of(connection: Connection, name: str, *, device_uuid: str | None = None) -> list[int]:
     """Version numbers of ``name``, oldest first; with ``device_uuid`` only those that this device should run."""
     query = select(image_versions.c.version).where(image_versions.c.name == name, _there()).order_by(image_versions.c.version)
-    if device_uuid is not None:
-        query = query.where(
-            exists(1).where(
-                desired_images.c.device_uuid == device_uuid,
-                desired_images.c.image_name == image_versions.c.name,
-                desired_images.c.image_version == image_versions.c.version,
-            )
-        )
-    return [row.version for row in connection.execute(query)]
+    return [row.version for row in connection.execute(_for_device(query, device_uuid))]
+
+
+def version_tagged(connection: Connection, name: str, tag: str, *, device_uuid: str | None = None) -> int | None:
+    """The newest version of ``name`` that was pushed as ``tag`` (its record's tag ``oci.tag``)."""
+    query = select(image_versions.c.version).where(image_versions.c.name == name, _there())
+    query = _for_device(query.where(_has_tag(connection, f"{PUSHED_AS}={tag}")), device_uuid)
+    return connection.execute(query.order_by(image_versions.c.version.desc()).limit(1)).scalar_one_or_none()
+
+
+def tags_of(connection: Connection, name: str, *, device_uuid: str | None = None) -> list[str]:
+    """Every tag by which a version of ``name`` is pulled: its number, and what it was pushed as. In lexical order."""
+    # Most images were never pushed: their records stay where they are.
+    query = select(image_versions.c.record).where(image_versions.c.name == name, _there())
+    named = query.where(image_versions.c.record.contains(f'"{PUSHED_AS}"', autoescape=True))
+    pushed = {decode(row.record, ImageRecord).tags.get(PUSHED_AS) for row in connection.execute(_for_device(named, device_uuid))}
+    numbers = {str(version) for version in versions_of(connection, name, device_uuid=device_uuid)}
+    return sorted(numbers | {tag for tag in pushed if tag})
 
 
 # --- below -------------------------------------------------------------------------------------------------------------
@@ -275,6 +307,18 @@ def _is(name: str, version: int) -> ColumnElement[bool]:
 
 def _there() -> ColumnElement[bool]:
     return image_versions.c.deleted_at.is_(None)
+
+
+def _for_device(query: Select[Any], device_uuid: str | None) -> Select[Any]:
+    if device_uuid is None:
+        return query
+    return query.where(
+        exists(1).where(
+            desired_images.c.device_uuid == device_uuid,
+            desired_images.c.image_name == image_versions.c.name,
+            desired_images.c.image_version == image_versions.c.version,
+        )
+    )
 
 
 def _hold_models(connection: Connection, record: ImageRecord) -> None:

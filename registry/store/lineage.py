@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 
-from sqlalchemy import Connection, Select, select, union
+from sqlalchemy import CTE, Connection, Select, select, union
 
 from hedgerow.contracts.lineage import Direction, Lineage, LineageEdge, LineageNode, NodeKind
 from registry.store.lineage_facts import describe
 from registry.store.lineage_graph import KINDS, LINKS, Key, Link, Step, Thing, among, is_passed, links_from
 from registry.store.lineage_roots import find
 
-# Every path is shorter than this: it visits each kind once.
-DEEPEST = len(KINDS)
+# Every path is shorter than this: it visits each kind once, and models once more for each conversion of a conversion.
+DEEPEST = len(KINDS) + 10
 # SQLite takes 32 766 values in one statement, a key has two.
 _MANY = 500
 _STEPS: dict[Direction, tuple[Step, ...]] = {"up": ("up",), "down": ("down",), "both": ("up", "down")}
@@ -124,18 +124,29 @@ def _reached(root_kind: NodeKind, keys: Sequence[Key], step: Step) -> dict[NodeK
     reached: dict[NodeKind, Select[tuple[object, ...]]] = {}
     for kind in KINDS if step == "down" else KINDS[::-1]:
         parts = []
+        within: Link | None = None
         for link in LINKS:
             near = link.near(step)
             if link.far(step) != kind or not is_passed(near, root_kind):
                 continue
+            if near == kind:
+                within = link
             if near == root_kind:
                 parts.append(link.query(step, *link.far_key(step)).where(among(link.near_key(step), keys)))
-            elif near in reached:
+            if near in reached:
                 parts.append(_one_further(link, step, reached[near]))
         if parts:
             table = union(*parts).cte(f"reached_{kind.replace('-', '_')}")
-            reached[kind] = select(*table.c)
+            reached[kind] = select(*table.c) if within is None else _onwards(within, step, table)
     return reached
+
+
+def _onwards(link: Link, step: Step, begin: CTE) -> Select[tuple[object, ...]]:
+    """``begin`` and what is reached from there by links within its kind, however many."""
+    found = select(*begin.c).cte(f"{begin.name}_onwards", recursive=True)
+    here = [key == known for key, known in zip(link.near_key(step), found.c, strict=True)]
+    whole = found.union(link.query(step, *link.far_key(step)).where(*here))
+    return select(*whole.c)
 
 
 def _one_further(link: Link, step: Step, near: Select[tuple[object, ...]]) -> Select[tuple[object, ...]]:

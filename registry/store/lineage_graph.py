@@ -1,6 +1,7 @@
 """The graph of what was made from what: the kinds of things in it, how each is named, and which tables link them.
 
-Links only ever lead from an earlier kind of KINDS to a later one, so the graph has no cycles.
+Links lead from an earlier kind of KINDS to a later one, and from a model to those converted from it, none of which it was
+made from itself (``conversions.py``): so the graph has no cycles.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from registry.store.tables import (
     edge_images,
     image_environments,
     image_models,
+    model_conversions,
     model_data,
     model_versions,
     run_data,
@@ -115,6 +117,13 @@ LINKS: tuple[Link, ...] = (
     Link("run", "model", (model_versions.c.run_id,), _MODEL, model_versions),
     Link("data", "model", (model_data.c.digest,), (model_data.c.name, model_data.c.version), model_data),
     Link("commit", "model", (model_versions.c.source_commit,), _MODEL, model_versions),
+    Link(
+        "model",
+        "model",
+        (model_conversions.c.source_name, model_conversions.c.source_version),
+        (model_conversions.c.name, model_conversions.c.version),
+        model_conversions,
+    ),
     Link(
         "model",
         "image",

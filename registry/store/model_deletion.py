@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, Select, delete, select, update
 
 from hedgerow.contracts.events import Actor
 from hedgerow.contracts.model import ModelManifest
 from hedgerow.contracts.names import Reference
 from registry.errors import InUse
 from registry.store import model_words, models
-from registry.store.deletion import named_users, standing_images, unfinished_builds
+from registry.store.deletion import named_users, standing_images, unfinished_builds, unfinished_conversions
 from registry.store.tables import (
     image_models,
     model_aliases,
+    model_conversions,
     model_files,
     model_packs,
     model_samples,
@@ -38,8 +39,8 @@ def delete_version(connection: Connection, reference: Reference, actor: Actor, n
     users = users_of(connection, manifest.name, manifest.version)
     if users:
         raise InUse(kind="Model", name=f"{manifest.name}:{manifest.version}", users=", ".join(users))
-    # The tombstone of an image may still point at it.
-    if _is_part_of_an_image(connection, manifest):
+    # The tombstone of an image or of a conversion may still point at it.
+    if _is_pointed_at(connection, manifest):
         _bury(connection, manifest, actor, now)
     else:
         _drop(connection, manifest)
@@ -61,7 +62,7 @@ def force_delete(connection: Connection, reference: Reference, actor: Actor, now
 
 
 def users_of(connection: Connection, name: str, version: int) -> list[str]:
-    """In words: the images made of it that are still there, the aliases on it, the builds that are to take it in.
+    """In words: the images made of it and the models converted from it that are still there, the aliases on it, unfinished work.
 
     At most MOST_NAMED of them, and then "and N more".
     """
@@ -71,8 +72,22 @@ def users_of(connection: Connection, name: str, version: int) -> list[str]:
         .where(model_aliases.c.name == name, model_aliases.c.version == version)
         .order_by(model_aliases.c.alias)
     )
-    builds = unfinished_builds(connection, Reference(name, version), lambda build: f"{name}:{version}" in build.models)
-    return named_users(connection, (images, "image {0}:{1}"), (aliases, "alias {0}@{1}"), builds=builds)
+    exact = Reference(name, version)
+    work = unfinished_builds(connection, exact, lambda build: f"{name}:{version}" in build.models)
+    work += unfinished_conversions(connection, exact)
+    converted = (_standing_conversions(name, version), "model {0}:{1}, which was converted from it")
+    return named_users(connection, (images, "image {0}:{1}"), converted, (aliases, "alias {0}@{1}"), builds=work)
+
+
+def _standing_conversions(name: str, version: int) -> Select[tuple[str, int]]:
+    there = (model_versions.c.name == model_conversions.c.name) & (model_versions.c.version == model_conversions.c.version)
+    return (
+        select(model_conversions.c.name, model_conversions.c.version)
+        .join(model_versions, there)
+        .where(model_conversions.c.source_name == name, model_conversions.c.source_version == version)
+        .where(model_versions.c.deleted_at.is_(None))
+        .order_by(model_conversions.c.name, model_conversions.c.version)
+    )
 
 
 def _hold(connection: Connection, reference: Reference) -> ModelManifest:
@@ -84,11 +99,15 @@ def _hold(connection: Connection, reference: Reference) -> ModelManifest:
     return manifest
 
 
-def _is_part_of_an_image(connection: Connection, manifest: ModelManifest) -> bool:
-    query = select(image_models.c.image_name).where(
-        image_models.c.model_name == manifest.name, image_models.c.model_version == manifest.version
+def _is_pointed_at(connection: Connection, manifest: ModelManifest) -> bool:
+    ends = (
+        (image_models.c.model_name, image_models.c.model_version),
+        (model_conversions.c.source_name, model_conversions.c.source_version),
     )
-    return connection.execute(query.limit(1)).first() is not None
+    return any(
+        connection.execute(select(name).where(name == manifest.name, version == manifest.version).limit(1)).first() is not None
+        for name, version in ends
+    )
 
 
 def _bury(connection: Connection, manifest: ModelManifest, actor: Actor, now: datetime) -> None:

@@ -207,8 +207,8 @@ def _check_can_run(endpoint: str, name: str, image: ImageRecord, settings: Deplo
     if settings.target != "process":
         problem = f"this version runs replicas as processes of its own machine, not on target {settings.target}"
         advice = "Use target process with an image of kind onnx."
-    elif image.kind != "onnx":
-        problem = f"target process runs images of kind onnx, and {image.name}:{image.version} is of kind {image.kind}"
+    elif image.kind not in ("onnx", "fpga"):
+        problem = f"target process runs images of kind onnx or fpga, and {image.name}:{image.version} is of kind {image.kind}"
         advice = f"Build the same models with --kind onnx, or run it yourself: docker run {image.name}:{image.version}"
     else:
         return

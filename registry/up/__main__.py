@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ from hedgerow.process.lock import hold_lock
 from hedgerow.settings import load_settings, rows
 from registry.errors import RoleTaken
 from registry.up.ports import settle_ports
-from registry.up.roles import UpSettings, plan_roles, role_environment
+from registry.up.roles import UpSettings, from_folder, plan_roles, role_environment
 from registry.up.supervisor import Supervisor
 
 
@@ -36,7 +35,9 @@ def main(argv: list[str]) -> int:
     started_s = clock.monotonic_s()
     try:
         settings = load_settings(UpSettings, os.environ, vars(parser.parse_args(argv)))
-        settings = dataclasses.replace(settings, workspace=settings.workspace.absolute())
+        settings = from_folder(settings, Path.cwd())
+        _expect_file("registry_logins", settings.registry_logins)
+        _expect_file("egress_ca_file", settings.egress_ca_file)
         return _up(settings, clock, started_s)
     except InvalidSetting as problem:
         _complain(problem.sentence())
@@ -44,6 +45,13 @@ def main(argv: list[str]) -> int:
     except HedgerowError as problem:
         _complain(problem.sentence())
         return 1
+
+
+def _expect_file(name: str, path: Path | None) -> None:
+    """Else a slip of the pen shows only when the first build fails, hours later."""
+    if path and not path.is_file():
+        option = f"--{name.replace('_', '-')}"
+        raise InvalidSetting(name=name, value=str(path), problem="there is no such file", source=option)
 
 
 def _up(settings: UpSettings, clock: SystemClock, started_s: float) -> int:

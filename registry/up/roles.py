@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hedgerow.settings import setting
@@ -28,11 +28,24 @@ class UpSettings:
     behind_proxy: bool = setting(False, "a TLS-terminating proxy stands in front")
     public_url: str | None = setting(None, "https://… by which devices and people reach it from elsewhere, with --behind-proxy")
     egress_allow: str = setting("", "networks and hosts (comma separated) that may be called although they are not public https")
-    egress_ca_file: Path | None = setting(None, "certificates (PEM) that receivers of webhooks may have besides the machine's")
+    egress_ca_file: Path | None = setting(
+        None, "certificates (PEM) that receivers of webhooks and registries may have besides the machine's"
+    )
+    registry_logins: Path | None = setting(None, "file in the form of Docker's config.json, whose `auths` log in to registries")
     events_keep_days: int = setting(365, "how long events are kept; 0 keeps them for ever", least=0)
     log_format: str = setting("text", "text or json")
     log_level: str = setting("warning", "debug, info, warning or error")
     watch_parent: bool = setting(False, "stop when standard input ends (used by programs that start this one)")
+
+
+def from_folder(settings: UpSettings, folder: Path) -> UpSettings:
+    """The same with every path seen from ``folder``: the processes that read them start in another one."""
+    return replace(
+        settings,
+        workspace=folder / settings.workspace,
+        egress_ca_file=folder / settings.egress_ca_file if settings.egress_ca_file else None,
+        registry_logins=folder / settings.registry_logins if settings.registry_logins else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,7 @@ def role_environment(settings: UpSettings) -> dict[str, str]:
         "HEDGEROW_PUBLIC_URL": settings.public_url,
         "HEDGEROW_EGRESS_ALLOW": settings.egress_allow,
         "HEDGEROW_EGRESS_CA_FILE": str(settings.egress_ca_file or ""),
+        "HEDGEROW_REGISTRY_LOGINS": str(settings.registry_logins or ""),
         "HEDGEROW_GC_EVERY_S": str(settings.gc_every_s),
         "HEDGEROW_EVENTS_KEEP_DAYS": str(settings.events_keep_days),
     }

@@ -12,8 +12,8 @@ from html import escape
 from urllib.parse import quote
 
 from hedgerow.contracts.model import TensorSpec
+from runtime.models.loaded_model import LoadedModel
 from runtime.models.model_words import how_to_make_one, infer_example, score_example
-from runtime.models.onnx_model import OnnxModel
 from runtime.models.providers import short_name
 from runtime.tensors import describe
 
@@ -33,7 +33,9 @@ _STYLE = (
 _LONGEST = 600
 
 
-def docs_page(title: str, address: str, models: Sequence[OnnxModel], *, score: OnnxModel | None, script: object | None) -> str:
+def docs_page(
+    title: str, address: str, models: Sequence[LoadedModel], *, score: LoadedModel | None, script: object | None
+) -> str:
     """``score`` is the model behind /score; ``script`` an example of what the script behind it takes, as JSON values."""
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -48,7 +50,7 @@ def docs_page(title: str, address: str, models: Sequence[OnnxModel], *, score: O
     return f'<!doctype html><html lang="en"><head>{head}<style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>\n'
 
 
-def _model(address: str, model: OnnxModel, *, is_score: bool) -> Iterable[str]:
+def _model(address: str, model: LoadedModel, *, is_score: bool) -> Iterable[str]:
     yield f"<h2>{escape(model.name)}, version {escape(model.version)}</h2>"
     yield f"<p>Runs on {escape(short_name(model.provider))}.</p>"
     yield _table("Inputs", model.inputs)

@@ -31,8 +31,8 @@ from runtime.http_errors import answer_error, answer_text, failure_of
 from runtime.large_json.reading import read_document
 from runtime.models.errors import ModelFailed
 from runtime.models.jobs import Job, LargeJob, Run
+from runtime.models.loaded_model import LoadedModel
 from runtime.models.model_lane import INLINE_BYTES, ModelLane
-from runtime.models.onnx_model import OnnxModel
 from runtime.observing.metrics import Board, Failure
 from runtime.observing.telemetry import JsonText
 from runtime.observing.trace_context import trace_context
@@ -293,7 +293,7 @@ def query_as_json(query: str) -> str:
     return json.dumps({name: found if len(found) > 1 else found[0] for name, found in values.items()})
 
 
-def feeds_from(model: OnnxModel, body: bytes) -> dict[str, Array]:
+def feeds_from(model: LoadedModel, body: bytes) -> dict[str, Array]:
     """Arrays by input name from a no-code body. Raises BodyNotJson, BadBody, BadTensorNames or BadTensor."""
     if not body and model.inputs:
         raise BadBody(problem="it is empty", hint=_FORMS)
@@ -303,7 +303,7 @@ def feeds_from(model: OnnxModel, body: bytes) -> dict[str, Array]:
     return {name: array_from_json(specs[name], values) for name, values in named.items()}
 
 
-def _read(model: OnnxModel, body: bytes) -> object:
+def _read(model: LoadedModel, body: bytes) -> object:
     if len(body) > INLINE_BYTES and (document := read_document(body, _HOLES if model.all_floats else ())) is not None:
         return document
     try:
@@ -319,7 +319,7 @@ def _read(model: OnnxModel, body: bytes) -> object:
         raise BadBody(problem="it is nested too deep", hint=_FORMS) from None
 
 
-def _named(model: OnnxModel, document: object) -> dict[str, object]:
+def _named(model: LoadedModel, document: object) -> dict[str, object]:
     values = document
     if isinstance(document, dict):
         if "data" in document:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hedgerow.contracts.model import TensorSpec
 from runtime.errors import BadBody, BadTensor
-from runtime.models.onnx_model import OnnxModel
+from runtime.models.loaded_model import LoadedModel
 from runtime.oip.binary import BinaryPart
 from runtime.oip.messages import check_datatype
 from runtime.tensors import DATATYPES, DTYPES, Array, describe, in_shape
@@ -36,7 +36,7 @@ FIELDS: Final = {
 }
 
 
-def feeds_from(model: OnnxModel, request: Message) -> dict[str, Array]:
+def feeds_from(model: LoadedModel, request: Message) -> dict[str, Array]:
     """The inputs of a ModelInferRequest by name. Raises BadTensorNames, BadTensor or BadBody."""
     given, raw = request.inputs, request.raw_input_contents
     model.check_names([one.name for one in given])

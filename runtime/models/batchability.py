@@ -18,7 +18,7 @@ import numpy as np
 
 from hedgerow.contracts.model import TensorSpec
 from hedgerow.errors import HedgerowError
-from runtime.models.onnx_model import OnnxModel
+from runtime.models.loaded_model import LoadedModel
 from runtime.models.rows.verdict import RowVerdict
 from runtime.models.sample_inputs import extreme_rows
 from runtime.tensors import Array
@@ -50,7 +50,7 @@ def why_not_proven(verdict: RowVerdict) -> str:
     return verdict.why if verdict.state == "mixes" else f"its graph does not show that rows are kept apart ({verdict.why})"
 
 
-def why_not_beside_extremes(model: OnnxModel, feeds: Mapping[str, Array], alone: Sequence[Outputs], run_s: float) -> str:
+def why_not_beside_extremes(model: LoadedModel, feeds: Mapping[str, Array], alone: Sequence[Outputs], run_s: float) -> str:
     """Empty when the rows of ``feeds`` answer beside rows of extreme values as they do alone, and the same each time.
 
     Only for models that are proven: in others a large number may be how often or how long something is done. ``run_s`` is what a
@@ -72,7 +72,7 @@ def why_not_beside_extremes(model: OnnxModel, feeds: Mapping[str, Array], alone:
     return ""
 
 
-def fails(model: OnnxModel, feeds: Mapping[str, Array]) -> bool:
+def fails(model: LoadedModel, feeds: Mapping[str, Array]) -> bool:
     """Whether the model refuses these inputs, or fails on them."""
     try:
         model.attempt(feeds)
@@ -87,7 +87,7 @@ def _sizes(feeds: Mapping[str, Array], run_s: float) -> list[int]:
 
 
 def _why_not_beside(
-    model: OnnxModel, feeds: Mapping[str, Array], alone: Sequence[Outputs], extreme: Mapping[str, Array], size: int, place: int
+    model: LoadedModel, feeds: Mapping[str, Array], alone: Sequence[Outputs], extreme: Mapping[str, Array], size: int, place: int
 ) -> str:
     """``size`` rows, with the extreme one at ``place`` and those of ``feeds`` in turn around it."""
     others = [number for number in range(size) if number != place]
@@ -109,7 +109,7 @@ def _why_not_beside(
 
 
 def why_not_batchable(
-    model: OnnxModel, feeds: Mapping[str, Array], alone: Sequence[Outputs], *, atol: float = ATOL, rtol: float = RTOL
+    model: LoadedModel, feeds: Mapping[str, Array], alone: Sequence[Outputs], *, atol: float = ATOL, rtol: float = RTOL
 ) -> str:
     """Empty when rows together answer as rows alone do. ``alone`` are the answers to each row of ``feeds`` by itself."""
     if not has_rows(model.inputs):

@@ -12,7 +12,8 @@ from typing import Protocol
 from hedgerow.errors import Bug, HedgerowError
 from runtime.errors import ScoringTimeout
 from runtime.models.batching import merge
-from runtime.models.onnx_model import ModelRun, OnnxModel
+from runtime.models.loaded_model import LoadedModel
+from runtime.models.onnx_model import ModelRun
 from runtime.models.outputs import Outputs, RunOutputs, Share
 from runtime.models.row_form import RowForm, Values
 from runtime.tensors import Array
@@ -109,7 +110,7 @@ class Job:
         self.size_bytes = rows * form.row_bytes
         self.key = ((form.width,), self.wanted)
 
-    def may_share(self, model: OnnxModel) -> None:
+    def may_share(self, model: LoadedModel) -> None:
         """Say what this job may share a run with: same lengths behind the rows, same outputs; and how much it brings."""
         rows: int | None = None
         lengths = []
@@ -178,7 +179,7 @@ class Batch:
 
     __slots__ = ("_brief", "_cancelled", "_run", "answered", "cancelled_at", "inseparable", "jobs", "model", "started_at")
 
-    def __init__(self, model: OnnxModel, jobs: list[Job], started_at: float, *, brief: bool = False) -> None:
+    def __init__(self, model: LoadedModel, jobs: list[Job], started_at: float, *, brief: bool = False) -> None:
         self.model, self.jobs, self.started_at = model, jobs, started_at
         self.answered = False
         self.cancelled_at = 0.0
@@ -275,7 +276,7 @@ def without_frames(problem: Exception) -> Exception:
     return problem
 
 
-def feeds_of(model: OnnxModel, jobs: Sequence[Job]) -> dict[str, Array]:
+def feeds_of(model: LoadedModel, jobs: Sequence[Job]) -> dict[str, Array]:
     """One set of inputs with the rows of all ``jobs``, in order."""
     form = model.row_form
     if form is not None:

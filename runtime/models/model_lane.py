@@ -25,7 +25,7 @@ from runtime.admission import Admission
 from runtime.errors import Overloaded, ScoringTimeout
 from runtime.models.batching import BatchLimits, take_batch
 from runtime.models.jobs import Batch, Job, ModelThread, Run
-from runtime.models.onnx_model import OnnxModel
+from runtime.models.loaded_model import LoadedModel
 from runtime.observing.metrics import ModelCounters
 
 _log = logging.getLogger("hedgerow.runtime.models")
@@ -53,7 +53,7 @@ class ModelLane:
     def __init__(
         self,
         loop: AbstractEventLoop,
-        model: OnnxModel,
+        model: LoadedModel,
         limits: LaneLimits,
         admission: Admission,
         counters: ModelCounters,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hedgerow.contracts.model import TensorSpec
-from runtime.models.onnx_model import OnnxModel
+from runtime.models.loaded_model import LoadedModel
 from runtime.tensors import Array, values_of
 
 _MOST_VALUES = 4096
@@ -31,12 +31,12 @@ _KINDS: Mapping[str, Mapping[str, object]] = {
 _SMALL_WHOLE: Mapping[str, object] = {"type": "integer", "format": "int32"}
 
 
-def model_declares(model: OnnxModel) -> dict[str, object]:
+def model_declares(model: LoadedModel) -> dict[str, object]:
     """Input and output as aml/swagger.py wants them declared."""
     return {"input": input_schema(model), "output": output_schema(model)}
 
 
-def input_schema(model: OnnxModel) -> dict[str, object]:
+def input_schema(model: LoadedModel) -> dict[str, object]:
     """One of the forms that ``/score`` takes, the one that the example has."""
     if len(model.inputs) == 1 and not model.optional:
         key, values = "data", _tensor(model.inputs[0])
@@ -54,7 +54,7 @@ def input_schema(model: OnnxModel) -> dict[str, object]:
     return schema
 
 
-def output_schema(model: OnnxModel) -> dict[str, object]:
+def output_schema(model: LoadedModel) -> dict[str, object]:
     """A list where the model has one output, else an object of them."""
     kinds = {spec.name: _output(model, spec) for spec in model.outputs}
     schema: dict[str, object] = {"type": "object", "properties": kinds}
@@ -67,7 +67,7 @@ def output_schema(model: OnnxModel) -> dict[str, object]:
     return schema
 
 
-def score_example(model: OnnxModel) -> dict[str, object] | None:
+def score_example(model: LoadedModel) -> dict[str, object] | None:
     """A body for ``/score``; None when none is known or it would be long."""
     if model.example is None or _count(model.example) > _MOST_VALUES:
         return None
@@ -77,7 +77,7 @@ def score_example(model: OnnxModel) -> dict[str, object] | None:
     return {"inputs": values}
 
 
-def infer_example(model: OnnxModel) -> dict[str, object] | None:
+def infer_example(model: LoadedModel) -> dict[str, object] | None:
     """The same for ``/v2/models/NAME/infer``; None as well where a tensor has no form in JSON (runtime/oip/messages.py)."""
     if model.example is None or _count(model.example) > _MOST_VALUES:
         return None
@@ -86,7 +86,7 @@ def infer_example(model: OnnxModel) -> dict[str, object] | None:
     return {"inputs": [_infer_input(model.specs[name], array) for name, array in model.example.items()]}
 
 
-def how_to_make_one(model: OnnxModel) -> str:
+def how_to_make_one(model: LoadedModel) -> str:
     """In words, where an example would be too long or none was found."""
     if model.example is None:
         return "No input is known that this model takes: none was recorded, and it refused those that were made up."
@@ -112,7 +112,7 @@ def _tensor(spec: TensorSpec) -> dict[str, object]:
     return schema
 
 
-def _output(model: OnnxModel, spec: TensorSpec) -> dict[str, object]:
+def _output(model: LoadedModel, spec: TensorSpec) -> dict[str, object]:
     if spec.name in model.maps:
         return {"type": "array", "items": {"type": "object"}}
     # No shape means a scalar or any shape, and NaN and infinities have no type in a schema.

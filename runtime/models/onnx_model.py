@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hedgerow.contracts.model import TensorSpec
-from runtime.errors import BadBody, BadTensorNames
+from runtime.errors import BadBody
 from runtime.models.errors import (
     ModelFailed,
     ModelInputUnsupported,
@@ -29,10 +29,11 @@ from runtime.models.errors import (
     ModelUnusable,
     ProvidersMissing,
 )
-from runtime.models.onnx_file import check_safe, read_facts
+from runtime.models.loaded_model import Engagement, Interface, LoadedModel
+from runtime.models.onnx_file import OnnxFacts, check_safe, read_facts
 from runtime.models.providers import CPU, Arena, Engine, Refusal, Wish, short_name, worth_a_try
-from runtime.models.row_form import row_form
-from runtime.tensors import ORT_DATATYPES, Array, rows_of
+from runtime.models.rows.verdict import RowVerdict, row_verdict
+from runtime.tensors import ORT_DATATYPES, Array
 
 _log = logging.getLogger("hedgerow.runtime.models")
 _TENSOR = re.compile(r"^tensor\((\w+)\)$")
@@ -56,7 +57,7 @@ def silence_telemetry(environment: MutableMapping[str, str]) -> None:
 class ModelRun:
     """One run that another thread can end early. Called once."""
 
-    def __init__(self, model: OnnxModel, feeds: Mapping[str, Array], wanted: Sequence[str] | None) -> None:
+    def __init__(self, model: LoadedModel, feeds: Mapping[str, Array], wanted: Sequence[str] | None) -> None:
         import onnxruntime
 
         self._model, self._feeds, self._wanted = model, feeds, wanted
@@ -72,68 +73,47 @@ class ModelRun:
         self._options.terminate = True
 
 
-class OnnxModel:
-    """A model in an onnxruntime session, safe to run from several threads.
+class OnnxModel(LoadedModel):
+    """A model in an onnxruntime session. With ``tell`` the log says what runs it, and why not what was preferred.
 
-    ``inputs`` are those that a request must bring; ``optional`` have a value in the model itself, which a request may replace.
-    ``specs`` has both by name. ``example`` is an input that the model was seen to take, ``example_outputs`` what it answered
-    (warm_up.py); ``properties`` are what its maker wrote into the file.
     Raises ModelUnusable, ModelUnsafe, ModelTooNew, ModelNeedsOperators, ModelNeedsLocale, ModelInputUnsupported,
     ModelOutputUnsupported or ProvidersMissing.
     """
 
-    def __init__(self, name: str, file: Path, *, version: str = "1", threads: int = 1, engine: Engine | None = None) -> None:
-        self.name, self.file, self.version, self.threads = name, file, version, threads
-        self.facts = read_facts(file, name)
-        check_safe(self.facts, file, name)
+    def __init__(
+        self, name: str, file: Path, *, version: str = "1", threads: int = 1, engine: Engine | None = None, tell: bool = True
+    ) -> None:
+        self.file = file
+        self._facts = read_facts(file, name)
+        check_safe(self._facts, file, name)
         engine = engine or Engine()
-        self._session, self.refusals = _open(name, file, threads, engine)
-        self.provider: str = self._session.get_providers()[0]
-        self.run_entries: list[tuple[str, str]] = [_SHRINK_ARENA] if engine.arena == "shrink" else []
+        self._session, refusals = _open(name, file, threads, engine)
+        entries = [_SHRINK_ARENA] if engine.arena == "shrink" else []
+        engagement = Engagement(self._session.get_providers()[0], refusals, (file,), entries)
+        super().__init__(name, version, threads, _interface(name, self._session), engagement)
         self._has_arena = engine.arena != "off"
-        self.inputs = [_input_spec(name, value) for value in self._session.get_inputs()]
-        self.optional = [_input_spec(name, value) for value in self._session.get_overridable_initializers()]
-        self.outputs = [_output_spec(name, value) for value in self._session.get_outputs()]
-        self.axis_names = {value.name: _axis_names(value.shape) for value in self._session.get_inputs()}
-        self.properties: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        # Outputs that are no tensors: lists of maps, and anything else.
-        self.maps = {value.name for value in self._session.get_outputs() if _MAPS.match(value.type)}
-        self.no_tensors = {value.name for value in self._session.get_outputs() if not _TENSOR.match(value.type)}
-        self.specs = {spec.name: spec for spec in (*self.inputs, *self.optional)}
-        # Whether a number may be missing (NaN) wherever one is wanted.
-        self.all_floats = all(spec.datatype.startswith("FP") for spec in self.specs.values())
-        self.row_form = row_form(self.inputs)
-        self.example: dict[str, Array] | None = None
-        self.example_outputs: dict[str, object] | None = None
-        self._input_names = {spec.name for spec in self.inputs}
-        self.output_names = [spec.name for spec in self.outputs]
-        for refusal in self.refusals:
-            _log.warning("model %s: %s", name, refusal)
-        _log.info("model %s runs on %s", name, short_name(self.provider))
+        self.properties = dict(self._session.get_modelmeta().custom_metadata_map)
+        if tell:
+            for refusal in refusals:
+                _log.warning("model %s: %s", name, refusal)
+            _log.info("model %s runs on %s", name, short_name(self.provider))
 
-    def run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None, options: Any = None) -> dict[str, object]:  # noqa: ANN401 - onnxruntime has no types
-        """Outputs by name. Raises BadBody (onnxruntime refuses the input) or ModelFailed (it failed inside)."""
-        try:
-            return self._run(feeds, wanted, options)
-        except ModelFailed as problem:
-            _log.error("model %s failed: %s", self.name, problem.__cause__)
-            raise ModelFailed(model=self.name) from None
+    @property
+    def facts(self) -> OnnxFacts:
+        return self._facts
 
-    def attempt(self, feeds: Mapping[str, Array]) -> dict[str, object]:
-        """The same for inputs that nobody sent: that they do not suit the model is no failure to be logged."""
-        return self._run(feeds, None, None)
+    def row_verdict(self) -> RowVerdict:
+        return row_verdict(self.file)
 
     def shrink(self) -> None:
-        """Run the example once more, and let go of what larger runs have left in the arena, which never shrinks by itself."""
-        if self.example is None or not self._has_arena:
-            return
-        import onnxruntime
-
-        options = onnxruntime.RunOptions()
-        options.add_run_config_entry(*_SHRINK_ARENA)
-        self._run(self.example, None, options)
+        if self.example is not None and self._has_arena:
+            self._run(self.example, None, shrinking_options())
 
     def _run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None, options: Any) -> dict[str, object]:  # noqa: ANN401 - onnxruntime has no types
+        return self.forward(feeds, wanted, options)
+
+    def forward(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None, options: Any) -> dict[str, object]:  # noqa: ANN401 - onnxruntime has no types
+        """One run of the session, whose failure nobody has told the log of yet. Raises BadBody, ModelFailed."""
         names = list(wanted) if wanted else self.output_names
         try:
             values = self._session.run(names, dict(feeds), options)
@@ -149,28 +129,26 @@ class OnnxModel:
             raise ModelFailed(model=self.name) from problem
         return dict(zip(names, values, strict=True))
 
-    def rows(self, feeds: Mapping[str, Array]) -> int:
-        """How many rows a request counts as: the leading length of the first input."""
-        return rows_of(feeds[self.inputs[0].name]) if self.inputs else 1
 
-    def check_names(self, given: Collection[str], wanted: Sequence[str] | None = None) -> None:
-        """Raises BadTensorNames unless ``given`` names each required input once, none unknown, and ``wanted`` only outputs."""
-        if not wanted and isinstance(given, dict) and given.keys() == self._input_names:
-            return
-        names = set(given)
-        if len(names) != len(given):
-            raise BadTensorNames(problem="An input is named twice", kind="inputs", known=", ".join(map(repr, names)))
-        for problem, found in (
-            ("There is no input named", sorted(names - self.specs.keys())),
-            ("A value is not provided for the input", sorted(self._input_names - names)),
-        ):
-            if found:
-                known = ", ".join(map(repr, self.specs)) or "none"
-                raise BadTensorNames(problem=f"{problem} {found[0]!r}", kind="inputs", known=known)
-        unknown = [name for name in wanted or [] if name not in self.output_names]
-        if unknown:
-            known = ", ".join(map(repr, self.output_names))
-            raise BadTensorNames(problem=f"There is no output named {unknown[0]!r}", kind="outputs", known=known)
+def shrinking_options() -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """Options of a run after which the arena is as small as what is in use."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry(*_SHRINK_ARENA)
+    return options
+
+
+def _interface(name: str, session: Any) -> Interface:  # noqa: ANN401 - onnxruntime has no types
+    outputs = session.get_outputs()
+    return Interface(
+        inputs=[_input_spec(name, value) for value in session.get_inputs()],
+        optional=[_input_spec(name, value) for value in session.get_overridable_initializers()],
+        outputs=[_output_spec(name, value) for value in outputs],
+        axis_names={value.name: _axis_names(value.shape) for value in session.get_inputs()},
+        maps={value.name for value in outputs if _MAPS.match(value.type)},
+        no_tensors={value.name for value in outputs if not _TENSOR.match(value.type)},
+    )
 
 
 def _open(name: str, file: Path, threads: int, engine: Engine) -> tuple[Any, list[Refusal]]:

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -22,10 +21,11 @@ from runtime.cores import core_count
 from runtime.large_json.writing import LARGE_SIZE
 from runtime.memory import give_back
 from runtime.models.batchability import fails, has_rows, row_of, why_not_batchable, why_not_beside_extremes, why_not_proven
-from runtime.models.onnx_model import OnnxModel
+from runtime.models.loaded_model import LoadedModel
 from runtime.models.providers import Engine, parse_providers
-from runtime.models.rows.verdict import row_verdict
 from runtime.models.sample_inputs import made_up_feeds
+from runtime.models.staged_model import open_model
+from runtime.serving_plan import PlannedModel
 from runtime.settings import Batching, Prefer, RuntimeSettings
 from runtime.tensors import Array
 
@@ -94,9 +94,9 @@ class Tried:
     inline_rows: int = 0
 
 
-def load_and_try(name: str, version: str, file: Path, batchable: bool | None, wishes: Wishes) -> tuple[OnnxModel, Tried]:
+def load_and_try(planned: PlannedModel, wishes: Wishes) -> tuple[LoadedModel, Tried]:
     """A model in memory, with as many threads inside a run as suit it, and what trying it showed. Raises as OnnxModel does."""
-    model, tried = _load_and_try(name, version, file, batchable, wishes)
+    model, tried = _load_and_try(planned, wishes)
     if tried.run_s is not None and tried.run_s < _SLOW_S and has_rows(model.inputs):
         # The rows that were run together would be paid for as long as the model is loaded.
         with suppress(HedgerowError):
@@ -106,25 +106,25 @@ def load_and_try(name: str, version: str, file: Path, batchable: bool | None, wi
     return model, tried
 
 
-def _load_and_try(name: str, version: str, file: Path, batchable: bool | None, wishes: Wishes) -> tuple[OnnxModel, Tried]:
+def _load_and_try(planned: PlannedModel, wishes: Wishes) -> tuple[LoadedModel, Tried]:
     cores = core_count()
-    model = OnnxModel(name, file, version=version, threads=wishes.threads or 1, engine=wishes.engine)
-    tried = try_out(model, batchable, wishes.batching)
+    model = open_model(planned, threads=wishes.threads or 1, engine=wishes.engine)
+    tried = try_out(model, planned.batchable, wishes.batching)
     if wishes.threads or wishes.prefer != "latency" or cores < 2 or model.example is None:
         return model, tried
     if tried.run_s is None or tried.run_s < _THREADS_HELP_S:
         return model, tried
-    wider = OnnxModel(name, file, version=version, threads=cores, engine=wishes.engine)
+    wider = open_model(planned, threads=cores, engine=wishes.engine)
     wider.example, wider.example_outputs = model.example, model.example_outputs
     run_s = _timed(lambda: wider.attempt(wider.example or {}))
     if run_s > tried.run_s * _PAYS:
-        _log.info("model %s gets no quicker by threads inside a run", name)
+        _log.info("model %s gets no quicker by threads inside a run", planned.name)
         return model, tried
-    _log.info("model %s takes %.3f ms a run with %d threads inside it", name, run_s * 1000, cores)
+    _log.info("model %s takes %.3f ms a run with %d threads inside it", planned.name, run_s * 1000, cores)
     return wider, replace(tried, threads=1, run_s=run_s)
 
 
-def try_out(model: OnnxModel, batchable: bool | None, batching: Batching = "auto") -> Tried:
+def try_out(model: LoadedModel, batchable: bool | None, batching: Batching = "auto") -> Tried:
     """Run ``model`` on made-up rows, and keep one that it takes as its example.
 
     ``batchable`` is what its image says; None measures it. Made-up inputs do not suit every model (indices out of range, lengths
@@ -178,7 +178,7 @@ def _numbers_in(outputs: Mapping[str, object]) -> int:
     return sum(sizes)
 
 
-def is_steady(model: OnnxModel) -> bool:
+def is_steady(model: LoadedModel) -> bool:
     """Whether the number of rows alone decides how long a run takes."""
     operators = model.facts.operators
     if operators is None or not operators <= _STEADY or model.optional:
@@ -187,7 +187,7 @@ def is_steady(model: OnnxModel) -> bool:
 
 
 def _measured(
-    model: OnnxModel,
+    model: LoadedModel,
     feeds: Mapping[str, Array],
     first: Mapping[str, object],
     batchable: bool | None,
@@ -206,7 +206,7 @@ def _measured(
 
 
 def _why_not_merge(
-    model: OnnxModel,
+    model: LoadedModel,
     feeds: Mapping[str, Array],
     first: Mapping[str, object],
     run_s: float,
@@ -230,12 +230,12 @@ def _why_not_merge(
     if not batchable:
         return "its image says that rows in a batch answer differently", together_s
     # Whoever wrote that answers for operators that nobody knows, not for those that are known to mix rows.
-    verdict = row_verdict(model.file)
+    verdict = model.row_verdict()
     return f"it is not batchable: {verdict.why}" if verdict.state == "mixes" else "", together_s
 
 
-def _why_not_batchable(model: OnnxModel, feeds: Mapping[str, Array], first: Mapping[str, object], run_s: float) -> str:
-    if problem := why_not_proven(row_verdict(model.file)):
+def _why_not_batchable(model: LoadedModel, feeds: Mapping[str, Array], first: Mapping[str, object], run_s: float) -> str:
+    if problem := why_not_proven(model.row_verdict()):
         return problem
     alone = [first, *[model.attempt(row_of(feeds, row)) for row in range(1, ROWS)]]
     return why_not_batchable(model, feeds, alone) or why_not_beside_extremes(model, feeds, alone, run_s)

@@ -15,7 +15,7 @@ from runtime.errors import BadBody
 from runtime.exchange import Response
 from runtime.large_json.writing import flat_values
 from runtime.models.errors import ModelFailed
-from runtime.models.onnx_model import OnnxModel
+from runtime.models.loaded_model import LoadedModel
 from runtime.models.outputs import RunOutputs, Share
 from runtime.oip.binary import HEADER_LENGTH, pack
 from runtime.oip.messages import InferRequest
@@ -25,7 +25,7 @@ BINARY_TYPE = "application/octet-stream"
 _HALF, _TEXTS = np.dtype(np.float16).char, np.dtype(np.object_).char
 
 
-def infer_answer(model: OnnxModel, asked: InferRequest, share: Share) -> Response:
+def infer_answer(model: LoadedModel, asked: InferRequest, share: Share) -> Response:
     """The whole answer, of a request's share of a run. Raises ModelFailed or BadBody."""
     # Requests that ask in the same words and bring as many rows differ in nothing but their tensors' bytes. ``asked`` lives as
     # long as whoever shares the run, so nothing else has its identity.

@@ -47,13 +47,15 @@ class OipFacts:
     def model(self, model: str, version: str | None) -> dict[str, object]:
         """Inputs and outputs of a model. Raises UnknownModel, UnknownModelVersion or NotReady."""
         found = self._scoring.model(model, version)
-        return {
+        said: dict[str, object] = {
             "name": found.name,
             "versions": self._scoring.versions(model),
             "platform": PLATFORM,
             "inputs": found.inputs,
             "outputs": found.outputs,
         }
+        # Of models in stages: what each of them runs on here.
+        return said | {"parameters": found.parameters} if found.parameters else said
 
     def config(self, model: str, version: str | None) -> dict[str, object]:
         """A model's configuration in Triton's words. Raises UnknownModel, UnknownModelVersion or NotReady."""

@@ -17,8 +17,8 @@ from runtime.errors import BadBody, BadTensor
 from runtime.exchange import Request
 from runtime.large_json.reading import read_large
 from runtime.models.errors import NoSharedMemory
+from runtime.models.loaded_model import LoadedModel
 from runtime.models.model_lane import INLINE_BYTES
-from runtime.models.onnx_model import OnnxModel
 from runtime.models.row_form import RowForm, Values, number_of
 from runtime.oip.binary import HEADER_LENGTH, BinaryPart, raw_array, split_body
 from runtime.tensors import Array, array_from_json, describe
@@ -60,7 +60,7 @@ _MOST_READ = 1024
 _MOST_READ_BYTES = 1024
 
 
-def rows_from(model: OnnxModel, form: RowForm, request: Request) -> tuple[InferRequest, Values, int] | None:
+def rows_from(model: LoadedModel, form: RowForm, request: Request) -> tuple[InferRequest, Values, int] | None:
     """What most callers send, read with one call: one input with all its rows, and the outputs they want.
 
     The JSON part, the numbers and how many rows. None where it is anything else: that is not wrong, :func:`understand` reads it.
@@ -80,7 +80,7 @@ def rows_from(model: OnnxModel, form: RowForm, request: Request) -> tuple[InferR
     return asked, given.data, rows
 
 
-def _binary_rows(model: OnnxModel, form: RowForm, request: Request) -> tuple[InferRequest, Values, int] | None:
+def _binary_rows(model: LoadedModel, form: RowForm, request: Request) -> tuple[InferRequest, Values, int] | None:
     length, body = request.headers[HEADER_LENGTH], request.body
     if not (length.isascii() and length.isdigit() and 0 < len(length) < 8):
         return None
@@ -115,7 +115,7 @@ def _row_decoder(datatype: Datatype) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(asked)
 
 
-def understand(model: OnnxModel, request: Request) -> tuple[InferRequest, dict[str, Array]]:
+def understand(model: LoadedModel, request: Request) -> tuple[InferRequest, dict[str, Array]]:
     """The JSON part and the inputs. Raises BadBody, BadTensor, BadTensorNames or NoSharedMemory."""
     head, binary = split_body(request)
     if head is None:
@@ -135,7 +135,7 @@ def understand(model: OnnxModel, request: Request) -> tuple[InferRequest, dict[s
     return asked, feeds
 
 
-def feeds_from(model: OnnxModel, inputs: Sequence[InferInput], binary: BinaryPart) -> dict[str, Array]:
+def feeds_from(model: LoadedModel, inputs: Sequence[InferInput], binary: BinaryPart) -> dict[str, Array]:
     """Arrays by input name. Raises BadTensorNames, BadTensor, BadBody or NoSharedMemory."""
     specs = model.specs
     if len(specs) != 1 or len(inputs) != 1 or inputs[0].name not in specs:
@@ -164,7 +164,7 @@ def check_datatype(spec: TensorSpec, datatype: str) -> None:
         raise BadTensor(tensor=spec.name, problem=f"it is sent as {datatype}", wanted=describe(spec))
 
 
-def _read(model: OnnxModel, head: bytes) -> InferRequest:
+def _read(model: LoadedModel, head: bytes) -> InferRequest:
     if len(head) > INLINE_BYTES and (asked := _read_large(model, head)) is not None:
         return asked
     try:
@@ -175,7 +175,7 @@ def _read(model: OnnxModel, head: bytes) -> InferRequest:
         raise BadBody(problem="it is nested too deep", hint=_HINT) from None
 
 
-def _read_large(model: OnnxModel, head: bytes) -> InferRequest | None:
+def _read_large(model: LoadedModel, head: bytes) -> InferRequest | None:
     """The same, with arrays for long lists of data; None when it is not as regular as that."""
     found = read_large(head, _decoder.decode, (b"null",) if model.all_floats else ())
     if found is None:

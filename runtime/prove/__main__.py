@@ -20,6 +20,7 @@ from runtime.models.onnx_model import OnnxModel, silence_telemetry
 from runtime.models.providers import Arena, Engine, parse_providers
 from runtime.models.warm_up import Wishes
 from runtime.prove.measure import prove
+from runtime.prove.quantization import node_facts
 from runtime.serving_plan import PlannedModel, image_models, plan_model
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=1, help="threads inside one run")
     parser.add_argument("--arena", choices=get_args(Arena), default="on", help="memory that is kept between runs")
-    parser.add_argument("--describe", action="store_true", help="tell inputs, outputs and opsets of --model, measure nothing")
+    parser.add_argument("--describe", action="store_true", help="tell what --model takes, answers and has in it; measure nothing")
     return parser
 
 
@@ -76,8 +77,16 @@ def _wanted(options: argparse.Namespace) -> list[tuple[PlannedModel, list[Path]]
 
 def _description(planned: PlannedModel) -> dict[str, object]:
     model = OnnxModel(planned.name, planned.file)
-    facts = model.facts
-    return {"inputs": model.inputs, "outputs": model.outputs, "opsets": facts.opsets, "ir_version": facts.ir_version}
+    facts, nodes = model.facts, node_facts(planned.file)
+    return {
+        "inputs": model.inputs,
+        "outputs": model.outputs,
+        "opsets": facts.opsets,
+        "ir_version": facts.ir_version,
+        "operators": nodes.operators,
+        "compute": nodes.compute,
+        "not_quantized": nodes.not_quantized,
+    }
 
 
 def _print(answer: object) -> int:

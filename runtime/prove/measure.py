@@ -19,9 +19,9 @@ from msgspec import structs
 from hedgerow.contracts.proof import LatencyFacts, ProofReport
 from hedgerow.errors import HedgerowError
 from runtime.models.batchability import has_rows, why_not_batchable, why_not_beside_extremes, why_not_proven
-from runtime.models.onnx_model import OnnxModel
-from runtime.models.rows.verdict import row_verdict
+from runtime.models.loaded_model import LoadedModel
 from runtime.models.sample_inputs import row_count
+from runtime.models.staged_model import open_model
 from runtime.models.warm_up import Wishes, is_empty
 from runtime.oip.answers import tensor_of
 from runtime.prove.vectors import Vectors, VectorsUnusable, made_up_vectors, read_vectors
@@ -51,15 +51,16 @@ def prove(planned: PlannedModel, vector_folders: Sequence[Path], wishes: Wishes 
     _forget_peak_memory()
     before = _memory_bytes("VmRSS")
     try:
-        model = OnnxModel(planned.name, planned.file, version=planned.version, threads=wishes.threads or 1, engine=wishes.engine)
+        model = open_model(planned, threads=wishes.threads or 1, engine=wishes.engine)
         recorded = read_vectors(vector_folders)
         report = _recorded_proof(model, recorded) if recorded else _made_up_proof(model)
     except HedgerowError as problem:
         return _report(planned.name, passed=False, reason=problem.sentence())
-    return structs.replace(report, memory_bytes=max(_memory_bytes("VmRSS") - before, 0), file_bytes=planned.file.stat().st_size)
+    file_bytes = sum(file.stat().st_size for file in model.files)
+    return structs.replace(report, memory_bytes=max(_memory_bytes("VmRSS") - before, 0), file_bytes=file_bytes)
 
 
-def _recorded_proof(model: OnnxModel, vectors: Vectors) -> ProofReport:
+def _recorded_proof(model: LoadedModel, vectors: Vectors) -> ProofReport:
     missing = [name for name in vectors.outputs if name not in {spec.name for spec in model.outputs}]
     if missing:
         raise VectorsUnusable(folder=model.name, problem=f"the model has no output {missing[0]!r}")
@@ -80,7 +81,7 @@ def _recorded_proof(model: OnnxModel, vectors: Vectors) -> ProofReport:
     )
 
 
-def _made_up_proof(model: OnnxModel) -> ProofReport:
+def _made_up_proof(model: LoadedModel) -> ProofReport:
     """No vectors: nothing can be compared (rows is 0), but it must run, and batchability and latency can be measured."""
     problem: HedgerowError | None = None
     last: tuple[Vectors, list[Raw]] | None = None
@@ -111,23 +112,23 @@ def _made_up_proof(model: OnnxModel) -> ProofReport:
     )
 
 
-def _why_not_batchable(model: OnnxModel, vectors: Vectors, alone: Sequence[Raw], latency: LatencyFacts) -> str:
+def _why_not_batchable(model: LoadedModel, vectors: Vectors, alone: Sequence[Raw], latency: LatencyFacts) -> str:
     """Empty when requests may share a run. A model that is not proven is told what was measured as well: often no difference."""
     measured = why_not_batchable(model, vectors.inputs, alone, atol=vectors.index.atol, rtol=vectors.index.rtol)
     if not has_rows(model.inputs):
         return measured
-    if unproven := why_not_proven(row_verdict(model.file)):
+    if unproven := why_not_proven(model.row_verdict()):
         return f"{unproven}; measured: {measured or 'no difference'}"
     return measured or why_not_beside_extremes(model, vectors.inputs, alone, latency.p50_ms / 1000)
 
 
-def run_alone(model: OnnxModel, vectors: Vectors) -> list[Raw]:
+def run_alone(model: LoadedModel, vectors: Vectors) -> list[Raw]:
     """Every row by itself (or in the model's own fixed batch)."""
     model.check_names(vectors.inputs)
     return [model.run(part) for part in vectors.parts(row_count(model.inputs))]
 
 
-def stacked(model: OnnxModel, parts: Sequence[Raw]) -> Outputs:
+def stacked(model: LoadedModel, parts: Sequence[Raw]) -> Outputs:
     """Their answers in order, one array for each output."""
     return {name: _joined([tensor_of(model.name, part[name]) for part in parts]) for name in parts[0]}
 
@@ -136,11 +137,11 @@ def _not_batchable(why_not: str) -> str:
     return f"not batchable: {why_not}" if why_not else ""
 
 
-def _provider(model: OnnxModel) -> dict[str, Any]:
+def _provider(model: LoadedModel) -> dict[str, Any]:
     return {"provider": model.provider, "refusals": [str(refusal) for refusal in model.refusals]}
 
 
-def measure_latency(model: OnnxModel, vectors: Vectors) -> LatencyFacts:
+def measure_latency(model: LoadedModel, vectors: Vectors) -> LatencyFacts:
     """One row alone, over different rows, after warm-up; bounded in number and in time."""
     feeds = vectors.parts(row_count(model.inputs))[:_LATENCY_RUNS]
     for number in range(_WARM_UP_RUNS):

@@ -240,4 +240,6 @@ async def start_host(argv: Sequence[str], listener: Listener, *, memory_bytes: i
 
 def host_command(place: ScriptPlace, calls: int) -> list[str]:
     """The command line of a script process, but for when it calls init() and its descriptor."""
-    return [sys.executable, "-P", "-m", "runtime.scripts", place.text(), str(calls), str(os.getpid())]
+    # A server without site-packages (the test of an image without its base) has scripts without them.
+    flags = ["-P", "-S"] if sys.flags.no_site else ["-P"]
+    return [sys.executable, *flags, "-m", "runtime.scripts", place.text(), str(calls), str(os.getpid())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -54,24 +55,59 @@ def test_a_build_is_told_step_by_step_and_stored_whole(made: Plane, client: Clie
     assert record.verification is not None
     assert (record.verification.state, record.verification.rows) == ("passed", 2)
     with closing(open_database(None, made.folder)) as database, database.read() as connection:
-        digests = [row.digest for row in connection.execute(image_blobs.select())]
-    assert len(digests) == 4, "manifest, config, model layer, configuration layer"
+        media_types = {row.digest: row.media_type for row in connection.execute(image_blobs.select())}
+    beside = [digest for digest, kind in media_types.items() if kind == MEDIA_OCI_MANIFEST and digest != record.digest]
+    assert len(beside) == 3, "what the build was made of, its parts (SBOM), and what its test measured"
+    assert len(media_types) == 4 + 3 + 3 + 1, "manifest, config, two layers; beside it manifests, documents, the empty config"
     assert nothing_left(made)
     token = client.transport.token
-    for digest in digests:
-        kind = "manifests" if digest == record.digest else "blobs"
+    for digest, media_type in media_types.items():
+        kind = "manifests" if media_type == MEDIA_OCI_MANIFEST else "blobs"
         pulled = httpx.get(f"{client.info().url}/v2/proven/{kind}/{digest}", headers={"authorization": f"Bearer {token}"})
         assert pulled.status_code == 200
-    assert pulled.headers["docker-content-digest"] == digests[-1]
+        assert pulled.headers["docker-content-digest"] == digest
     manifest_answer = httpx.get(f"{client.info().url}/v2/proven/manifests/1", headers={"authorization": f"Bearer {token}"})
     assert manifest_answer.headers["content-type"] == MEDIA_OCI_MANIFEST
 
 
-def test_the_same_again_has_the_same_digest(client: Client, tmp_path: Path) -> None:
+def built(client: Client, name: str, model: str, **options: Any) -> dict[str, str]:
+    return client.activities.wait(client.images.build(name, [model], **options).id).result
+
+
+def versions(client: Client, name: str) -> list[int]:
+    return [image.version for image in client.images.list(name=name).items]
+
+
+def test_an_unchanged_build_is_the_version_that_is_there(made: Plane, client: Client, tmp_path: Path) -> None:
     model = add_model(client, tmp_path / "m", name="same")
-    digests = {client.activities.wait(client.images.build("same", [model], verify=False).id).result["digest"] for _ in range(2)}
-    assert len(digests) == 1
-    assert [image.version for image in client.images.list().items if image.name == "same"] == [2, 1]
+    first = built(client, "same", model, verify=False)
+    again = built(client, "same", model, verify=False, tags={"stage": "prod"})
+    assert again == {**first, "unchanged": "true"}
+    assert versions(client, "same") == [1]
+    assert client.images.get("same:1").tags == {"stage": "prod"}
+    assert nothing_left(made)
+
+
+def test_a_test_that_is_wanted_now_makes_a_version(client: Client, tmp_path: Path) -> None:
+    model = add_model(client, tmp_path / "m", name="tested", factor=2.5)
+    first = built(client, "tested", model, verify=False)
+    second = built(client, "tested", model)
+    assert (second["image"], second["digest"]) == ("tested:2", first["digest"])
+    assert built(client, "tested", model, verify=False) == {**second, "unchanged": "true"}
+
+
+def test_rebuilt_it_is_made_anew_and_equal(client: Client, tmp_path: Path) -> None:
+    model = add_model(client, tmp_path / "m", name="rebuilt", factor=3.5)
+    results = [built(client, "rebuilt", model, verify=False, rebuild=rebuild) for rebuild in (False, True)]
+    assert results[0]["digest"] == results[1]["digest"]
+    assert versions(client, "rebuilt") == [2, 1]
+
+
+def test_under_another_name_it_is_another_image_with_the_same_digest(client: Client, tmp_path: Path) -> None:
+    model = add_model(client, tmp_path / "m", name="named", factor=4.5)
+    results = [built(client, name, model, verify=False) for name in ("named-a", "named-b")]
+    assert [result["image"] for result in results] == ["named-a:1", "named-b:1"]
+    assert results[0]["digest"] == results[1]["digest"]
 
 
 def test_a_build_that_fails_says_why_in_the_packagers_words(made: Plane, client: Client, tmp_path: Path) -> None:
@@ -119,6 +155,19 @@ def test_script_source_and_environment_reach_the_packager(client: Client, tmp_pa
     activity = ended(client, build.id)
     assert activity.problem is not None
     assert "absent" in activity.problem.message, "what was not there was the base"
+
+
+def test_conda_packages_reach_the_packager_which_names_what_has_no_wheel(client: Client, tmp_path: Path) -> None:
+    model = add_model(client, tmp_path / "m", name="conda")
+    conda = tmp_path / "conda.yml"
+    conda.write_text("name: x\ndependencies: [python=3.11, numpy=1.26, r-base, git, {pip: [flask]}]\n")
+    client.environments.create_from_conda("with-conda", conda)
+    build = client.images.build("conda", [model], kind="docker", environment="with-conda", base=f"oci:{tmp_path}/absent")
+    activity = ended(client, build.id)
+    assert activity.problem is not None
+    assert activity.problem.code == "conda_only"
+    assert all(name in activity.problem.message for name in ("r-base", "git"))
+    assert "numpy" not in activity.problem.message
 
 
 def test_a_build_can_be_cancelled(made: Plane, client: Client, tmp_path: Path) -> None:

@@ -68,15 +68,6 @@ def build_in(server: RunningServer, name: str, version: int) -> None:
         database.close()
 
 
-def test_a_build_says_that_it_cannot_take_conda_packages(api: Api) -> None:
-    api.register("for-conda", api.upload(b"weights"))
-    assert api.post(PATH, json={"name": "with-conda", "conda_file": CONDA}).status_code == 201
-    asked = {"name": "conda-image", "models": ["for-conda"], "environment": "with-conda"}
-    answered = api.post("/api/v1/images", json=asked)
-    assert answered.status_code == 400
-    assert "numpy=1.26" in problem_of(answered)["message"]
-
-
 def test_a_conda_file_over_the_api(api: Api) -> None:
     made = api.post(PATH, json={"name": "conda", "conda_file": CONDA, "variables": {"A": "1"}})
     assert made.status_code == 201, made.text

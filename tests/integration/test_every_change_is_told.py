@@ -39,8 +39,10 @@ TELLS: dict[str, tuple[str, ...]] = {
     "POST /api/v1/gc": ("collection.requested",),
     "POST /api/v1/images": ("image.build-requested",),
     "PATCH /api/v1/images/<reference>": ("image.changed",),
+    "POST /api/v1/images/<reference>/push": ("image.push-requested",),
     "DELETE /api/v1/images/<reference>": ("image.deleted",),
     "POST /api/v1/models": ("model.registered",),
+    "POST /api/v1/models/<reference>/convert": ("model.conversion-requested",),
     "PUT /api/v1/models/<name>/aliases/<alias>": ("model.alias-set",),
     "DELETE /api/v1/models/<name>/aliases/<alias>": ("model.alias-removed",),
     "PATCH /api/v1/models/<reference>": ("model.changed",),
@@ -146,11 +148,18 @@ def walk_assets(walk: Walk, database: Database) -> None:
     build = walk.do("POST /api/v1/images", json={"name": "built", "models": ["walked:1"], "kind": "onnx"})
     walk.do("POST /api/v1/activities/<activity_id>/cancel", build.json()["id"])
     walk.do("POST /api/v1/activities/<activity_id>/cancel", build.json()["id"], again=True)
+    conversion = walk.do("POST /api/v1/models/<reference>/convert", "walked:1", json={})
+    walk.refused("POST", "/api/v1/models/none:1/convert", json={})
+    walk.refused("DELETE", "/api/v1/models/walked:1")
+    walk.do("POST /api/v1/activities/<activity_id>/cancel", conversion.json()["id"])
     walk.do("DELETE /api/v1/models/<reference>", "walked:1")
     with database.write() as connection:
         add_image(connection, "deployable", add_model(connection))
         add_image(connection, "useless", add_model(connection, "other"), manifest='{"other": 1}')
     walk.do("PATCH /api/v1/images/<reference>", "useless:1", json={"tags": {"a": "b"}})
+    walk.refused("POST", "/api/v1/images/useless:1/push", json={"target": "10.0.0.1/a:1"})
+    push = walk.do("POST /api/v1/images/<reference>/push", "useless:1", json={"target": "registry.example.com/a:1"})
+    walk.do("POST /api/v1/activities/<activity_id>/cancel", push.json()["id"])
     walk.do("DELETE /api/v1/images/<reference>", "useless:1")
 
 

@@ -10,8 +10,16 @@ import httpx
 import pytest
 from docker.models.containers import Container
 
-from packager.export import export_layout
-from tests.packager_builders import Built, layout_manifest, model_of, read_json_blob, request_for, run_packager, write_onnx_model
+from tests.packager_builders import (
+    Built,
+    docker_archive,
+    layout_manifest,
+    model_of,
+    read_json_blob,
+    request_for,
+    run_packager,
+    write_onnx_model,
+)
 from tests.waiting import wait_for
 
 SCRIPT = """\
@@ -121,9 +129,8 @@ def test_the_exported_tar_loads_into_docker_and_scores(
 ) -> None:
     model = write_onnx_model(tmp_path / "m")
     environment = {**index, "DOCKER_HOST": docker_host}
-    built = build(tmp_path, model, f"docker:{python_base_image}", cache, environment, verify=False)
-    assert built.result.verification.state == "skipped"
-    (image,) = docker_engine.images.load(export_layout(tmp_path / "out", "packager-test:1"))
+    build(tmp_path, model, f"docker:{python_base_image}", cache, environment, verify=False)
+    (image,) = docker_engine.images.load(docker_archive(tmp_path / "out", "packager-test:1"))
     started.append("packager-test:1")
     config_digest = layout_manifest(tmp_path / "out")["config"]["digest"]
     assert image.id == config_digest
@@ -156,7 +163,7 @@ def test_a_script_runs_in_its_image(
     built = build(tmp_path, model, f"docker:{python_base_image}", cache, environment, script=str(tmp_path / "score.py"))
     assert built.exit_code == 0, f"{built.lines[-1]}\n{built.stderr}"
     assert "no parity rows were compared" in built.result.verification.reason
-    docker_engine.images.load(export_layout(tmp_path / "out", "packager-test:2"))
+    docker_engine.images.load(docker_archive(tmp_path / "out", "packager-test:2"))
     started.append("packager-test:2")
     _, url = run_image(docker_engine, "packager-test:2")
     assert httpx.post(f"{url}/score", json={"data": [1, 2]}).json() == {"sum": 3, "files": 1}
@@ -171,12 +178,12 @@ def test_a_script_that_fails_at_the_start_is_not_built(
     index: dict[str, str],
 ) -> None:
     before = images_of(docker_engine)
-    (tmp_path / "score.py").write_text("import nosuchlibrary\ndef init(): pass\ndef run(data): return data\n")
+    (tmp_path / "score.py").write_text("def init(): raise RuntimeError('no licence found')\ndef run(data): return data\n")
     environment = {**index, "DOCKER_HOST": docker_host, "HEDGEROW_READY_TIMEOUT_S": "20"}
     model = write_onnx_model(tmp_path / "m")
     built = build(tmp_path, model, f"docker:{python_base_image}", cache, environment, script=str(tmp_path / "score.py"))
     assert (built.exit_code, built.problem_code) == (1, "verification_failed")
-    assert "nosuchlibrary" in built.problem_text
+    assert "no licence found" in built.problem_text
     assert images_of(docker_engine) == before
     assert not (tmp_path / "out" / "index.json").exists()
 
@@ -218,7 +225,7 @@ def test_an_image_that_was_there_before_is_still_there_after_its_test(
     model = write_onnx_model(tmp_path / "m")
     environment = {**index, "DOCKER_HOST": docker_host}
     build(tmp_path / "a", model, f"docker:{python_base_image}", cache, environment, verify=False)
-    docker_engine.images.load(export_layout(tmp_path / "a" / "out", "packager-test:3"))
+    docker_engine.images.load(docker_archive(tmp_path / "a" / "out", "packager-test:3"))
     started.append("packager-test:3")
     again = build(tmp_path / "b", model, f"docker:{python_base_image}", cache, environment)
     assert again.result.verification.rows == 4

@@ -20,10 +20,10 @@ import pytest
 from hedgerow.contracts.build import BuildRequest
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_LAYER_GZIP
-from packager.export import export_layout
 from tests.packager_builders import (
     Built,
     blob_path,
+    docker_archive,
     layer_names,
     layout_manifest,
     model_of,
@@ -164,11 +164,11 @@ def test_requirements_of_the_user_join_those_of_the_runtime(
 def test_a_script_and_its_source_go_in(tmp_path: Path, model: Path, base: Path, wheels: dict[str, str]) -> None:
     source = tmp_path / "source"
     (source / "lib").mkdir(parents=True)
-    (source / "score.py").write_text("def run(data): return data\n")
+    (source / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
     (source / "lib" / "registry.py").write_text("")
     built = build(tmp_path, model, base, wheels, script="score.py", source=str(source))
     assert built.exit_code == 0, built.stderr
-    names = layer_names(tmp_path / "out", layers_of(tmp_path / "out")[-1]["digest"])
+    names = layer_names(tmp_path / "out", layers_of(tmp_path / "out")[-2]["digest"])
     assert "opt/hedgerow/source/score.py" in names
     assert "opt/hedgerow/source/lib/registry.py" in names
     assert built.result.script_digest is not None
@@ -301,7 +301,7 @@ def test_two_platforms_make_an_index_and_share_what_is_the_same(tmp_path: Path, 
 
 def test_an_exported_image_has_both_indexes(tmp_path: Path, model: Path, base: Path, wheels: dict[str, str]) -> None:
     build(tmp_path, model, base, wheels)
-    data = b"".join(export_layout(tmp_path / "out", "image:1"))
+    data = b"".join(docker_archive(tmp_path / "out", "image:1"))
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         names = tar.getnames()
         (entry,) = json.loads(tar.extractfile("manifest.json").read())  # type: ignore[union-attr]  # a regular file

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from hedgerow.safe_tar import UnsafeArchive
-from packager.blobs import BlobFolder
+from packager.cache.layers import LayerCache
+from packager.cache.scratch import scratch_folder
 from packager.errors import (
     BlobCorrupt,
     LinkOutside,
@@ -24,11 +25,10 @@ from packager.errors import (
     UnreadableFile,
     UnusableFileName,
 )
-from packager.layer_cache import LayerCache
-from packager.scratch import scratch_folder
+from packager.oci.blobs import BlobFolder
+from packager.oci.tar_layer import DiskEntry, tar_chunks
 from packager.source_files import list_files, list_source, locate_script
-from packager.tar_layer import DiskEntry, tar_chunks
-from packager.unpack import unpack_layers
+from packager.verify.unpack import unpack_layers
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ from hedgerow.contracts.names import (
     MEDIA_OCI_MANIFEST,
     MEDIA_SCORING_CONFIG,
 )
-from hedgerow.safe_tar import unpack_tar
-from packager.export import export_layout
-from packager.unpack import unpack_layers
+from packager.verify.unpack import unpack_layers
 from tests.packager_builders import (
     blob_path,
     layer_names,
@@ -51,7 +48,8 @@ def test_an_artifact_is_an_oci_layout_in_modelpack_types(tmp_path: Path) -> None
     assert [layer["mediaType"] for layer in manifest["layers"]] == [MEDIA_MODEL_WEIGHT_TAR, MEDIA_SCORING_CONFIG]
     config = read_json_blob(layout, manifest["config"]["digest"])
     assert config["modelfs"]["diffIds"] == [layer["digest"] for layer in manifest["layers"]]
-    assert result.size_bytes == sum(path.stat().st_size for path in (layout / "blobs" / "sha256").iterdir())
+    parts = [result.digest, manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
+    assert result.size_bytes == sum(blob_path(layout, digest).stat().st_size for digest in parts)
     assert [platform.platform for platform in result.platforms] == ["any"]
     assert [line.progress for line in built.lines] == sorted(line.progress or 0 for line in built.lines)
 
@@ -103,7 +101,7 @@ def test_a_changed_model_changes_only_its_own_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "code", "names"),
     [
-        ({"kind": "fpga"}, "unsupported_kind", "fpga"),
+        ({"kind": "fpga"}, "stages_wrong", "has no stage"),
         ({"models": []}, "nothing_to_pack", "image"),
         ({"script": "/x/score.py"}, "onnx_models_only", "scoring script"),
         ({"out": "/"}, "out_not_empty", "/"),
@@ -192,23 +190,8 @@ def test_a_full_disk_is_said_and_leaves_a_cache_that_works(tmp_path: Path) -> No
     assert json.loads(limited.stdout.splitlines()[-1])["problem"]["code"] == "disk_full"
     left = [path for path in (*(tmp_path / "out").rglob("*"), *(tmp_path / "cache").rglob("*")) if path.is_file()]
     assert [path.name for path in left] == [".lock"]
-    shutil.rmtree(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
     assert subprocess.run(argv, capture_output=True, timeout=60, check=False).returncode == 0
-
-
-def test_an_exported_artifact_is_an_oci_layout_in_one_tar(tmp_path: Path) -> None:
-    run_packager(request_for("onnx", [model_of(write_onnx_model(tmp_path / "m"))], tmp_path), tmp_path)
-    with (tmp_path / "image.tar").open("wb") as file:
-        file.writelines(export_layout(tmp_path / "out"))
-    with tarfile.open(tmp_path / "image.tar") as tar:
-        names = tar.getnames()
-    (tmp_path / "copy").mkdir()
-    with (tmp_path / "image.tar").open("rb") as file:
-        unpack_tar(file, tmp_path / "copy", name="image.tar")
-    assert "manifest.json" not in names  # no engine can run it
-    original = {path.relative_to(tmp_path / "out"): path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    copied = {path.relative_to(tmp_path / "copy"): path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file()}
-    assert original == copied
 
 
 def test_a_proven_artifact_says_what_was_measured(tmp_path: Path) -> None:

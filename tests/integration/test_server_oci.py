@@ -126,7 +126,7 @@ def test_a_pull_step_by_step(server: RunningServer, api: Api, database: Database
     with httpx.Client(base_url=server.url) as docker:
         invited = docker.get("/v2/")
         assert (invited.status_code, oci_code(invited)) == (401, "UNAUTHORIZED")
-        assert invited.headers["www-authenticate"] == 'Basic realm="hedgerow"'
+        assert invited.headers["www-authenticate"].startswith(f'Bearer realm="{server.url}/v2/token"')
         docker.auth = ("anybody", api.token("puller"))
         assert docker.get("/v2/").headers["docker-distribution-api-version"] == "registry/2.0"
         for reference in ("1", "latest", image.digest):
@@ -174,8 +174,6 @@ def test_what_is_not_there(api: Api, database: Database) -> None:
         "/v2/present/tags/list?n=x": (400, "UNSUPPORTED"),
     }
     assert {path: (answered.status_code, oci_code(answered)) for path in expected for answered in [api.get(path)]} == expected
-    refused = api.post("/v2/present/blobs/uploads/", headers={"content-type": "application/octet-stream"})
-    assert refused.status_code in (404, 405)
 
 
 def test_the_catalog_names_images_and_models(server: RunningServer, api: Api, database: Database) -> None:

@@ -16,7 +16,7 @@ from tests.registry_app import Asker, RunningApp, running_app
 API = "/api/v1"
 SOME_DIGEST = "sha256:" + "0" * 64
 # Neither needs a token, or shows more than what a token is: nothing of the workspace.
-OPEN_TO_ALL = {"/healthz", "/login", "/metrics", "/static/<path:filename>", "/openapi.json", "/api", "/api/<noun>"}
+OPEN_TO_ALL = {"/healthz", "/login", "/metrics", "/static/<path:filename>", "/openapi.json", "/api", "/api/<noun>", "/v2/token"}
 # By design: whoever may make models, runs or images stores their files first (docs/access.md).
 FOR_UPLOADS = {("PUT", f"{API}/blobs/<digest>"), ("POST", f"{API}/blobs/missing"), ("POST", f"{API}/blobs/batch")}
 # Records named "mine" of every noun.

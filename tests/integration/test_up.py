@@ -31,6 +31,14 @@ def test_a_time_below_nothing_is_refused(tmp_path: Path, option: str) -> None:
     assert not (tmp_path / "workspace").exists()
 
 
+@pytest.mark.parametrize("option", ["--registry-logins", "--egress-ca-file"])
+def test_a_file_that_is_not_there_is_named_at_once(tmp_path: Path, option: str) -> None:
+    answer = run_up(tmp_path / "workspace", f"{option}={tmp_path}/missing.json")
+    assert answer.returncode == 2
+    assert f"cannot be '{tmp_path}/missing.json': there is no such file. Correct {option}." in answer.stderr
+    assert not (tmp_path / "workspace").exists()
+
+
 def test_all_roles_run_and_say_who_they_are(client: Client) -> None:
     info = client.info()
     assert {status.role for status in info.roles} == {"server", "hub", "controller", "broker"}

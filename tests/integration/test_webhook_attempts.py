@@ -15,9 +15,9 @@ from hedgerow.clock import SystemClock
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.events import Actor, Event
 from hedgerow.contracts.webhook_signature import is_genuine
+from hedgerow.egress import EgressPolicy
 from registry.controller.webhooks.attempt import Attempts, Trust
 from registry.controller.webhooks.verdict import Answered, Failed, Rules
-from registry.egress import EgressPolicy
 from registry.store.webhooks import Claim
 from registry.vault import Sealed
 from tests.registry_stores import NOW

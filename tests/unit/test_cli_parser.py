@@ -18,8 +18,8 @@ from hedgerow.sdk.client import Client
 from hedgerow.sdk.transport import Transport
 from scripts.inventory import TOP
 
-# They become another program, which has a help of its own, or print a shell's script.
-_NO_JSON = {"up", "serve", "agent", "completion"}
+# They become another program, which has a help of its own, or print a document: a shell's script, a CycloneDX file.
+_NO_JSON = {"up", "serve", "agent", "completion", "image sbom"}
 # Text that may be empty, and means something then.
 _MAY_BE_EMPTY = {("model register", "--description"), ("model register", "--path"), ("model tag", "--description")}
 # Read whole, one page after the other, or by `--all` of something else.

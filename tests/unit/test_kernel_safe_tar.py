@@ -162,3 +162,65 @@ def test_archives_of_endless_empty_members_are_refused(tmp_path: Path) -> None:
     assert unpack_tar(archive(*members[:10]), tmp_path, name="a.tar", max_members=10) == 0
     with pytest.raises(UnsafeArchive, match="more than 10 members"):
         unpack_tar(archive(*members), tmp_path, name="a.tar", max_members=10)
+
+
+def pax(values: dict[str, str], kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """A pax header as tarfile would never write it."""
+    records = b""
+    for name, value in values.items():
+        body = f" {name}={value}\n".encode()
+        length = len(body) + 1
+        while len(str(length)) + len(body) != length:
+            length = len(str(length)) + len(body)
+        records += str(length).encode() + body
+    return header("pax", kind, len(records)) + records + bytes(-len(records) % tarfile.BLOCKSIZE)
+
+
+def header(name: str, kind: bytes, size: int = 0) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def raw_refused(root: Path, data: bytes, max_bytes: int = 1000) -> str:
+    with pytest.raises(UnsafeArchive) as caught:
+        unpack_tar(io.BytesIO(data + bytes(2 * tarfile.BLOCKSIZE)), root, name="a.tar", max_bytes=max_bytes)
+    return str(caught.value)
+
+
+def test_a_size_below_zero_buys_no_room(tmp_path: Path) -> None:
+    room = pax({"size": "-1000000"}) + header("folder", tarfile.DIRTYPE)
+    content = header("large", tarfile.REGTYPE, 5120) + bytes(5120)
+
+    assert "a size of -1000000 bytes" in raw_refused(tmp_path, room + content)
+    assert not (tmp_path / "large").exists()
+
+
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        header("sparse", tarfile.GNUTYPE_SPARSE),
+        pax({"GNU.sparse.map": "0,1", "GNU.sparse.size": "9"}) + header("sparse", tarfile.REGTYPE),
+        pax({"GNU.sparse.size": "9", "GNU.sparse.offset": "0"}) + header("sparse", tarfile.REGTYPE),
+        pax({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}) + header("sparse", tarfile.REGTYPE),
+    ],
+    ids=["gnu", "pax 0.1", "pax 0.0", "pax 1.0"],
+)
+def test_sparse_files_are_refused(tmp_path: Path, sparse: bytes) -> None:
+    assert "a sparse file" in raw_refused(tmp_path, sparse)
+
+
+@pytest.mark.parametrize("again", [pax({"comment": "x"}), pax({"comment": "x"}, tarfile.XGLTYPE)], ids=["pax", "global"])
+def test_headers_about_headers_without_end(tmp_path: Path, again: bytes) -> None:
+    assert "RecursionError" in raw_refused(tmp_path, again * 2000 + header("file", tarfile.REGTYPE))
+
+
+def test_global_headers_do_not_fill_the_memory(tmp_path: Path) -> None:
+    pairs = [pax({f"n{i}": "x" * 400_000}, tarfile.XGLTYPE) + header(f"file{i}", tarfile.REGTYPE) for i in range(3)]
+
+    assert "global headers of more than" in raw_refused(tmp_path, b"".join(pairs))
+
+
+@pytest.mark.parametrize(("name", "value"), [("linkpath", "a\0b"), ("path", "n" * 300)])
+def test_names_that_no_file_can_have(tmp_path: Path, name: str, value: str) -> None:
+    raw_refused(tmp_path, pax({name: value}) + header("link", tarfile.SYMTYPE))

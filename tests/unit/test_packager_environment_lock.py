@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from packager.environment_lock import lock_text, make_lock, tidy_requirements, uv_platform
-from packager.errors import RequirementRefused, UnsupportedPlatform
+from packager.environment.lock import lock_text, make_lock, tidy_requirements
+from packager.environment.platforms import normal_platforms, uv_platform
+from packager.environment.uv_command import environment_for_uv
+from packager.environment.uv_words import said
+from packager.errors import PlatformRepeated, RequirementRefused, UnsupportedPlatform
 from packager.settings import RUNTIME_REQUIREMENTS
-from packager.uv_command import environment_for_uv, said
 
 HASH_A, HASH_B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 COMPILED = f"""\
@@ -44,6 +46,8 @@ def test_hedgerow_itself_has_a_layer_of_its_own() -> None:
         "https://example.org/p.whl",
         "git+https://example.org/p.git",
         "numpy\n--index-url=x",
+        "numpy pandas",
+        "numpy==1.2.x.y",
     ],
 )
 def test_what_reaches_beyond_the_index_is_refused(line: str) -> None:
@@ -77,9 +81,18 @@ def test_digest_depends_on_packages_python_and_platform_only() -> None:
 
 
 def test_platforms_that_have_no_wheels_are_named() -> None:
-    assert uv_platform("linux/arm64") == "aarch64-manylinux_2_28"
-    with pytest.raises(UnsupportedPlatform, match="linux/riscv64"):
-        uv_platform("linux/riscv64")
+    assert uv_platform("linux/arm64") == uv_platform("linux/arm64/v8") == "aarch64-manylinux_2_28"
+    for name in ("linux/riscv64", "windows/amd64", "linux/arm/v6", ""):
+        with pytest.raises(UnsupportedPlatform, match=f"'{name}'"):
+            uv_platform(name)
+
+
+def test_a_platform_has_one_name_and_is_built_once() -> None:
+    assert normal_platforms(["linux/x86_64", "linux/arm64/v8", " Linux/armhf"]) == ["linux/amd64", "linux/arm64", "linux/arm/v7"]
+    with pytest.raises(PlatformRepeated, match=r"linux/arm64 was named twice \(linux/arm64 and linux/arm64/v8\)"):
+        normal_platforms(["linux/arm64", "linux/amd64", "linux/arm64/v8"])
+    with pytest.raises(PlatformRepeated, match=r"twice \(linux/amd64\)"):
+        normal_platforms(["linux/amd64", "linux/amd64"])
 
 
 def test_runtime_requirements_are_those_of_the_package() -> None:

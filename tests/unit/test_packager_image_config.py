@@ -9,10 +9,10 @@ from typing import Any
 from hedgerow.contracts.build import BuildModel
 from hedgerow.contracts.image import ModelRef
 from packager.image_config import container_config, model_config
-from packager.oci_documents import CREATED, History, ImageConfig, Platform, RootFs
+from packager.oci.documents import CREATED, History, ImageConfig, Platform, RootFs
+from packager.oci.tar_layer import StoredLayer
 from packager.recipe import ModelFacts
 from packager.source_files import FoundFile
-from packager.tar_layer import StoredLayer
 
 BASE_LAYER, OUR_LAYER = "sha256:" + "b" * 64, "sha256:" + "a" * 64
 LAYERS = [StoredLayer("small wheels", "application/vnd.oci.image.layer.v1.tar+gzip", "sha256:" + "c" * 64, OUR_LAYER, 5)]

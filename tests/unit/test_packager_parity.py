@@ -7,8 +7,8 @@ import pytest
 
 from hedgerow.contracts.proof import LatencyFacts, ProofReport
 from packager.errors import VerificationFailed
-from packager.parity import Parity, compare_answer, request_body
-from packager.verify_process import verdict
+from packager.verify.drive import Scored, check_reports, verdict
+from packager.verify.parity import Parity, compare_answer, request_body
 
 VECTORS = Parity(
     inputs={"x": np.array([[1.5, 2.0], [3.0, 4.0]], dtype=np.float32), "who": np.array(["a", "b"])},
@@ -67,21 +67,40 @@ def test_a_missing_or_short_output_is_an_error(answer: dict[str, list[object]]) 
         compare_answer(VECTORS, 1, 2, answer)
 
 
-def test_reports_that_pass_become_one_verification() -> None:
-    found = verdict([report(), report(model="n", max_abs_error=2e-5, batchable=False)])
-    assert (found.state, found.rows, found.max_abs_error, found.tolerance) == ("passed", 8, 2e-5, 1e-4)
+@pytest.mark.parametrize("value", ["a", [1.0], {}, "1", 10**400])
+def test_what_is_no_number_is_an_error(value: object) -> None:
+    with pytest.raises(VerificationFailed, match="'y'"):
+        compare_answer(VECTORS, 1, 2, {"y": [2.0, value], "label": ["dog"]})
+
+
+def test_an_error_without_a_size_is_told_as_a_number() -> None:
+    difference = compare_answer(VECTORS, 0, 1, {"y": [1.0, 0.0], "label": ["cat"]})
+    assert difference.max_abs_error == np.finfo(np.float64).max
+    assert compare_answer(VECTORS, 0, 1, {"y": [1.0, None], "label": ["cat"]}).max_abs_error == 0.0
+
+
+def test_rows_and_proofs_become_one_verification() -> None:
+    scored = [Scored(4, 1e-6, 1e-4, (1.0, 2.0, 9.0)), Scored(4, 2e-5, 1e-3, (3.0,))]
+    found = verdict(scored, [report(), report(model="n", batchable=False)], [])
+    assert (found.state, found.rows, found.max_abs_error, found.tolerance) == ("passed", 8, 2e-5, 1e-3)
+    assert (found.latency_ms, found.latency_p99_ms) == (2.0, 9.0)
     assert found.batchable == ["m"]
 
 
 def test_a_model_without_vectors_is_said_in_words() -> None:
-    found = verdict([report(rows=0, max_abs_error=None)])
-    assert (found.state, found.rows) == ("passed", 0)
-    assert "no parity vectors came with m" in found.reason
+    found = verdict([], [report(rows=0, max_abs_error=None)], ["m:1"])
+    assert (found.state, found.rows, found.latency_ms) == ("passed", 0, None)
+    assert "no parity vectors came with m:1" in found.reason
+
+
+def test_hardware_that_was_not_there_is_said_in_words() -> None:
+    found = verdict([], [report(refusals=["VitisAIExecutionProvider is not in this onnxruntime"])], [])
+    assert "m ran on CPUExecutionProvider: VitisAIExecutionProvider is not in this" in found.reason
 
 
 def test_a_failure_carries_its_numbers() -> None:
     with pytest.raises(VerificationFailed) as failed:
-        verdict([report(), report(model="n", passed=False, max_abs_error=0.5)])
+        check_reports([report(), report(model="n", passed=False, max_abs_error=0.5)])
     assert failed.value.fields["max_abs_error"] == "0.5"
     assert "0.5" in str(failed.value)
     assert "0.0001" in str(failed.value)
@@ -89,4 +108,4 @@ def test_a_failure_carries_its_numbers() -> None:
 
 def test_a_model_that_cannot_be_loaded_fails_with_its_reason() -> None:
     with pytest.raises(VerificationFailed, match="opset 99"):
-        verdict([report(passed=False, max_abs_error=None, reason="opset 99 is not supported")])
+        check_reports([report(passed=False, max_abs_error=None, reason="opset 99 is not supported")])

@@ -10,9 +10,9 @@ import pytest
 from hedgerow.contracts.build import BuildModel, BuildRequest
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.image import ModelRef, ScoringConfig
-from hedgerow.contracts.names import MEDIA_MODEL_WEIGHT_TAR, MEDIA_OCI_LAYER_GZIP, MEDIA_SCORING_CONFIG
+from hedgerow.contracts.names import MEDIA_MODEL_WEIGHT_TAR, MEDIA_OCI_LAYER_GZIP, MEDIA_OCI_LAYER_TAR, MEDIA_SCORING_CONFIG
 from hedgerow.errors import HedgerowError
-from packager.bases import NO_PYTHON, UNKNOWN_PYTHON, BaseImage
+from packager.bases.fetch import NO_PYTHON, UNKNOWN_PYTHON, BaseImage
 from packager.errors import (
     BasePlatform,
     BasePython,
@@ -21,9 +21,9 @@ from packager.errors import (
     NothingToPack,
     OnnxImageTakesModelsOnly,
     SeveralOnnxFiles,
-    UnsupportedKind,
 )
-from packager.oci_documents import ImageConfig, Platform, RootFs
+from packager.oci.documents import ImageConfig, Platform, RootFs
+from packager.oci.tar_layer import DataEntry
 from packager.recipe import (
     ModelFacts,
     SourceFacts,
@@ -34,8 +34,8 @@ from packager.recipe import (
     onnx_layers,
     scoring_config,
 )
+from packager.runtime_code import Code
 from packager.source_files import FoundFile
-from packager.tar_layer import MEDIA_OCI_LAYER_TAR, DataEntry
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -49,7 +49,7 @@ def facts(*files: str, name: str = "m", version: int = 1) -> ModelFacts:
 
 
 def source(*files: str) -> SourceFacts:
-    return SourceFacts(files[0], tuple(FoundFile(path, Path("/s") / path, 1) for path in files))
+    return SourceFacts(files[0], tuple(FoundFile(path, Path("/s") / path, 1) for path in files), DIGEST)
 
 
 def request(**changes: Any) -> BuildRequest:
@@ -64,7 +64,8 @@ def base(python: str = "Python 3.11", architecture: str = "amd64") -> BaseImage:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"kind": "fpga"}, UnsupportedKind),
+        ({"kind": "fpga", "models": []}, NothingToPack),
+        ({"kind": "fpga", "base": "docker:x"}, OnnxImageTakesModelsOnly),
         ({"models": []}, NothingToPack),
         ({"models": [], "script": "/s/score.py"}, NothingToPack),
         ({"kind": "docker", "models": []}, NothingToPack),
@@ -133,16 +134,18 @@ def test_onnx_artifact_has_a_layer_for_each_model_and_one_for_the_configuration(
 
 def test_docker_image_stands_below_opt_hedgerow() -> None:
     models, script = (facts("model.pkl"),), source("score.py", "lib/a.py")
-    layers = docker_layers(models, script, scoring_config(models, script, {}), (DataEntry("opt/hedgerow-site/x", b""),))
+    code = Code("hedgerow 9", "opt/hedgerow-site", DIGEST, (DataEntry("opt/hedgerow-site/x", b""),))
+    layers = docker_layers(models, script, scoring_config(models, script, {}), code, MEDIA_OCI_LAYER_GZIP)
     assert [(layer.purpose, layer.media_type) for layer in layers] == [
         ("hedgerow runtime", MEDIA_OCI_LAYER_GZIP),
         ("model m:1", MEDIA_OCI_LAYER_TAR),
+        ("script", MEDIA_OCI_LAYER_GZIP),
         ("scoring configuration", MEDIA_OCI_LAYER_GZIP),
     ]
-    assert [entry.path for entry in layers[2].entries] == [
-        "opt/hedgerow/hedgerow.json",
+    assert [entry.path for layer in layers[2:] for entry in layer.entries] == [
         "opt/hedgerow/source/score.py",
         "opt/hedgerow/source/lib/a.py",
+        "opt/hedgerow/hedgerow.json",
     ]
 
 

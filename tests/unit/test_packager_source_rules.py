@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from packager.source_files import is_reserved, looks_secret
+from packager.errors import SecretInSource
+from packager.source_files import is_reserved, list_source, looks_secret
 
 
 @pytest.mark.parametrize(
     "path",
-    [".env", ".env.production", "conf/.ENV", "tls/server.pem", "id_rsa", "keys/id_ed25519", "a.key", ".aws/config", ".netrc"],
+    [
+        *(".env", ".env.production", "conf/.ENV", "tls/server.pem", "id_rsa", "keys/id_ed25519", "a.key", ".aws/config"),
+        *(
+            ".netrc",
+            "prod.env",
+            ".envrc",
+            ".pgpass",
+            "gcloud/application_default_credentials.json",
+            "id_ed25519_sk",
+            ".vault-token",
+        ),
+    ],
 )
 def test_secrets_are_known_by_their_names(path: str) -> None:
     assert looks_secret(path)
@@ -32,3 +46,13 @@ def test_our_own_names_are_reserved_at_the_top(path: str) -> None:
 )
 def test_other_names_are_free(path: str) -> None:
     assert not is_reserved(path)
+
+
+@pytest.mark.parametrize("target", [".git/config", ".env"])
+def test_a_link_is_also_what_it_leads_to(tmp_path: Path, target: str) -> None:
+    (tmp_path / target).parent.mkdir(exist_ok=True)
+    (tmp_path / target).write_text("password")
+    (tmp_path / "settings.txt").symlink_to(target)
+    with pytest.raises(SecretInSource, match=r"settings\.txt"):
+        list_source(tmp_path, frozenset({".env"}))
+    assert "settings.txt" in {file.path for file in list_source(tmp_path, frozenset({".env", "settings.txt"}))}

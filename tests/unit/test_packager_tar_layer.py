@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgerow.errors import Bug
-from packager.tar_layer import DataEntry, Entry, tar_chunks
+from packager.oci.tar_layer import DataEntry, Entry, tar_chunks
 
 _names = st.lists(st.text("abz-.ü", min_size=1, max_size=40).filter(lambda part: part not in (".", "..")), min_size=1, max_size=4)
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from packager.errors import WheelsCollide
-from packager.wheels import LARGE_WHEEL_BYTES, LARGE_WHEELS_AT_MOST, Wheel, WheelFile, group_wheels, is_host_file
+from hedgerow.contracts.environment import EnvironmentLock, LockedPackage
+from packager.environment.wheel_metadata import WheelMetadata
+from packager.environment.wheels import (
+    LARGE_WHEEL_BYTES,
+    LARGE_WHEELS_AT_MOST,
+    Wheel,
+    WheelFile,
+    group_wheels,
+    is_host_file,
+    read_wheels,
+)
+from packager.errors import UnusableFileName, WheelsCollide
 
 
 def wheel(name: str, size_bytes: int = 10, path: str | None = None, digest: str = "sha256:x") -> Wheel:
     file = WheelFile(path or f"{name}/__init__.py", Path("/site"), size_bytes, False, digest)
-    return Wheel(name, "1.0", f"key-{name}", (file,))
+    return Wheel(name, "1.0", f"key-{name}", (file,), WheelMetadata(name=name, version="1.0"))
 
 
 def test_large_wheels_stand_alone_and_small_ones_together() -> None:
@@ -31,7 +42,7 @@ def test_groups_do_not_depend_on_the_order_of_installation() -> None:
 def test_a_change_of_one_small_wheel_changes_only_the_key_of_the_small_ones() -> None:
     large = wheel("large", LARGE_WHEEL_BYTES + 1)
     before = [group.key for group in group_wheels([large, wheel("a")])]
-    after = [group.key for group in group_wheels([large, Wheel("a", "2.0", "key-a-2", wheel("a").files)])]
+    after = [group.key for group in group_wheels([large, replace(wheel("a"), version="2.0", key="key-a-2")])]
     assert before[0] == after[0]
     assert before[1] != after[1]
 
@@ -81,3 +92,29 @@ def test_a_wheel_that_hides_our_own_code_is_refused(path: str) -> None:
 )
 def test_what_belongs_to_the_installing_machine_is_left_out(path: str, left_out: bool) -> None:
     assert is_host_file(path, "a-1.dist-info") is left_out
+
+
+def installed(site: Path, record: str) -> list[Wheel]:
+    info = site / "one-1.0.dist-info"
+    info.mkdir()
+    (info / "RECORD").write_text(record)
+    (site / "one.py").write_text("")
+    (site / ".wh.numpy").write_text("")
+    lock = EnvironmentLock(
+        python_version="3.11",
+        platform="linux/amd64",
+        requirements=["one"],
+        packages=[LockedPackage(name="one", version="1.0", hashes=[])],
+        digest="sha256:" + "0" * 64,
+    )
+    return read_wheels(site, lock)
+
+
+def test_a_wheel_deletes_nothing_of_the_layers_below(tmp_path: Path) -> None:
+    with pytest.raises(UnusableFileName, match=r"\.wh\.numpy"):
+        installed(tmp_path, "one.py,,\n.wh.numpy,,\n")
+
+
+def test_a_hash_that_is_none_is_no_file_s_hash(tmp_path: Path) -> None:
+    (only,) = installed(tmp_path, "one.py,sha256=!!!a,0\n")
+    assert only.files[0].digest == "sha256:"

@@ -15,6 +15,7 @@ from runtime.models.batchability import row_of, why_not_batchable, why_not_besid
 from runtime.models.onnx_model import OnnxModel
 from runtime.models.sample_inputs import extreme_rows, made_up_feeds, row_count
 from runtime.models.warm_up import ROWS, Wishes, is_empty, is_steady, load_and_try, try_out
+from runtime.serving_plan import PlannedModel
 from runtime.tensors import Array
 from tests import mixing_models, real_models, row_models
 from tests import scoring_models as models
@@ -138,10 +139,10 @@ def test_no_more_rows_run_on_the_loop_than_are_written_in_a_moment(width: int, m
 
 def test_threads_inside_a_run_are_as_wished(tmp_path: Path) -> None:
     file = models.iris()
-    assert load_and_try("m", "1", file, None, Wishes(threads=2))[0].threads == 2
-    assert load_and_try("m", "1", file, None, Wishes())[0].threads == 1
+    assert load_and_try(PlannedModel("m", "1", file), Wishes(threads=2))[0].threads == 2
+    assert load_and_try(PlannedModel("m", "1", file), Wishes())[0].threads == 1
     # A run of microseconds gets no quicker by threads.
-    assert load_and_try("m", "1", file, None, Wishes(prefer="latency"))[0].threads == 1
+    assert load_and_try(PlannedModel("m", "1", file), Wishes(prefer="latency"))[0].threads == 1
 
 
 def test_batchability_needs_two_rows_and_is_measured_against_the_given_answers() -> None:
@@ -267,9 +268,9 @@ def test_tokens_are_never_made_up_by_the_thousand() -> None:
 
 
 def test_latency_takes_all_cores_for_one_run_only_where_that_is_quicker() -> None:
-    model, tried = load_and_try("m", "1", models.much_to_do(), None, Wishes(prefer="latency"))
+    model, tried = load_and_try(PlannedModel("m", "1", models.much_to_do()), Wishes(prefer="latency"))
     assert model.example is not None
     assert model.threads in (1, core_count())
     # Runs side by side, or threads inside one: never both.
     assert tried.threads * model.threads <= max(2, core_count())
-    assert load_and_try("m", "1", models.much_to_do(), None, Wishes(prefer="throughput"))[0].threads == 1
+    assert load_and_try(PlannedModel("m", "1", models.much_to_do()), Wishes(prefer="throughput"))[0].threads == 1

@@ -9,7 +9,7 @@ import pytest
 
 from registry.errors import PortTaken
 from registry.up.ports import settle_ports
-from registry.up.roles import UpSettings, plan_roles, role_environment
+from registry.up.roles import UpSettings, from_folder, plan_roles, role_environment
 
 RUN = Path("/srv/w/run")
 
@@ -44,6 +44,15 @@ def test_where_contents_are_reaches_every_role() -> None:
 def test_devices_are_told_the_public_address() -> None:
     settings = UpSettings(workspace=Path("/srv/w"), public_url="https://plant.example")
     assert role_environment(settings)["HEDGEROW_PUBLIC_URL"] == "https://plant.example"
+
+
+def test_files_are_those_of_the_folder_where_it_was_typed() -> None:
+    given = UpSettings(workspace=Path("w"), egress_ca_file=Path("/etc/plant.pem"), registry_logins=Path("logins.json"))
+    seen = from_folder(given, Path("/srv/ann"))
+    assert seen.workspace == Path("/srv/ann/w")
+    assert role_environment(seen)["HEDGEROW_REGISTRY_LOGINS"] == "/srv/ann/logins.json"
+    assert role_environment(seen)["HEDGEROW_EGRESS_CA_FILE"] == "/etc/plant.pem"
+    assert from_folder(UpSettings(), Path("/srv/ann")).registry_logins is None
 
 
 def test_zero_becomes_three_different_free_ports() -> None:

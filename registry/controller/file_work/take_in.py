@@ -1,4 +1,7 @@
-"""Stores the blobs of a finished OCI layout: all that its manifest (or index) leads to, each checked against its digest."""
+"""Stores the blobs of a finished OCI layout: all that its manifest (or index) and its referrers lead to.
+
+Each is checked against its digest.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,9 @@ class _Document(msgspec.Struct, frozen=True, rename="camel"):
 def take_in(task: TakeIn, store: BlobStore, report: Callable[[float], None]) -> Parts:
     """Raises LayoutBroken, DigestMismatch, StorageUnavailable. What was stored before a failure stays: it is only content."""
     blobs = Path(task.layout) / "blobs" / "sha256"
-    top = _Descriptor(task.media_type, task.digest, _path(blobs, task.digest).stat().st_size)
-    wanted = {descriptor.digest: descriptor for descriptor in _reachable(blobs, top)}
+    tops = [_top(blobs, task.digest, task.media_type)]
+    tops += [_top(blobs, digest, MEDIA_OCI_MANIFEST) for digest in task.referrers]
+    wanted = {descriptor.digest: descriptor for top in tops for descriptor in _reachable(blobs, top)}
     total = sum(descriptor.size for descriptor in wanted.values()) or 1
     done = 0
     parts: list[Part] = []
@@ -45,6 +49,10 @@ def take_in(task: TakeIn, store: BlobStore, report: Callable[[float], None]) -> 
         done += size
         report(min(1.0, done / total))
     return Parts(parts=parts)
+
+
+def _top(blobs: Path, digest: str, media_type: str) -> _Descriptor:
+    return _Descriptor(media_type, digest, _path(blobs, digest).stat().st_size)
 
 
 def _reachable(blobs: Path, descriptor: _Descriptor) -> Iterator[_Descriptor]:

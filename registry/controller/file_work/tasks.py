@@ -30,12 +30,16 @@ class LayOut(msgspec.Struct, frozen=True, kw_only=True, tag="lay-out", forbid_un
 
 
 class TakeIn(msgspec.Struct, frozen=True, kw_only=True, tag="take-in", forbid_unknown_fields=True):
-    """Store everything that image ``digest`` of the OCI layout in ``layout`` consists of. Answers :class:`Parts`."""
+    """Store everything that image ``digest`` of the OCI layout in ``layout`` consists of. Answers :class:`Parts`.
+
+    ``referrers`` are manifests that lie beside it (``BuildResult.referrers``): what they lead to is stored with it.
+    """
 
     blobs: str
     layout: str
     digest: Digest
     media_type: str
+    referrers: list[Digest] = []
 
 
 class Collect(msgspec.Struct, frozen=True, kw_only=True, tag="collect", forbid_unknown_fields=True):

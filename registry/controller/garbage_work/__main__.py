@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> int:
                 holder=settings.holder,
                 grace_s=settings.blob_lease_s,
                 dry_run=settings.dry_run,
+                pushes=workspace.pushes,
                 report=lambda progress, step: _say(ProgressLine(progress=progress, step=step)),
             ).run()
     except HedgerowError as problem:

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from itertools import islice
+from pathlib import Path
 
 from hedgerow.clock import Clock
 from hedgerow.contracts.api import CollectedGarbage, FreedBlob
 from registry.blobs.errors import BlobsKept
-from registry.blobs.port import BlobStore, StoredBlob
+from registry.blobs.folder import sweep_temporaries
+from registry.blobs.port import BlobStore, StoredBlob, Swept
 from registry.store import clock_jumps, garbage, leases
 from registry.store.blobs import LEASE_S
 from registry.store.clock_jumps import SetAhead
@@ -36,13 +38,26 @@ Report = Callable[[float, str], None]
 
 
 class Collection:
-    """One collection. ``grace_s``: content that no row knows is left alone for that long after it was stored."""
+    """One collection. ``grace_s``: content that no row knows is left alone for that long after it was stored.
+
+    ``pushes`` is the folder of the server's unfinished uploads.
+    """
 
     def __init__(
-        self, database: Database, store: BlobStore, clock: Clock, *, holder: str, grace_s: float, dry_run: bool, report: Report
+        self,
+        database: Database,
+        store: BlobStore,
+        clock: Clock,
+        *,
+        holder: str,
+        grace_s: float,
+        dry_run: bool,
+        report: Report,
+        pushes: Path | None = None,
     ) -> None:
         self._database, self._store, self._clock, self._report = database, store, clock, report
         self._holder, self._grace_s, self._dry_run = holder, grace_s, dry_run
+        self._pushes = pushes
         self._ahead: SetAhead | None = None
         self._began, self._began_s = clock.now(), clock.monotonic_s()
         self._lease: Lease | None = None
@@ -62,7 +77,7 @@ class Collection:
                     garbage.shorten_leases(connection, self._clock.now(), max(LEASE_S, self._grace_s))
             self._collect_rows()
             self._collect_unknown()
-            swept = self._store.sweep(self._old(), dry_run=self._dry_run)
+            swept = self._sweep()
         finally:
             self._let_go()
         return CollectedGarbage(
@@ -73,6 +88,14 @@ class Collection:
             dry_run=self._dry_run,
             first=self._first,
         )
+
+    def _sweep(self) -> Swept:
+        """Remains of uploads, and pushes that nobody went on with."""
+        swept = self._store.sweep(self._old(), dry_run=self._dry_run)
+        if self._pushes is None:
+            return swept
+        left = sweep_temporaries(self._pushes, self._old(), dry_run=self._dry_run)
+        return Swept(swept.count + left.count, swept.size_bytes + left.size_bytes)
 
     def _collect_rows(self) -> None:
         after = ""

@@ -16,6 +16,8 @@ from typing import assert_never
 
 import msgspec
 
+from hedgerow.contracts.names import Reference
+from hedgerow.contracts.service import ImagePin
 from hedgerow.errors import HedgerowError
 from registry.controller.sandbox import Sandbox
 from registry.controller.services.image_folders import ImageFolders
@@ -41,7 +43,7 @@ from registry.controller.services.steps import (
 )
 from registry.controller.services.told import tell
 from registry.errors import LeaseLost
-from registry.store import services
+from registry.store import images, services
 from registry.store.database import Database
 from registry.store.leases import Lease
 
@@ -186,9 +188,21 @@ class Hands:
             "--queue-wait-ms": str(settings.max_queue_wait_ms + self.queue_slack_ms),
             "--timeout-ms": str(settings.scoring_timeout_ms),
         }
+        if known := self._batchable(record.image):
+            options["--batchable"] = ",".join(known)
         argv = [sys.executable, "-P", "-m", "runtime", *(word for pair in options.items() for word in pair)]
         spec = self.sandbox.spec(argv, scratch, {**settings.variables, **_environment(scratch)})
         self.replicas.process(record.id).start(msgspec.structs.replace(spec, log_bytes_max=_LOG_BYTES))
+
+    def _batchable(self, image: ImagePin) -> list[str]:
+        """What was measured when the image was built lies beside it and not in it: it is handed over here."""
+        try:
+            with self.database.read() as connection:
+                found = images.get(connection, Reference(image.name, image.version)).verification
+        except HedgerowError as problem:
+            log.info("Image %s:%d: nothing is known of its test: %s", image.name, image.version, problem)
+            return []
+        return found.batchable if found is not None else []
 
     def _change(self, replica_id: str, **fields: object) -> ReplicaRecord:
         record = msgspec.structs.replace(self.replicas.record(replica_id), **fields)

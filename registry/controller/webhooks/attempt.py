@@ -13,10 +13,10 @@ from hedgerow import __version__
 from hedgerow.clock import Clock
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.webhook_signature import HEADER_DELIVERY, HEADER_EVENT, HEADER_SIGNATURE, sign
+from hedgerow.egress import EgressPolicy, Resolve, check_url, connect, resolve, tls_context
 from hedgerow.errors import HedgerowError
 from registry.controller.webhooks.post import NoAnswer, post
 from registry.controller.webhooks.verdict import Answered, Failed, Rules
-from registry.egress import EgressPolicy, Resolve, check_url, connect, resolve
 from registry.store.webhooks import Claim
 
 if TYPE_CHECKING:
@@ -32,14 +32,7 @@ class Trust:
     @cached_property
     def context(self) -> ssl.SSLContext:
         """Those of the machine, and of ``ca_file``. Raises OSError when that cannot be read."""
-        # Megabytes that a controller without https receivers does not pay for.
-        import ssl
-
-        made = ssl.create_default_context()
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self._ca_file is not None:
-            made.load_verify_locations(self._ca_file)
-        return made
+        return tls_context(self._ca_file)
 
 
 @dataclass(frozen=True)

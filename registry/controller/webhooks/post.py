@@ -11,8 +11,8 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 
+from hedgerow.egress import Target
 from registry.controller.webhooks.verdict import Answered
-from registry.egress import Target
 
 HEAD_BYTES_MAX = 16 * 1024
 BODY_BYTES_MAX = 1024

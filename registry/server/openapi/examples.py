@@ -56,6 +56,8 @@ _VALUES: dict[str, Any] = {
     "value": "correct-horse",
     "version": 1,
 }
+# Where a field of this name means something else.
+_OF_NOUN: dict[tuple[str, str], Any] = {("images", "target"): "registry.example.com/team/iris:1"}
 # Further in only what is required is shown.
 _SHOWN = 2
 _MOST_DEPTH = 6
@@ -109,7 +111,7 @@ def _value(schema: Mapping[str, Any], schemas: Mapping[str, Mapping[str, Any]], 
 
 def _known(schema: Mapping[str, Any], noun: str, name: str) -> Json:
     """The table's value for this field, if it is of the field's type."""
-    value = _NAMES.get(noun, "iris") if name == "name" else _VALUES.get(name)
+    value = _NAMES.get(noun, "iris") if name == "name" else _OF_NOUN.get((noun, name), _VALUES.get(name))
     kinds = {"string": str, "integer": int, "array": list, "object": dict}
     fits = isinstance(value, kinds.get(schema.get("type", ""), ())) and ("enum" not in schema or value in schema["enum"])
     return value if fits and ("properties" not in schema) else None

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, render_template, request
 from hedgerow.contracts.names import Reference, check_known_name
 from registry.hub.desired import read_envelope
 from registry.server.http import context, needs
-from registry.server.studio import asking, reading, words
+from registry.server.studio import asking, reading, weights, words
 from registry.store import activities, events, fleet, images, models, runs, services, telemetry, twins
 
 PAGE = 50
@@ -74,7 +74,8 @@ def show_image(reference: str) -> Response:
         image = images.get(connection, Reference.parse(reference))
         made_of, used_by = reading.lineage_of(connection, f"image:{image.name}:{image.version}", context().clock.now())
     registry = context().settings.url.partition("://")[2]
-    return _page("image.html", image=image, made_of=made_of, used_by=used_by, registry=registry)
+    layers = weights.weights_of(context(), image)
+    return _page("image.html", image=image, made_of=made_of, used_by=used_by, registry=registry, weights=layers)
 
 
 @needs("reader")

@@ -122,6 +122,27 @@ model_packs = Table(
 )
 """A version as an OCI artifact, written at its first pull and never again."""
 
+model_conversions = Table(
+    "model_conversions",
+    RECORDS,
+    Column("name", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("source_name", Text, primary_key=True),
+    Column("source_version", Integer, primary_key=True),
+    # Of the converter: everything that decided what it made. Of the request: so that it need not be asked again.
+    Column("conversion_key", Text, nullable=False, index=True),
+    Column("asked", Text, nullable=False, index=True),
+    ForeignKeyConstraint(["name", "version"], ["model_versions.name", "model_versions.version"], ondelete="CASCADE"),
+    # No cascade: the database itself refuses to drop a model that another was made from.
+    ForeignKeyConstraint(
+        ["source_name", "source_version"],
+        ["model_versions.name", "model_versions.version"],
+        name="fk_model_conversions_source",  # the made-up name is too long for PostgreSQL
+    ),
+    Index(None, "source_name", "source_version"),
+)
+"""Which version was converted from which: a conversion is made once, for every version with the same content."""
+
 environment_names = Table(
     "environment_names", RECORDS, Column("name", Text, primary_key=True), Column("last_version", Integer, nullable=False)
 )
@@ -198,4 +219,33 @@ image_environments = Table(
         name="fk_image_environments_environment",  # the made-up name is too long for PostgreSQL
     ),
     Index(None, "environment_name", "environment_version"),
+)
+
+image_referrers = Table(
+    "image_referrers",
+    RECORDS,
+    Column("image_name", Text, primary_key=True),
+    Column("image_version", Integer, primary_key=True),
+    Column("digest", Text, primary_key=True),  # also in image_blobs, with everything that it leads to
+    Column("subject", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("artifact_type", Text, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("annotations", Text, nullable=False, server_default="{}"),
+    ForeignKeyConstraint(["image_name", "image_version"], ["image_versions.name", "image_versions.version"], ondelete="CASCADE"),
+    Index(None, "image_name", "subject"),
+)
+
+# What was pushed into a repository and is no image's yet; it goes with its blob, whose lease alone holds it.
+pushed_blobs = Table(
+    "pushed_blobs",
+    RECORDS,
+    Column("repository", Text, primary_key=True),
+    Column("digest", Text, ForeignKey("blobs.digest", ondelete="CASCADE"), primary_key=True),
+    Column("media_type", Text, nullable=False),
+    Column("subject", Text),
+    Column("referrer", Text),
+    Column("expires_at", Text, nullable=False, index=True),
+    Index(None, "digest"),
+    Index(None, "repository", "subject"),
 )

@@ -19,8 +19,9 @@ _MOST_ITEMS = 64
 _MOST_FRACTIONS = 8
 # Beyond this a look would take longer than a model's load may.
 MOST_NODES = 20_000
-_FLOAT, _UINT8, _INT8, _INT32, _INT64, _BOOL, _DOUBLE = 1, 2, 3, 6, 7, 9, 11
-_FORMATS = {_FLOAT: "f", _UINT8: "B", _INT8: "b", _INT32: "i", _INT64: "q", _BOOL: "?", _DOUBLE: "d"}
+UINT8, INT8 = 2, 3
+_FLOAT, _INT32, _INT64, _BOOL, _DOUBLE = 1, 6, 7, 9, 11
+_FORMATS = {_FLOAT: "f", UINT8: "B", INT8: "b", _INT32: "i", _INT64: "q", _BOOL: "?", _DOUBLE: "d"}
 _OWN_DOMAINS = ("", "ai.onnx")
 
 
@@ -29,10 +30,14 @@ class TooLarge(Exception):
 
 
 class Constant(NamedTuple):
-    """``items``: its values, where they are few and plain numbers (None for a value that is not whole)."""
+    """``items``: its values, where they are few and plain numbers (None for a value that is not whole).
+
+    ``kind``: the type of its elements as ONNX numbers them, 0 where it is not known.
+    """
 
     shape: tuple[int, ...]
     items: tuple[int | None, ...] | None = None
+    kind: int = 0
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,7 @@ def _constant(view: memoryview) -> tuple[str, Constant]:
     for length in shape:
         size *= length
     items = None if elsewhere or size > _MOST_ITEMS or kind not in _FORMATS else _items(kind, size, plain, view, raw)
-    return name, Constant(tuple(shape), items)
+    return name, Constant(tuple(shape), items, kind)
 
 
 def _items(kind: int, size: int, plain: list[int], view: memoryview, raw: memoryview | None) -> tuple[int | None, ...] | None:

@@ -1,0 +1,174 @@
+"""``hedgerow image build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from hedgerow.cli import complete
+from hedgerow.cli.options import json_option, key_values, tag_option, workspace
+from hedgerow.cli.output import follow, print_json, size
+
+if TYPE_CHECKING:
+    from hedgerow.contracts.build import Compression
+    from hedgerow.contracts.image import ImageKind, StageName, Verification
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--model",
+    "-m",
+    "models",
+    multiple=True,
+    metavar="REF",
+    shell_complete=complete.models,
+    help="Model to put in; repeatable. Kind onnx converts those that are not ONNX yet.",
+)
+@click.option(
+    "--stage",
+    "stages",
+    multiple=True,
+    metavar="STAGE=REF",
+    callback=key_values,
+    shell_complete=complete.stage_pairs,
+    help="Of kind fpga: the model of stage pre, accelerated or post.",
+)
+@click.option("--kind", type=click.Choice(["onnx", "docker", "fpga"]), default="onnx", show_default=True, help="What to build.")
+@click.option("--script", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Scoring script (score.py).")
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    show_default="the script's own",
+    help="Folder that the script needs.",
+)
+@click.option("--env", "environment", metavar="REF", shell_complete=complete.environments, help="Environment of the script.")
+@click.option("--platform", "platforms", default="linux/amd64", show_default=True, help="Platforms, separated by commas.")
+@click.option(
+    "--base",
+    "bases",
+    metavar="[PLATFORM=]REF",
+    multiple=True,
+    help="Base of a docker image (of one platform): registry:HOST/NAME:TAG, docker:TAG, oci:DIR or docker-archive:FILE.",
+)
+@click.option(
+    "--compression",
+    type=click.Choice(["gzip", "zstd"]),
+    default="gzip",
+    show_default=True,
+    help="How layers of a docker image are packed; zstd is smaller and faster, and read by Docker 23 and newer.",
+)
+@click.option("--dockerfile", is_flag=True, help="Let a container engine make what has no wheel; not reproducible.")
+@click.option("--allow-secret", "secrets", multiple=True, metavar="PATH", help="File of the source that only looks like one.")
+@click.option("--no-verify", is_flag=True, help="Do not test the image before it counts as built.")
+@click.option("--upgrade", is_flag=True, help="Lock the newest packages that fit, instead of those of the last build.")
+@click.option("--rebuild", is_flag=True, help="Make everything anew, though nothing changed.")
+@tag_option
+@json_option
+def build(
+    name: str,
+    models: tuple[str, ...],
+    stages: dict[str, str],
+    kind: str,
+    script: Path | None,
+    source: Path | None,
+    environment: str | None,
+    platforms: str,
+    bases: tuple[str, ...],
+    compression: str,
+    dockerfile: bool,
+    secrets: tuple[str, ...],
+    no_verify: bool,
+    rebuild: bool,
+    upgrade: bool,
+    tags: dict[str, str],
+    as_json: bool,
+) -> None:
+    """Build NAME's next version from registered models."""
+    everywhere, of_platforms = _bases(bases)
+    _check_models(kind, models, stages)
+    _check_parts(kind, {"--script": script, "--base": bases, "--dockerfile": dockerfile})
+    folder = source or (script.parent if script else None)
+    entry = _path_in(folder, script) if script and folder else None
+    with workspace() as client:
+        activity = client.images.build(
+            name,
+            models,
+            stages=cast("dict[StageName, str]", stages),
+            kind=cast("ImageKind", kind),
+            script=entry,
+            source=folder,
+            environment=environment,
+            platforms=platforms.split(","),
+            base=everywhere,
+            bases=of_platforms,
+            compression=cast("Compression", compression),
+            dockerfile=dockerfile,
+            allowed_secrets=secrets,
+            verify=not no_verify,
+            rebuild=rebuild,
+            upgrade=upgrade,
+            tags=tags,
+        )
+        ended = follow(client, activity.id, f"building {name}", quiet=as_json)
+        record = client.images.get(ended.result["image"])
+    if as_json:
+        print_json(record)
+    else:
+        did = "Nothing changed:" if ended.result.get("unchanged") else "Built"
+        click.echo(f"{did} {record.name}:{record.version} ({record.kind}, {size(record.size_bytes)}, {record.digest})")
+        for note in record.notes:
+            click.echo(f"Note: {note}")
+        click.echo(verdict(record.verification))
+
+
+def verdict(verification: Verification | None) -> str:
+    """What the test before "built" found, as a sentence."""
+    if verification is None or verification.state == "skipped":
+        return f"Not verified: {verification.reason if verification else 'no record'}"
+    return f"Verified: {verification.reason}"
+
+
+def _check_models(kind: str, models: tuple[str, ...], stages: dict[str, str]) -> None:
+    if unknown := sorted(stages.keys() - complete.STAGES):
+        raise click.UsageError(f"There is no stage {unknown[0]!r}; there are {', '.join(complete.STAGES)}.")
+    if kind == "fpga" and (models or not stages):
+        raise click.UsageError("An image of kind fpga is made of --stage accelerated=REF, and pre=REF and post=REF if needed.")
+    if kind != "fpga" and stages:
+        raise click.UsageError("--stage goes with --kind fpga.")
+    if kind != "fpga" and not models:
+        raise click.UsageError("Give at least one --model REF.")
+
+
+def _check_parts(kind: str, given: dict[str, object]) -> None:
+    """Said here already: the packager would say so only after the models were converted."""
+    for option, value in given.items():
+        if value and kind != "docker":
+            raise click.UsageError(f"{option} goes with --kind docker: an image of kind {kind} holds models only.")
+
+
+def _path_in(folder: Path, script: Path) -> str:
+    """The script by its '/'-separated path in the source folder."""
+    found, root = script.resolve(), folder.resolve()
+    if not found.is_relative_to(root):
+        raise click.UsageError(f"The script {script} is not in the source folder {folder}. Put it there, or leave --source out.")
+    return found.relative_to(root).as_posix()
+
+
+def _bases(given: tuple[str, ...]) -> tuple[str | None, dict[str, str]]:
+    """The base of all platforms, and those of single ones (`linux/arm64=oci:DIR`)."""
+    everywhere: str | None = None
+    of_platforms: dict[str, str] = {}
+    for text in given:
+        platform, equals, reference = text.partition("=")
+        if equals and platform.startswith("linux/"):
+            of_platforms[platform] = reference
+        elif everywhere is None:
+            everywhere = text
+        else:
+            raise click.UsageError(
+                f"--base was given twice: {everywhere} and {text}. Write PLATFORM=REF for bases of single platforms."
+            )
+    return everywhere, of_platforms

@@ -1,0 +1,78 @@
+"""``hedgerow image push``: the password comes from standard input or a secret, never from the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import click
+
+from hedgerow.cli import complete
+from hedgerow.cli.options import json_option, workspace
+from hedgerow.cli.output import count, follow, print_json, size
+
+
+@click.command()
+@click.argument("reference", shell_complete=complete.images)
+@click.argument("target", metavar="TARGET")
+@click.option("--username", metavar="USER", help="Who pushes; with --password-stdin or --secret.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--secret", metavar="NAME", help="A secret of the workspace that holds the password, or USER:PASSWORD.")
+@click.option("--insecure", is_flag=True, help="The registry speaks plain http; the control plane must allow it.")
+@click.option("--mount-from", "mount_from", multiple=True, metavar="NAME", help="A repository there that may have some of it.")
+@click.option("--no-referrers", is_flag=True, help="Leave out what lies beside the image (bill of materials, reports).")
+@json_option
+def push(
+    reference: str,
+    target: str,
+    username: str | None,
+    password_stdin: bool,
+    secret: str | None,
+    insecure: bool,
+    mount_from: tuple[str, ...],
+    no_referrers: bool,
+    as_json: bool,
+) -> None:
+    """Send an image to another OCI registry: TARGET is HOST[:PORT]/NAME:TAG.
+
+    Only what the registry lacks is sent. The control plane sends it, and may call public https and what --egress-allow names.
+    """
+    _expect_registry(target)
+    if password_stdin and (secret is not None or username is None):
+        raise click.UsageError("--password-stdin goes with --username, and without --secret.")
+    if username is not None and not password_stdin and secret is None:
+        raise click.UsageError("--username needs --password-stdin or --secret NAME.")
+    password = sys.stdin.read().removesuffix("\n").removesuffix("\r") if password_stdin else None
+    if password == "":
+        raise click.ClickException("The password is empty. Write it to standard input.")
+    with workspace() as client:
+        activity = client.images.push(
+            reference,
+            target,
+            username=username,
+            password=password,
+            secret=secret,
+            insecure=insecure,
+            mount_from=mount_from,
+            referrers=not no_referrers,
+        )
+        ended = follow(client, activity.id, f"pushing {reference}", quiet=as_json)
+    if as_json:
+        print_json(ended.result)
+    else:
+        click.echo(f"Pushed {ended.result['image']} to {ended.result['reference']}")
+        click.echo(_sent(ended.result))
+
+
+def _expect_registry(target: str) -> None:
+    """A base without a host is Docker Hub's. A model is not sent there for a slip of the pen."""
+    host, slash, _ = target.removeprefix("http://").removeprefix("https://").partition("/")
+    if not slash or not (host == "localhost" or set(".:") & set(host)):
+        problem = f"TARGET {target!r} names no registry."
+        raise click.UsageError(f"{problem} Write HOST[:PORT]/NAME:TAG; Docker Hub is docker.io/USER/NAME:TAG.")
+
+
+def _sent(result: Mapping[str, str]) -> str:
+    pushed, mounted, there = (len(result[name].split()) for name in ("pushed", "mounted", "already_there"))
+    sent = f"{count(pushed, 'blob')} ({size(int(result['pushed_bytes']))}) sent"
+    return f"{sent}, {mounted} mounted, {there} there already"

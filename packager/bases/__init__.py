@@ -1,0 +1,1 @@
+"""Base images, from wherever they are, into the cache."""

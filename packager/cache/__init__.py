@@ -1,0 +1,1 @@
+"""What was made once and is good for every later build."""

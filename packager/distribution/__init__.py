@@ -1,0 +1,1 @@
+"""A client of other people's registries (OCI distribution API): pulls bases, pushes images."""

@@ -1,0 +1,1 @@
+"""Python environments: what was asked for becomes a lock, and a lock becomes layers."""

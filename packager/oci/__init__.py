@@ -1,0 +1,1 @@
+"""The OCI image format: documents, layers, layouts, archives. Knows nothing of models."""

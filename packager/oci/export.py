@@ -1,0 +1,34 @@
+"""An image of a layout as the tar that goes into a container engine. (`image export` makes its own: hedgerow/sdk/image_tar.py.)
+
+It is a layout of that image alone, with the `manifest.json` beside it that Docker's classic image store wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hedgerow.contracts.oci_layout import OCI_LAYOUT, blob_path, docker_manifest
+from packager.oci.blobs import BlobFolder, file_chunks
+from packager.oci.documents import Descriptor, index_bytes
+from packager.oci.layout import read_manifest
+from packager.oci.tar_layer import END_OF_TAR, file_member
+
+
+def export_image(blobs: BlobFolder, image: Descriptor, tag: str | None = None) -> Iterator[bytes]:
+    """The tar of one manifest with its config and layers, in chunks. ``tag`` (`name:version`) is what docker will call it.
+
+    Raises BaseUnreadable, BlobCorrupt.
+    """
+    manifest = read_manifest(blobs, image.digest)
+    layers = [layer.digest for layer in manifest.layers]
+    for digest in sorted({image.digest, manifest.config.digest, *layers}):
+        path = blobs.path(digest)
+        yield from file_member(blob_path(digest), path.stat().st_size, file_chunks(path))
+    documents = {
+        "index.json": index_bytes([image]),
+        "manifest.json": docker_manifest(manifest.config.digest, layers, tag),
+        "oci-layout": OCI_LAYOUT,
+    }
+    for name, data in documents.items():
+        yield from file_member(name, len(data), iter([data]))
+    yield END_OF_TAR

@@ -1,0 +1,1 @@
+"""The test that an image must pass before it is called built."""

@@ -1,0 +1,43 @@
+"""What ``hedgerow image build`` and ``image push`` refuse before they ask a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from hedgerow.cli.image_build import build
+from hedgerow.cli.image_push import push
+
+
+def refused(command: click.Command, *words: str) -> Result:
+    answer = CliRunner().invoke(command, list(words))
+    assert answer.exit_code == 2
+    return answer
+
+
+def test_a_script_outside_of_its_source_folder_is_named(tmp_path: Path) -> None:
+    script, source = tmp_path / "score.py", tmp_path / "source"
+    script.touch()
+    source.mkdir()
+    answer = refused(build, "churn", "--model=churn:1", "--kind=docker", f"--script={script}", f"--source={source}")
+    assert f"The script {script} is not in the source folder {source}." in answer.output
+
+
+@pytest.mark.parametrize("kind", ["onnx", "fpga"])
+@pytest.mark.parametrize("option", ["--script=score.py", "--base=docker:python:3.11-slim", "--dockerfile"])
+def test_what_only_a_container_has_is_refused_before_models_are_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "score.py").touch()
+    models = "--stage=accelerated=churn:1" if kind == "fpga" else "--model=churn:1"
+    answer = refused(build, "churn", models, f"--kind={kind}", option)
+    assert f"{option.partition('=')[0]} goes with --kind docker: an image of kind {kind} holds models only." in answer.output
+
+
+@pytest.mark.parametrize("target", ["churn", "churn:4", "team/churn:4", "http://churn"])
+def test_a_target_without_a_registry_is_not_sent_to_docker_hub(target: str) -> None:
+    assert f"TARGET '{target}' names no registry." in refused(push, "churn:4", target).output
