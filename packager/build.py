@@ -148,7 +148,7 @@ def _make(inputs: Inputs, grounds: list[Ground], plan: dict[str, str], workshop:
     referrers = Referrers(layout, top)
     referrers.add_report(build_report(request.kind, tools.tool_version, plan, images))
     referrers.add_sboms(request.kind, tools.tool_version, images, [model.ref for model in request.models])
-    workshop.report(0.8, "testing the image")
+    workshop.report(0.8, "testing the image" if request.verify else "writing down what was made")
     verification = _verify(inputs, images, workshop, tools)
     referrers.add_verification(verification)
     layout.seal(top, f"{request.name}:{request.version}", referrers.descriptors)

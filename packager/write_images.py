@@ -8,6 +8,7 @@ there: what was made for another image before is not made again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,10 +158,14 @@ def write_docker_images(inputs: Inputs, grounds: list[Ground], workshop: Worksho
     Raises the errors of `environment/wheels.py`, `scripts/check_source.py` and `oci/tar_layer.py`; ModelChanged.
     """
     media_type = layer_type(inputs.request.compression)
-    environments: list[EnvironmentLayers] = []
-    for ground in grounds:
-        workshop.report(0.25, f"building the layers of {len(ground.lock.packages)} packages for {ground.platform}")
-        environments.append(environment_layers(ground.lock, SITE_FOLDER, media_type, workshop.cache, ground.uv))
+    packages = ", ".join(f"{len(ground.lock.packages)} packages for {ground.platform}" for ground in grounds)
+    workshop.report(0.25, f"building the layers of {packages}")
+    # One platform is installed while another one is packed.
+    with ThreadPoolExecutor(max_workers=max(1, len(grounds))) as pool:
+        making = [
+            pool.submit(environment_layers, ground.lock, SITE_FOLDER, media_type, workshop.cache, ground.uv) for ground in grounds
+        ]
+        environments = [one.result() for one in making]
     grounds = [_checked(ground, environment, inputs, workshop) for ground, environment in zip(grounds, environments, strict=True)]
     workshop.report(0.6, "writing runtime, model and configuration layers")
     planned = docker_layers(inputs.models, inputs.source, inputs.config, inputs.code, media_type) if inputs.code else []

@@ -23,5 +23,7 @@ def from_layout(layout: Path, platform: Platform, cache: LayerCache) -> BaseImag
     for layer in manifest.layers:
         if not source.path(layer.digest).is_file():
             raise BaseUnreadable(base=layout, problem=f"its layer {layer.digest} is missing")
-        cache.blobs.add(file_chunks(source.path(layer.digest)), expected=layer.digest, where=layout)
+        # Platforms of one base often share layers.
+        if not cache.holds(layer.digest):
+            cache.blobs.add(file_chunks(source.path(layer.digest)), expected=layer.digest, where=layout)
     return keep_base(cache, found.digest, str(layout), config, [as_oci(layer) for layer in manifest.layers])

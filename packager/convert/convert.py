@@ -23,7 +23,7 @@ from packager.cache.scratch import scratch_folder
 from packager.convert.errors import ModelCrashed, OpsetUnsupported
 from packager.convert.formats import Entry, beginning_of, choose_entry
 from packager.convert.jail import Command, Finished, Jail, python_roots
-from packager.convert.libraries import Libraries, choose_libraries
+from packager.convert.libraries import Libraries, choose_libraries, drop_old_libraries
 from packager.convert.material import Material, check_out, conversion_key, find_result, keep_result, lay_out, listed, take_files
 from packager.convert.refusals import read_bounded, read_json, refuse
 from packager.environment.uv_command import Uv
@@ -93,6 +93,7 @@ def convert(request: ConvertRequest, tools: ConvertTools, report: Report) -> Con
         result = _Conversion(request, entry, material, libraries, tools, scratch, report).make(key)
         keep_result(cache, result, scratch / "final")
         take_files(scratch / "final", Path(request.out), result.files)
+        drop_old_libraries(cache, tools.jail.clock.now())
     return result
 
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from hedgerow.contracts.convert import ConvertRequest
@@ -23,6 +24,9 @@ from packager.environment.uv_command import Uv
 from packager.environment.wheels import install_locked
 from packager.oci.blobs import disk_error
 
+_SITES = "convert-sites"
+# With PyTorch one of them has five gigabytes.
+_SITES_KEPT, _IN_USE_S = 8, 86_400
 _PACKAGES = {
     "sklearn": "scikit-learn",
     "scikit-learn": "scikit-learn",
@@ -137,10 +141,20 @@ def _complete(wanted: list[str], kind: Kind) -> list[str]:
     return lines
 
 
+def drop_old_libraries(cache: LayerCache, now: datetime) -> None:
+    """All but those used last. What was used within a day stays: another conversion may be running on it."""
+    sites = sorted((cache.folder / _SITES).glob("*"), key=lambda site: site.stat().st_mtime, reverse=True)
+    for site in sites[_SITES_KEPT:]:
+        if now.timestamp() - site.stat().st_mtime > _IN_USE_S:
+            # In one step out of everybody's sight; it goes with the scratch folder.
+            site.rename(cache.scratch / f"old-{site.name}")
+
+
 def _install(lock: EnvironmentLock, cache: LayerCache, uv: Callable[[Path], Uv]) -> Path:
     """The folder with the locked wheels, made once for each lock."""
-    target = cache.folder / "convert-sites" / lock.digest.removeprefix("sha256:")
+    target = cache.folder / _SITES / lock.digest.removeprefix("sha256:")
     if target.is_dir():
+        os.utime(target)
         return target
     site = cache.scratch / "convert-site"
     install_locked(lock, site, cache, uv(cache.folder))

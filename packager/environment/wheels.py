@@ -180,7 +180,7 @@ def _check_collisions(wheels: list[Wheel]) -> None:
 
 def install_locked(lock: EnvironmentLock, site: Path, cache: LayerCache, uv: Uv) -> None:
     """Install the wheels of ``lock`` into the folder ``site``. Raises EnvironmentUnsolvable, IndexUnreachable, DiskFull."""
-    locked = cache.scratch / "install.lock"
+    locked = cache.scratch / f"install-{lock.digest[-12:]}.lock"
     options = ["--no-deps", "--require-hashes", "--no-compile", "--only-binary", ":all:", "--link-mode", "hardlink"]
     target = ["--python-platform", uv_platform(lock.platform), "--python-version", lock.python_version]
     try:

@@ -61,5 +61,6 @@ def _platform(image: ImageRecord) -> tuple[str, str]:
     if asked is None and len(manifests) == 1:
         asked = next(iter(manifests))
     if asked is None or asked not in manifests:
-        raise InvalidArgument(name="platform", value=(asked or "")[:80], hint=f"Use one of: {', '.join(manifests)}.")
+        value = "left out for an image of several platforms" if asked is None else asked[:80]
+        raise InvalidArgument(name="platform", value=value, hint=f"Use one of: {', '.join(manifests)}.")
     return asked, manifests[asked]

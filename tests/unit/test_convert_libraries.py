@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from hedgerow.contracts.convert import ConvertRequest
 from hedgerow.contracts.image import ModelRef
+from packager.cache.layers import LayerCache
 from packager.convert.formats import Kind
-from packager.convert.libraries import _complete, _wanted, satisfied_here
+from packager.convert.libraries import _complete, _wanted, drop_old_libraries, satisfied_here
 
 _DIGEST = "sha256:" + "0" * 64
 
@@ -47,3 +51,26 @@ def test_converters_are_added_and_what_old_libraries_forgot_to_say() -> None:
     assert "numpy<2" not in _complete(["scikit-learn==1.5.2"], "pickle")
     assert "numpy<2" not in _complete(["numpy==1.24.4", "scikit-learn==1.3.2"], "pickle")
     assert "onnxmltools" in _complete(["lightgbm==4.5.0"], "pickle")
+
+
+def test_libraries_that_nobody_used_lately_go(tmp_path: Path) -> None:
+    now = datetime(2026, 1, 10, tzinfo=UTC)
+    sites = tmp_path / "cache" / "convert-sites"
+    for age_days in range(12):
+        site = sites / f"{age_days:02}"
+        site.mkdir(parents=True)
+        os.utime(site, times=(now.timestamp() - age_days * 86_400 - 60,) * 2)
+    (tmp_path / "scratch").mkdir()
+    drop_old_libraries(LayerCache(tmp_path / "cache", tmp_path / "scratch"), now)
+    assert sorted(site.name for site in sites.iterdir()) == [f"{age_days:02}" for age_days in range(8)]
+    drop_old_libraries(LayerCache(tmp_path / "cache", tmp_path / "scratch"), now)
+
+
+def test_what_was_used_today_stays_however_many_there_are(tmp_path: Path) -> None:
+    now = datetime(2026, 1, 10, tzinfo=UTC)
+    sites = tmp_path / "cache" / "convert-sites"
+    for number in range(12):
+        (sites / str(number)).mkdir(parents=True)
+        os.utime(sites / str(number), times=(now.timestamp() - number * 60,) * 2)
+    drop_old_libraries(LayerCache(tmp_path / "cache", tmp_path), now)
+    assert len(list(sites.iterdir())) == 12
