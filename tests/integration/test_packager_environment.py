@@ -342,7 +342,7 @@ def test_a_build_that_was_ended_leaves_a_cache_that_works(
         return list((cache / "scratch").glob("build-*"))
 
     # Wheels being installed is the middle of it: the base is in the cache, its layers are not.
-    wait_for(lambda: list((cache / "scratch").glob("build-*/install.lock")), what="the build to install wheels", timeout_s=60)
+    wait_for(lambda: list((cache / "scratch").glob("build-*/install-*.lock")), what="the build to install wheels", timeout_s=60)
     process.send_signal(signum)
     process.communicate(timeout=60)
     assert process.returncode != 0
