@@ -82,5 +82,5 @@ def document_classes() -> list[type[msgspec.Struct]]:
 def _crosses_alone(kind: type[msgspec.Struct]) -> bool:
     if kind.__name__ in {"SignedEnvelope", "ProblemAnswer", "ProgressLine"}:
         return True
-    is_request = kind.__module__ == "hedgerow.contracts.api" and kind.__struct_config__.forbid_unknown_fields
+    is_request = kind.__module__.startswith("hedgerow.contracts.api") and kind.__struct_config__.forbid_unknown_fields
     return kind is not Document and (issubclass(kind, Document) or is_request)

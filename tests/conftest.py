@@ -24,6 +24,7 @@ pytest_plugins = [
     "tests.fixtures.postgres",
     "tests.fixtures.postgres_shelf",
     "tests.fixtures.programs",
+    "tests.fixtures.registry_server",
     "tests.fixtures.s3_server",
     "tests.fixtures.scoring_images",
 ]

@@ -15,37 +15,20 @@ import msgspec
 
 from hedgerow.contracts.build import ProgressLine
 from hedgerow.contracts.convert import ConvertRequest, ConvertResult
-from hedgerow.contracts.document import convert, encode
+from hedgerow.contracts.document import encode
 from hedgerow.contracts.image import ModelRef
-from tests.packager_builders import digest_of_folder
+from tests.packager_builders import PackagerRun, digest_of_folder
 
 
 @dataclass(frozen=True)
-class Converted:
+class Converted(PackagerRun):
     """What one `python -m packager convert` did, and where its files are."""
 
-    exit_code: int
-    lines: list[ProgressLine]
-    stderr: str
     out: Path
 
     @property
     def result(self) -> ConvertResult:
-        raw = self.lines[-1].result
-        assert raw is not None, f"no result: {self.lines[-1]}\n{self.stderr}"
-        return convert(raw, ConvertResult)
-
-    @property
-    def problem_code(self) -> str:
-        problem = self.lines[-1].problem
-        assert problem is not None, f"no problem: {self.lines[-1]}"
-        return problem.code
-
-    @property
-    def problem_text(self) -> str:
-        problem = self.lines[-1].problem
-        assert problem is not None, f"no problem: {self.lines[-1]}"
-        return f"{problem.message}. {problem.remedy}"
+        return self.result_as(ConvertResult)
 
 
 def save_pickle(folder: Path, model: object, name: str = "model.pkl") -> Path:

@@ -16,22 +16,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from gzip import compress as gzip_compress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from hedgerow.contracts.build import BuildModel, BuildRequest, BuildResult, ProgressLine
-from hedgerow.contracts.document import convert, digest_of, encode
+from hedgerow.contracts.document import Document, convert, digest_of, encode
 from hedgerow.contracts.image import ModelRef
 from hedgerow.contracts.model import FileEntry, TensorSpec, digest_of_files
 from hedgerow.contracts.names import MEDIA_OCI_CONFIG, MEDIA_OCI_LAYER_TAR, MEDIA_OCI_MANIFEST
 from hedgerow.contracts.proof import ParityIndex
+from hedgerow.contracts.work import Problem
 from packager.oci.blobs import BlobFolder
 from packager.oci.export import export_image
 from packager.oci.layout import find_manifest
 from packager.settings import RUNTIME_REQUIREMENTS
 
+D = TypeVar("D", bound=Document)
 FEATURES = 3
 
 
@@ -85,30 +87,40 @@ def request_for(kind: str, models: Iterable[BuildModel], folder: Path, **changes
 
 
 @dataclass(frozen=True)
-class Built:
-    """What one `python -m packager build` did."""
+class PackagerRun:
+    """What one `python -m packager VERB` did."""
 
     exit_code: int
     lines: list[ProgressLine]
     stderr: str
 
-    @property
-    def result(self) -> BuildResult:
+    def result_as(self, kind: type[D]) -> D:
         raw = self.lines[-1].result
         assert raw is not None, f"no result: {self.lines[-1]}\n{self.stderr}"
-        return convert(raw, BuildResult)
+        return convert(raw, kind)
 
     @property
     def problem_code(self) -> str:
-        problem = self.lines[-1].problem
-        assert problem is not None, f"no problem: {self.lines[-1]}"
-        return problem.code
+        return self._problem.code
 
     @property
     def problem_text(self) -> str:
+        return f"{self._problem.message}. {self._problem.remedy}"
+
+    @property
+    def _problem(self) -> Problem:
         problem = self.lines[-1].problem
         assert problem is not None, f"no problem: {self.lines[-1]}"
-        return f"{problem.message}. {problem.remedy}"
+        return problem
+
+
+@dataclass(frozen=True)
+class Built(PackagerRun):
+    """What one `python -m packager build` did."""
+
+    @property
+    def result(self) -> BuildResult:
+        return self.result_as(BuildResult)
 
 
 def run_packager(

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from hedgerow.contracts.api import BuildImage, ChangeImage, Page, PushImage
+from hedgerow.contracts.api import Page
+from hedgerow.contracts.api_images import BuildImage, ChangeImage, PushImage
 from hedgerow.contracts.build import Compression
 from hedgerow.contracts.build_report import BuildReport
 from hedgerow.contracts.image import ImageKind, ImageRecord, Referrer, StageName

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import BuildImage
+from hedgerow.contracts.api_images import BuildImage
 from hedgerow.contracts.build import BuildModel, BuildRequest, BuildResult
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.environment import Environment

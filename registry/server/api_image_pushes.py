@@ -7,7 +7,7 @@ import secrets as randomness
 from flask import Blueprint, Response, g
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import PushImage
+from hedgerow.contracts.api_images import PushImage
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.remote_image import RemoteImage, RemoteReferenceInvalid

@@ -8,7 +8,8 @@ import msgspec
 from flask import Blueprint, Response
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import BuildImage, ChangeImage, Page
+from hedgerow.contracts.api import Page
+from hedgerow.contracts.api_images import BuildImage, ChangeImage
 from hedgerow.contracts.image import ImageKind, ImageRecord
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.work import Activity

@@ -20,7 +20,8 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Connection, Row, func, select, update
 
-from hedgerow.contracts.api import BuildImage, ConvertModel
+from hedgerow.contracts.api import ConvertModel
+from hedgerow.contracts.api_images import BuildImage
 from hedgerow.contracts.names import BLOBS_COLLECT, KnownName
 from hedgerow.contracts.work import Activity, ActivityEvent, ActivityState, Problem
 from registry.errors import RecordNotFound

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, select
 
-from hedgerow.contracts.api import BuildImage
+from hedgerow.contracts.api_images import BuildImage
 from hedgerow.contracts.events import Actor
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.work import ENDED

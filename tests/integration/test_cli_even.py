@@ -21,16 +21,10 @@ from hedgerow.sdk.client import Client
 from hedgerow.sdk.errors import EmptyFilter, NoSuchFile
 from hedgerow.sdk.transport import Transport
 from tests.fixtures.parts import search_path
-from tests.registry_server import RunningServer, running_server
+from tests.registry_server import RunningServer
 
 _CLI = [sys.executable, "-c", "import sys; sys.argv[0] = 'hedgerow'; from hedgerow.cli.main import main; main()"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,24 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fixtures.parts import search_path
-from tests.registry_server import RunningServer, running_server
+from tests.registry_server import RunningServer
 
 # Its name decides the name of the variable by which shells ask for completions.
 _PROGRAM = "import sys; sys.argv[0] = 'hedgerow'; from hedgerow.cli.main import main; main()"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -16,24 +16,12 @@ from hedgerow.sdk.errors import ApiError, NoEnvironmentAsked
 from hedgerow.sdk.transport import Transport
 from registry.store.database import open_database
 from registry.store.tables import image_environments
-from tests.registry_server import Api, RunningServer, problem_of, running_server
+from tests.registry_server import Api, RunningServer, problem_of
 from tests.registry_stores import add_image
 
 PATH = "/api/v1/environments"
 MLFLOW = Path(__file__).parent.parent / "fixtures" / "mlflow"
 CONDA = "name: x\nchannels: [conda-forge]\ndependencies:\n- python=3.10\n- numpy=1.26\n- pip:\n  - requests\n"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
 
 
 @pytest.fixture

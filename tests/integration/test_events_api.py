@@ -35,12 +35,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def client(server: RunningServer) -> Iterator[Client]:
     with connect(server.url, token=server.owner_token) as made:
         yield made

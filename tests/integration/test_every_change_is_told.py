@@ -5,17 +5,15 @@ A route that is missing in the table fails the last test: whoever adds one says 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
 import httpx
-import pytest
 from flask import Flask
 
 from registry.server.app import add_routes
 from registry.store.database import Database, open_database
-from tests.registry_server import Api, RunningServer, running_server
+from tests.registry_server import Api, RunningServer
 from tests.registry_stores import add_image, add_model
 
 # What each writing route tells in the walk below; () with the reason why not.
@@ -62,12 +60,6 @@ TELLS: dict[str, tuple[str, ...]] = {
     "POST /api/v1/webhooks/<name>/test": ("webhook.pinged",),
 }
 _OCTETS = {"content-type": "application/octet-stream"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 class Walk:

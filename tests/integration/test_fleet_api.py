@@ -36,12 +36,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def workspace(server: RunningServer) -> Workspace:
     return open_workspace(server.workspace)
 

@@ -24,19 +24,7 @@ from hedgerow.sdk.client import Client
 from hedgerow.sdk.errors import ApiError, DownloadDamaged, EngineUnreachable, ImageNotLoadable, NoSuchPlatform, OutputExists
 from hedgerow.sdk.transport import Transport
 from tests.oci_client import Image, Pusher, artifact, container, digest_of, image_of, index
-from tests.registry_server import Api, RunningServer, running_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
+from tests.registry_server import Api, RunningServer
 
 
 @pytest.fixture

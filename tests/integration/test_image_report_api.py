@@ -29,17 +29,11 @@ from hedgerow.sdk.transport import Transport
 from packager.sbom import sbom_document
 from registry.store import images
 from registry.store.database import Database, open_database
-from tests.registry_server import Api, RunningServer, problem_of, running_server
+from tests.registry_server import Api, RunningServer, problem_of
 from tests.registry_stores import NOW
 from tests.report_builders import digest_of_words, model_layer, report_of, wheel_layer
 
 PLATFORMS = ("linux/amd64", "linux/arm64")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -44,12 +44,6 @@ def world(database: Database) -> World:
         return build_world(connection)
 
 
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
-
-
 def told(database: Database, kind: str) -> list[tuple[str, dict[str, str], str]]:
     with database.read() as connection:
         rows = connection.execute(select(event_rows).where(event_rows.c.kind == kind).order_by(event_rows.c.number)).all()

@@ -9,22 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.registry_server import Api, RunningServer, problem_of, running_server
+from tests.registry_server import Api, RunningServer, problem_of
 from tests.registry_stores import digest_of_text
 
 MODELS = "/api/v1/models"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

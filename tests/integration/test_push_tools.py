@@ -16,19 +16,7 @@ import pytest
 from hedgerow.contracts.names import ARTIFACT_SBOM
 from tests.fixtures.oci_registry import OciRegistry
 from tests.oci_client import Pusher, artifact, container, digest_of
-from tests.registry_server import Api, RunningServer, running_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
+from tests.registry_server import Api, RunningServer
 
 
 def address(server: RunningServer) -> str:

@@ -20,12 +20,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
-
-
 @contextmanager
 def database_of(server: RunningServer) -> Iterator[Database]:
     with closing(open_database(None, server.workspace)) as database:

@@ -16,16 +16,10 @@ from hedgerow.errors import InvalidDocument
 from hedgerow.sdk.client import Client
 from hedgerow.sdk.connect import connect
 from hedgerow.sdk.errors import ApiError, NothingToRegister
-from tests.registry_server import RunningServer, running_server
+from tests.registry_server import RunningServer
 from tests.waiting import wait_for
 
 LARGE = 300 * 1024
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -16,18 +16,12 @@ from hedgerow.contracts.model import FileEntry, ModelManifest
 from hedgerow.sdk.client import Client
 from hedgerow.sdk.errors import ApiError, ServerUnreachable
 from hedgerow.sdk.transport import Transport
-from tests.registry_server import RunningServer, running_server
+from tests.registry_server import RunningServer
 
 BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 59\r\nConnection: close\r\n\r\n"
     b'{"error":{"code":"busy","message":"later","remedy":"wait"}} '
 )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
 
 
 class LossyWire:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hedgerow.contracts.api import BuildImage
+from hedgerow.contracts.api_images import BuildImage
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.work import ActivityEvent, Problem
 from registry.store import activities, leases
@@ -77,12 +77,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     # 8 threads are kept for calls.
     with running_server(tmp_path_factory.mktemp("server"), "--threads", str(STREAMS + 8)) as running:
         yield running
-
-
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

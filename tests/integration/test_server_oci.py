@@ -20,7 +20,7 @@ from registry.store.database import Database, open_database
 from registry.store.tables import desired_images, devices
 from registry.store.time_text import to_text
 from tests.fixtures.parts import program
-from tests.registry_server import Api, RunningServer, running_server
+from tests.registry_server import Api, RunningServer
 from tests.registry_stores import NOW
 
 
@@ -37,22 +37,10 @@ class Stored:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def database(server: RunningServer) -> Iterator[Database]:
     opened = open_database(None, server.workspace)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
 
 
 def store_image(api: Api, database: Database, name: str, layer: bytes) -> Stored:

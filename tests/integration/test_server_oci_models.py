@@ -27,22 +27,10 @@ FILES = {"model.onnx": WEIGHTS, "docs/README.md": "# Größe\n".encode(), "conf/
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def database(server: RunningServer) -> Iterator[Database]:
     opened = open_database(None, server.workspace)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
 
 
 def register(api: Api, name: str, files: dict[str, bytes] | None = None, **facts: Any) -> dict[str, Any]:

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from hedgerow.contracts.names import ARTIFACT_SBOM, MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST
 from tests.oci_client import OCTETS, Image, Pusher, artifact, container, descriptor, digest_of, index, oci_code
-from tests.registry_server import Api, RunningServer, running_server
+from tests.registry_server import Api, RunningServer
 
 MISSING = "sha256:" + "0" * 64
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
 
 
 def record(api: Api, reference: str) -> dict[str, Any]:

@@ -16,20 +16,8 @@ from registry.store.database import Database, open_database
 from registry.store.tables import desired_images, devices
 from registry.store.time_text import to_text
 from tests.oci_client import OCTETS, Image, Pusher, artifact, container, digest_of, oci_code
-from tests.registry_server import Api, RunningServer, running_server
+from tests.registry_server import Api, RunningServer
 from tests.registry_stores import NOW
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
 
 
 @pytest.fixture

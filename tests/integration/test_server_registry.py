@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -14,22 +13,10 @@ from hedgerow.contracts.document import decode
 from hedgerow.contracts.model import FileEntry, ModelManifest
 from hedgerow.contracts.work import Activity
 from registry.wakeups_socket import SocketReceiver
-from tests.registry_server import Api, RunningServer, problem_of, running_server
+from tests.registry_server import Api, RunningServer, problem_of
 from tests.registry_stores import digest_of_text
 
 OCTETS = {"content-type": "application/octet-stream"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: RunningServer) -> Iterator[Api]:
-    with server.client() as client:
-        yield client
 
 
 def test_the_workspace_says_what_it_is(server: RunningServer, api: Api) -> None:

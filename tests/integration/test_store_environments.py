@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from hedgerow.contracts.api import BuildImage, CreateEnvironment
+from hedgerow.contracts.api import CreateEnvironment
+from hedgerow.contracts.api_images import BuildImage
 from hedgerow.contracts.environment import Environment
 from hedgerow.contracts.events import Actor
 from hedgerow.contracts.names import Reference

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import select
 
 from hedgerow.clock import SystemClock
-from hedgerow.contracts.api import BuildImage, CollectedGarbage, RegisterModel
+from hedgerow.contracts.api import CollectedGarbage, RegisterModel
+from hedgerow.contracts.api_images import BuildImage
 from hedgerow.contracts.model import FileEntry
 from registry.blobs import CHUNK_BYTES, BlobStore, FolderStore
 from registry.blobs.errors import BlobMissing, BlobsKept

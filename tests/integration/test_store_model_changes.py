@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
 
-from hedgerow.contracts.api import BuildImage, ChangeModel, RegisterModel
+from hedgerow.contracts.api import ChangeModel, RegisterModel
+from hedgerow.contracts.api_images import BuildImage
 from hedgerow.contracts.events import Actor
 from hedgerow.contracts.model import DataRef, ModelManifest, SourceCommit
 from hedgerow.contracts.names import Reference
