@@ -14,12 +14,13 @@ from packager.engine.port import EngineWork
 from packager.errors import EngineFailed, SourceBuildFailed
 
 _TAIL_LINES = 60
-_REASON_AT_MOST = 800
+_REASON_AT_MOST, _LINE_AT_MOST = 800, 500
 # A compiler may be silent for long.
 _SILENT_S = 3600
 # The engine finishes the step at which it was when nobody waits any more.
 _LOOKS_AFTER_GIVING_UP, _BETWEEN_LOOKS_S = 7, 0.5
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_LINE_END = re.compile(r"[\r\n]")
 _REPOSITORY = "hedgerow-engine-build"
 
 
@@ -47,7 +48,7 @@ def build_and_take(client: Any, work: EngineWork, told: Callable[[str], None]) -
 
 
 def _build(client: Any, work: EngineWork, base: str, told: Callable[[str], None]) -> str:  # noqa: ANN401 - the SDK has no types
-    image_id, failed, tail = "", "", deque[str](maxlen=_TAIL_LINES)
+    image_id, failed, tail, said = "", "", deque[str](maxlen=_TAIL_LINES), Said()
     with work.context.open("rb") as context:
         # nocache: what it would find was made by somebody else's build.
         lines = client.api.build(
@@ -65,15 +66,29 @@ def _build(client: Any, work: EngineWork, base: str, told: Callable[[str], None]
             # Read to its end all the same: the SDK closes the connection no earlier.
             failed = failed or str(line.get("error", ""))
             image_id = str(line.get("aux", {}).get("ID", image_id))
-            for text in _ESCAPES.sub("", str(line.get("stream", ""))).splitlines():
-                if text.strip():
-                    tail.append(text.strip()[:500])
-                    told(text.strip()[:500])
+            for text in said.lines(str(line.get("stream", ""))):
+                tail.append(text)
+                told(text)
+    tail.extend(said.lines("\n"))
     if failed:
         raise SourceBuildFailed(packages=work.what, problem=_reason(list(tail)) or failed)
     if not image_id:
         raise EngineFailed(what="build", problem="it did not say which image it made")
     return image_id
+
+
+class Said:
+    """Whole lines out of a build's output, which the engine hands on in the pieces that the step happened to write."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def lines(self, piece: str) -> list[str]:
+        """The lines that ended with ``piece``, cut where they are very long, without colours and empty lines."""
+        *ended, begun = _LINE_END.split(self._begun + piece)
+        self._begun = begun[:_LINE_AT_MOST]
+        whole = (_ESCAPES.sub("", line).strip()[:_LINE_AT_MOST] for line in ended)
+        return [line for line in whole if line]
 
 
 def _reason(tail: list[str]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
+from tests.browser_complaints import complaints_of
 from tests.registry_server import RunningServer, running_server
 
 PAGES = ["/api", "/api/devices", "/api/models", "/api/edge-deployments"]
@@ -17,13 +18,6 @@ PAGES = ["/api", "/api/devices", "/api/models", "/api/edge-deployments"]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with running_server(tmp_path_factory.mktemp("api-pages")) as running:
         yield running
-
-
-def complaints_of(page: Page) -> list[str]:
-    found: list[str] = []
-    page.on("console", lambda said: found.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("requestfailed", lambda request: found.append(f"{request.url} failed"))
-    return found
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

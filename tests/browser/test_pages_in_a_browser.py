@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page
 
 from hedgerow.sdk.client import Client
+from tests.browser_complaints import complaints_of
 from tests.fixtures.control_plane import ControlPlane
 
 PAGES = ["models", "images", "services", "devices", "runs", "activities", "events"]
@@ -20,10 +21,7 @@ class Visit:
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
         self.url = url
-        self.complaints: list[str] = []
-        page.on("console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("requestfailed", lambda request: self.complaints.append(f"{request.url} failed"))
+        self.complaints = complaints_of(page)
         page.on("request", self._stay_at_home)
 
     def _stay_at_home(self, request: object) -> None:
