@@ -18,7 +18,7 @@ from hedgerow.contracts.build import Compression
 from hedgerow.contracts.names import MEDIA_OCI_LAYER_GZIP, MEDIA_OCI_LAYER_ZSTD
 
 MEMBER_BYTES = 4 << 20
-_GZIP_LEVEL, _ZSTD_LEVEL = 6, 9
+_GZIP_LEVEL, _ZSTD_LEVEL = 5, 9
 _LAYER_TYPES: dict[Compression, str] = {"gzip": MEDIA_OCI_LAYER_GZIP, "zstd": MEDIA_OCI_LAYER_ZSTD}
 
 
