@@ -36,14 +36,19 @@ class BaseImage:
     python: str
 
 
-def known_base(cache: LayerCache, digest: str) -> BaseImage | None:
+def known_base(cache: LayerCache, key: str) -> BaseImage | None:
     """The base of an earlier build, if every layer of it is still here and well."""
-    base = cache.find("base", digest, BaseImage)
-    return base if base and all(cache.blobs.holds(layer.digest) for layer in base.layers) else None
+    base = cache.find("base", key, BaseImage)
+    return base if base and all(cache.holds(layer.digest) for layer in base.layers) else None
 
 
-def keep_base(cache: LayerCache, digest: str, where: str, config: ImageConfig, layers: list[Descriptor]) -> BaseImage:
-    """Look through the layers, which are in the cache, and remember the base. Raises BaseUnreadable: nothing is remembered."""
+def keep_base(
+    cache: LayerCache, digest: str, where: str, config: ImageConfig, layers: list[Descriptor], *, key: str | None = None
+) -> BaseImage:
+    """Look through the layers, which are in the cache, and remember the base as ``key`` (its digest, where that is enough).
+
+    Raises BaseUnreadable: nothing is remembered.
+    """
     if len(layers) != len(config.rootfs.diff_ids):
         raise BaseUnreadable(base=where, problem="its config and its layers do not agree")
     try:
@@ -55,7 +60,7 @@ def keep_base(cache: LayerCache, digest: str, where: str, config: ImageConfig, l
         if (found := path.stat().st_size) != layer.size:
             raise BaseUnreadable(base=where, problem=f"its layer {layer.digest} has {found} bytes, not {layer.size}")
     base = BaseImage(digest, config, tuple(layers), find_python(paths, config.rootfs.diff_ids, where))
-    cache.keep("base", digest, base)
+    cache.keep("base", key or digest, base)
     return base
 
 

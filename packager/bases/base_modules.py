@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from packager.bases.base_image import BaseImage
-from packager.bases.layer_content import members, unpacked, zstd_error
+from packager.bases.layer_content import damage, members, unpacked
 from packager.cache.layers import LayerCache, cache_key
 from packager.scripts.module_names import modules_of_base
 
@@ -24,10 +23,11 @@ def base_modules(base: BaseImage, cache: LayerCache) -> frozenset[str] | None:
     if known is not None:
         return frozenset(known)
     found: set[str] = set()
+    unreadable: tuple[type[Exception], ...] = (*damage(), OSError, tarfile.TarError, ValueError)
     try:
         for layer in base.layers:
             found |= modules_of_base(_names(cache.blobs.path(layer.digest)))
-    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, zstd_error()) as problem:
+    except unreadable as problem:
         log.warning("the base image %s cannot be looked through: %s", base.digest, problem)
         return None
     cache.keep("base-modules", key, sorted(found))

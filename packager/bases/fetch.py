@@ -1,4 +1,4 @@
-"""Brings a base image into the cache, layers as they are; here is decided where from.
+"""Brings a base image into the cache; here is decided where from.
 
     docker:TAG               the engine of this machine           base_engine.py
     oci:FOLDER               an OCI image layout                  base_layout.py
@@ -6,8 +6,8 @@
     registry:[HOST/]NAME…    somebody's registry; without `registry:` when the first part can only be a host
                                                                   base_registry.py
 
-A base is pinned by digest: of its manifest, or of its config (the "image id") where there is no manifest. Nothing is
-unpacked; the layers are only looked through once (``python_version.py``).
+A base is pinned by digest: of its manifest, whose layers stay as they are; or of its config (the "image id") where there is
+no manifest, and then its layers are packed by our own compressor. They are looked through once (``python_version.py``).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,26 +25,32 @@ def type_of_content(head: bytes) -> str:
 @contextmanager
 def unpacked(path: Path) -> Iterator[IO[bytes]]:
     """The layer's plain bytes; neither gzip nor zstd reads more at once than it is asked for."""
-    with path.open("rb") as file:
-        kind = type_of_content(file.read(4))
-        file.seek(0)
-        if kind == MEDIA_OCI_LAYER_GZIP:
-            with gzip.GzipFile(fileobj=file) as content:
-                yield cast("IO[bytes]", content)
-        elif kind == MEDIA_OCI_LAYER_ZSTD:
-            import zstandard
-
-            with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False) as frames:
-                yield cast("IO[bytes]", frames)
-        else:
-            yield file
+    with path.open("rb") as file, unpacked_stream(file) as content:
+        yield content
 
 
-def zstd_error() -> type[Exception]:
-    """What is raised for damaged zstd; for gzip it is EOFError, zlib.error or gzip.BadGzipFile."""
+@contextmanager
+def unpacked_stream(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The same of a file that is open and can be sought in."""
+    kind = type_of_content(file.read(4))
+    file.seek(0)
+    if kind == MEDIA_OCI_LAYER_GZIP:
+        with gzip.GzipFile(fileobj=file) as content:
+            yield cast("IO[bytes]", content)
+    elif kind == MEDIA_OCI_LAYER_ZSTD:
+        import zstandard
+
+        with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=False) as frames:
+            yield cast("IO[bytes]", frames)
+    else:
+        yield file
+
+
+def damage() -> tuple[type[Exception], ...]:
+    """What is raised for packed bytes that cannot be unpacked."""
     import zstandard
 
-    return zstandard.ZstdError
+    return (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
 
 
 def members(content: IO[bytes]) -> Iterator[tarfile.TarInfo]:

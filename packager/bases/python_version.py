@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from hedgerow.safe_tar import UNPACKED_BYTES_MAX
-from packager.bases.layer_content import members, unpacked, zstd_error
+from packager.bases.layer_content import damage, members, unpacked
 from packager.errors import BaseUnreadable
 from packager.oci.blobs import CHUNK_BYTES
 
@@ -32,7 +30,7 @@ def find_python(layers: Sequence[Path], diff_ids: Sequence[str], where: str) -> 
     for path, diff_id in zip(layers, diff_ids, strict=True):
         try:
             readable &= _look_through(path, diff_id, found, where)
-        except (EOFError, zlib.error, gzip.BadGzipFile, zstd_error()) as problem:
+        except damage() as problem:
             raise BaseUnreadable(base=where, problem=f"a layer cannot be unpacked ({problem})") from problem
     if not readable:
         return UNKNOWN_PYTHON

@@ -16,7 +16,7 @@ import pytest
 from hedgerow.contracts.build import BuildRequest, BuildResult, ProgressLine
 from hedgerow.contracts.build_report import BuildReport
 from hedgerow.contracts.document import convert, decode, digest_of, encode
-from hedgerow.contracts.names import ARTIFACT_BUILD_REPORT, ARTIFACT_SBOM, ARTIFACT_VERIFICATION
+from hedgerow.contracts.names import ARTIFACT_BUILD_REPORT, ARTIFACT_SBOM, ARTIFACT_VERIFICATION, MEDIA_OCI_LAYER_GZIP
 from tests.packager_builders import (
     Built,
     blob_path,
@@ -253,10 +253,10 @@ def test_the_same_base_under_another_name_is_told_by_that_name(
     assert (again.reused, again.base) == (True, f"docker-archive:{moved}")
 
 
-def test_one_base_packed_in_two_ways_is_two_plans(tmp_path: Path, places: dict[str, Any], wheels: dict[str, str]) -> None:
+def test_one_base_packed_in_two_ways_is_one_image(tmp_path: Path, places: dict[str, Any], wheels: dict[str, str]) -> None:
     plain = build(tmp_path / "a", places, wheels).result
     other = write_base_archive(tmp_path / "packed.tar", gzip=True)
     packed = build(tmp_path / "b", {**places, "base": other}, wheels, cache=str(tmp_path / "fresh")).result
-    assert packed.base_digest == plain.base_digest
-    assert packed.digest != plain.digest
-    assert packed.plan_key != plain.plan_key
+    assert (packed.base_digest, packed.plan_key, packed.digest) == (plain.base_digest, plain.plan_key, plain.digest)
+    of_base = layout_manifest(tmp_path / "a" / "out")["layers"][0]
+    assert of_base["mediaType"] == MEDIA_OCI_LAYER_GZIP
