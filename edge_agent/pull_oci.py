@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import os
 import shutil
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from edge_agent.errors import ImageRefused, PullFailed
 from edge_agent.image_store import ImageStore, Layer, Packing
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import digest_of
-from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST, is_digest
+from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST
+from hedgerow.contracts.oci import Descriptor, ImageDocument, Platform, read_image_document
+from hedgerow.contracts.platforms import of_machine
 from hedgerow.contracts.service import ImagePin
 
 MANIFEST_BYTES_MAX = 4 << 20
@@ -30,7 +31,6 @@ READ_BYTES = 1 << 18
 # Time without a single byte; there is no limit on a whole pull while bytes flow.
 STALL_TIMEOUT_S = 30.0
 ERROR_TEXT_BYTES = 300
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 Progress = Callable[[str], None]
 
 
@@ -57,31 +57,27 @@ class OciImages:
         for layer in fetched:
             layer.path.unlink(missing_ok=True)
 
-    def _layers(self, image: ImagePin) -> list[dict[str, Any]]:
+    def _layers(self, image: ImagePin) -> list[Descriptor]:
         manifest = self._manifest(image, image.digest)
-        if manifest.get("mediaType") == MEDIA_OCI_INDEX or "manifests" in manifest:
+        if manifest.media_type == MEDIA_OCI_INDEX or manifest.manifests is not None:
             manifest = self._manifest(image, choose_platform(image, manifest))
-        layers = manifest.get("layers")
-        if not isinstance(layers, list) or not all(_is_descriptor(layer) for layer in layers):
-            raise ImageRefused(image=image.digest, problem="its manifest names no valid layers")
-        return layers
+        if manifest.layers is None:
+            raise ImageRefused(image=image.digest, problem="its manifest names no layers")
+        return manifest.layers
 
-    def _manifest(self, image: ImagePin, digest: str) -> dict[str, Any]:
+    def _manifest(self, image: ImagePin, digest: str) -> ImageDocument:
         accept = f"{MEDIA_OCI_MANIFEST}, {MEDIA_OCI_INDEX}"
         with self._get(image, f"manifests/{digest}", {"Accept": accept}) as answer:
             body = answer.read(MANIFEST_BYTES_MAX + 1)
         if digest_of(body) != digest:
             raise ImageRefused(image=image.digest, problem=f"its manifest hashes to {digest_of(body)}, not to {digest}")
         try:
-            manifest = json.loads(body)
+            return read_image_document(body)
         except ValueError as problem:
-            raise ImageRefused(image=image.digest, problem=f"its manifest is no JSON: {problem}") from problem
-        if not isinstance(manifest, dict):
-            raise ImageRefused(image=image.digest, problem="its manifest is no JSON object")
-        return manifest
+            raise ImageRefused(image=image.digest, problem=f"its manifest cannot be read: {problem}") from problem
 
-    def _fetch_layer(self, image: ImagePin, layer: dict[str, Any], progress: Progress) -> Layer:
-        digest, size = layer["digest"], layer["size"]
+    def _fetch_layer(self, image: ImagePin, layer: Descriptor, progress: Progress) -> Layer:
+        digest, size = layer.digest, layer.size
         path = self._store.downloads() / digest.replace(":", "-")
         blob = _Blob(path, digest, size)
         if blob.size_here() < size:
@@ -90,7 +86,7 @@ class OciImages:
         if found != digest:
             path.unlink(missing_ok=True)
             raise ImageRefused(image=image.digest, problem=f"a layer hashes to {found}, not to {digest}")
-        return Layer(path, _packing(str(layer.get("mediaType", ""))))
+        return Layer(path, _packing(layer.media_type))
 
     def _continue(self, image: ImagePin, blob: _Blob, progress: Progress) -> None:
         have = blob.size_here()
@@ -155,21 +151,15 @@ class _Blob:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def choose_platform(image: ImagePin, index: dict[str, Any], machine: str = "") -> str:
+def choose_platform(image: ImagePin, index: ImageDocument, machine: str = "") -> str:
     """Digest of the manifest for this machine (or for any machine) in an image index."""
     machine = machine or os.uname().machine
-    architecture = _MACHINES.get(machine, machine)
-    for entry in index.get("manifests") or []:
-        found = (entry.get("platform") or {}).get("architecture", "any") if isinstance(entry, dict) else ""
-        if found in (architecture, "any") and _is_descriptor(entry):
-            return str(entry["digest"])
+    architecture = Platform.parse(of_machine(machine) or f"linux/{machine}").architecture
+    for entry in index.manifests or []:
+        found = entry.platform.architecture if entry.platform else ""
+        if found in (architecture, "any", ""):
+            return entry.digest
     raise ImageRefused(image=image.digest, problem=f"it has no variant for {architecture}")
-
-
-def _is_descriptor(value: object) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("size"), int) or value["size"] < 0:
-        return False
-    return isinstance(value.get("digest"), str) and is_digest(value["digest"])
 
 
 def _packing(media_type: str) -> Packing:

@@ -30,10 +30,11 @@ def publish(temporary: Path, target: Path, *, replace: bool) -> None:
     fsync_folder(target.parent)
 
 
-def atomic_write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def atomic_write(path: Path, data: bytes, *, mode: int = 0o644, replace: bool = True) -> None:
     """Replace ``path`` by ``data``; a reader sees the old content or the new, never a part.
 
-    Raises OSError (for example ENOSPC) with the old file untouched and no temporary file left.
+    Raises OSError (for example ENOSPC) with the old file untouched and no temporary file left; without ``replace``
+    FileExistsError for what is there.
     """
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -42,8 +43,6 @@ def atomic_write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
+        publish(Path(temporary), path, replace=replace)
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)

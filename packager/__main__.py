@@ -29,12 +29,13 @@ from hedgerow.contracts.work import Problem
 from hedgerow.errors import Bug, HedgerowError
 from hedgerow.logs import set_up_logs
 from hedgerow.settings import load_settings
-from packager.build import Tools, build
+from packager.build import build
 from packager.engine.docker_engine import connect_docker
 from packager.environment.uv_command import Uv, environment_for_uv, find_uv
 from packager.errors import RequestUnreadable
 from packager.oci.blobs import disk_error
 from packager.settings import PackagerSettings
+from packager.tools import Tools
 from packager.verify.prover import Prover
 
 if TYPE_CHECKING:
@@ -99,10 +100,10 @@ def _build(request: BuildRequest, settings: PackagerSettings, environment: Mappi
     return result
 
 
-def _push(request: PushRequest, settings: PackagerSettings, _environment: Mapping[str, str]) -> PushResult:
+def _push(request: PushRequest, settings: PackagerSettings, environment: Mapping[str, str]) -> PushResult:
     from packager.distribution.push import push
 
-    result = push(request, _remote(settings), _report)
+    result = push(request, _remote(settings, environment), _report)
     sent = (len(result.pushed), result.pushed_bytes, len(result.mounted), len(result.already_there))
     log.info("pushed %s: %d blobs (%d bytes) sent, %d mounted, %d there already", result.reference, *sent)
     return result
@@ -110,25 +111,30 @@ def _push(request: PushRequest, settings: PackagerSettings, _environment: Mappin
 
 def _convert(request: ConvertRequest, settings: PackagerSettings, environment: Mapping[str, str]) -> ConvertResult:
     from packager.convert.convert import ConvertTools, convert
-    from packager.convert.jail import Jail
+    from packager.convert.sandbox import Sandbox
 
-    # The controller's helpers keep what they write to themselves; the user of the jail must be able to read what is laid out.
+    # The controller's helpers keep what they write to themselves; the user of the sandbox must be able to read what is laid out.
     os.umask(0o022)
-    jail = Jail(Path(sys.executable), settings.convert_memory_bytes, settings.convert_timeout_s, SystemClock())
-    result = convert(request, ConvertTools(__version__, _uv(settings, environment), jail), _report)
+    sandbox = Sandbox(Path(sys.executable), settings.convert_memory_bytes, settings.convert_timeout_s, SystemClock())
+    result = convert(request, ConvertTools(__version__, _uv(settings, environment), sandbox), _report)
     log.info("converted %s: %d rows agree within %s", request.model.name, result.agreement.rows, result.agreement.tolerance)
     return result
 
 
-def _remote(settings: PackagerSettings) -> RemoteAccess:
+def _remote(settings: PackagerSettings, environment: Mapping[str, str]) -> RemoteAccess:
     """Whom registries know us as, and which of them we may call. Raises InvalidSetting, LoginsUnreadable."""
     from hedgerow.egress import EgressPolicy, tls_context
     from packager.distribution.access import RemoteAccess
-    from packager.distribution.logins import read_logins
+    from packager.distribution.credential_helper import CredentialHelpers
+    from packager.distribution.logins import LoginFile, read_logins
 
-    logins = read_logins(settings.registry_logins) if settings.registry_logins else {}
+    known = read_logins(settings.registry_logins) if settings.registry_logins else LoginFile({}, {})
     policy = EgressPolicy.parse(settings.egress_allow)
-    return RemoteAccess(policy, logins, tls=lambda: tls_context(settings.egress_ca_file))
+    return RemoteAccess(
+        policy,
+        look_up_login=lambda image: known.find(image, CredentialHelpers(environment)),
+        tls=lambda: tls_context(settings.egress_ca_file),
+    )
 
 
 def _tools(settings: PackagerSettings, environment: Mapping[str, str]) -> Tools:
@@ -143,7 +149,7 @@ def _tools(settings: PackagerSettings, environment: Mapping[str, str]) -> Tools:
         cache_bytes=settings.cache_bytes,
         uv=_uv(settings, environment),
         engine=cache(lambda: connect_docker(settings.docker_host)),
-        remote=lambda: _remote(settings),
+        remote=lambda: _remote(settings, environment),
         prover=Prover(python, proof_environment, settings.prove_timeout_s),
         clock=SystemClock(),
     )

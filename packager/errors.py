@@ -5,12 +5,6 @@ from __future__ import annotations
 from hedgerow.errors import ConflictError, ScriptError, UnavailableError, UserError
 
 
-class UnsupportedPlatform(UserError):
-    key = "unsupported_platform"
-    message = "There is no way to build for platform {platform!r}"
-    remedy = "Use one of: {supported}."
-
-
 class NothingToPack(UserError):
     key = "nothing_to_pack"
     message = "The request for image {name} names no model and no scoring script"
@@ -77,12 +71,6 @@ class UnusableFileName(UserError):
     remedy = "Rename it: UTF-8, no control characters, no backslash, no .wh. in front, at most 1024 bytes with its folders."
 
 
-class SecretInSource(UserError):
-    key = "secret_in_source"
-    message = "{path} looks like a secret and would become part of the image"
-    remedy = "Take it out of the source folder, or name it with --allow-secret when it is none."
-
-
 class ReservedName(UserError):
     key = "reserved_name"
     message = "{path} has a name that Hedgerow's own code uses inside an image"
@@ -125,6 +113,15 @@ class BasePython(UserError):
     remedy = "Use a base with Python {wanted}, or build for the Python that the base has."
 
 
+class PythonUnsupported(UserError):
+    key = "python_unsupported"
+    message = "No image can have Python {python_version}: the scoring server in it runs on Python {oldest} and newer"
+    remedy = (
+        "Make the environment for another one: hedgerow env create NAME --conda FILE --python {oldest} (or --requirements FILE). "
+        "What is pinned to versions from before that Python needs newer ones."
+    )
+
+
 class EngineMissing(UnavailableError):
     key = "engine_missing"
     message = "No container engine answers, but {what} needs one"
@@ -140,7 +137,10 @@ class EngineFailed(UnavailableError):
 class RequirementRefused(UserError):
     key = "requirement_refused"
     message = "The requirement {requirement!r} cannot be locked"
-    remedy = "Write NAME or NAME with a version, as on a package index; options, paths and URLs are not taken."
+    remedy = (
+        "Write NAME or NAME with a version, as on a package index; options, paths and URLs are not taken. "
+        "What is there by an address only: publish a wheel of it in a package index that builds see (UV_INDEX)."
+    )
 
 
 class EnvironmentUnsolvable(UserError):
@@ -187,12 +187,6 @@ class ImportsMissing(UserError):
     key = "imports_missing"
     message = "The scoring script imports what its environment does not have: {imports}"
     remedy = "{advice}"
-
-
-class PlatformRepeated(UserError):
-    key = "platform_repeated"
-    message = "Platform {platform} was named twice ({names})"
-    remedy = "Name each platform once."
 
 
 class IndexUnreachable(UnavailableError):

@@ -9,7 +9,8 @@ import msgspec
 
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.names import LABEL_BASE_DIGEST, LABEL_IMAGE_KIND, LABEL_TOOL
-from packager.oci.documents import CREATED, History, ImageConfig, RootFs
+from hedgerow.contracts.oci import History, ImageConfig, RootFs
+from packager.oci.documents import CREATED
 from packager.oci.tar_layer import StoredLayer
 from packager.recipe import ModelFacts
 from packager.settings import IMAGE_ROOT, NOBODY, SCORING_PORT, SITE_FOLDER

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import msgspec
 
 from hedgerow.contracts.build import BuildRequest, BuildResult
+from hedgerow.contracts.oci import Descriptor
 from packager.cache.layers import LayerCache
-from packager.oci.documents import Descriptor
 from packager.oci.layout import OciLayout
 
 _KIND = "build"

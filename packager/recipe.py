@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from hedgerow.contracts.build import BuildModel, BuildRequest
 from hedgerow.contracts.document import digest_of, encode
 from hedgerow.contracts.image import PARITY_FILE, SCORING_CONFIG_FILE, ScoringConfig, ServedModel
 from hedgerow.contracts.names import MEDIA_MODEL_WEIGHT_TAR, MEDIA_OCI_LAYER_TAR, MEDIA_SCORING_CONFIG
+from hedgerow.contracts.oci import Platform
 from hedgerow.contracts.proof import PARITY_INDEX_FILE
 from packager.bases.fetch import NO_PYTHON, UNKNOWN_PYTHON, BaseImage
 from packager.errors import (
@@ -18,12 +20,12 @@ from packager.errors import (
     NoOnnxFile,
     NothingToPack,
     OnnxImageTakesModelsOnly,
+    PythonUnsupported,
     SeveralOnnxFiles,
 )
-from packager.oci.documents import Platform
 from packager.oci.tar_layer import DataEntry, DiskEntry, Entry
 from packager.runtime_code import Code
-from packager.settings import IMAGE_ROOT
+from packager.settings import IMAGE_ROOT, OLDEST_PYTHON_MINOR
 from packager.source_files import FoundFile
 
 SOURCE_FOLDER = "source"
@@ -91,6 +93,14 @@ def check_request(request: BuildRequest) -> None:
     for title in titles:
         if titles.count(title) > 1:
             raise DuplicateModel(model=title)
+
+
+def image_python(asked: str) -> str:
+    """`3.11` of `3.11.9`: which patch version an image has, its base decides. Raises PythonUnsupported."""
+    found = re.fullmatch(r"3\.(\d{1,2})(?:\.\d{1,3})?", asked, re.ASCII)
+    if found is None or int(found[1]) < OLDEST_PYTHON_MINOR:
+        raise PythonUnsupported(python_version=asked, oldest=f"3.{OLDEST_PYTHON_MINOR}")
+    return f"3.{int(found[1])}"
 
 
 def check_base(base: BaseImage, reference: str, wanted: Platform, python_version: str) -> None:

@@ -12,7 +12,7 @@ from hedgerow.contracts.build_report import BuildReport, LayerReport, PlatformRe
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.image import ImageKind, ModelRef, Referrer, Verification
 from hedgerow.contracts.names import ARTIFACT_BUILD_REPORT, ARTIFACT_SBOM, ARTIFACT_VERIFICATION
-from packager.oci.documents import Descriptor
+from hedgerow.contracts.oci import Descriptor
 from packager.oci.layout import OciLayout
 from packager.oci.tar_layer import MadeLayer
 from packager.plan_key import plan_key

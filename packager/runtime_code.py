@@ -6,9 +6,10 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from hedgerow.contracts.secret_files import LEFT_OUT_SUFFIXES
 from packager.errors import UnreadableFile
 from packager.oci.tar_layer import DataEntry, Entry, content_digest
-from packager.source_files import LEFT_OUT_SUFFIXES, list_files
+from packager.source_files import list_files
 
 PACKAGES = ("hedgerow", "runtime")
 # For people at a terminal: an image would be rebuilt for each new help text.

@@ -14,8 +14,8 @@ import msgspec
 
 from hedgerow.contracts.environment import EnvironmentLock, LockedPackage
 from hedgerow.contracts.image import ImageKind, ModelRef
+from hedgerow.contracts.platforms import MACHINES
 from packager.environment.package_names import normal_name
-from packager.environment.platforms import MACHINES
 from packager.environment.wheel_metadata import WheelMetadata
 from packager.settings import RUNTIME_REQUIREMENTS
 

@@ -12,6 +12,8 @@ IMAGE_ROOT = "opt/hedgerow"
 SITE_FOLDER = "opt/hedgerow-site"
 SCORING_PORT = 5001
 NOBODY = "65534:65534"
+# Python 3.N on which our code in an image runs, as in pyproject.toml (`requires-python`; a test compares them).
+OLDEST_PYTHON_MINOR = 11
 # What the scoring server needs, as in pyproject.toml ([project] msgspec and the extra `runtime`; a test compares them).
 RUNTIME_REQUIREMENTS = (
     "flask>=3.0",
@@ -44,7 +46,9 @@ class PackagerSettings:
         "", "networks and hosts (comma separated) of registries that may be called although not public https"
     )
     egress_ca_file: Path | None = setting(None, "certificates (PEM) that registries may have besides the machine's")
-    registry_logins: Path | None = setting(None, "file in the form of Docker's config.json, whose `auths` log in to registries")
+    registry_logins: Path | None = setting(
+        None, "file like Docker's config.json (or podman's auth.json) that logs in to registries"
+    )
     convert_timeout_s: float = setting(900.0, "Longest time of each step of a conversion (opening, finishing, measuring)")
     convert_memory_bytes: int = setting(4 << 30, "Memory that a step of a conversion may use", least=1 << 28)
     log_level: str = setting("info", "debug, info, warning or error")

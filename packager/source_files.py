@@ -1,45 +1,38 @@
 """Lists the files of a model or source folder, and refuses what must not enter an image.
 
-Answers come sorted by path, whatever the order on disk; nothing is opened here. `oci/tar_layer.py` reads the files later and
-notices when one changed in between.
+Answers come sorted by path, whatever the order on disk. `oci/tar_layer.py` reads the files later and notices when one changed
+in between; here only small ones are opened, in search of secrets (hedgerow/contracts/secret_files.py).
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
 from hedgerow.contracts.model import RelativePath
+from hedgerow.contracts.secret_files import (
+    SEARCHED_BYTES_MAX,
+    SecretInSource,
+    is_left_out,
+    secret_by_content,
+    secret_by_name,
+)
 from packager.errors import (
     LinkOutside,
     ReservedName,
     ScriptNotFound,
-    SecretInSource,
     SpecialFile,
     UnreadableFile,
     UnusableFileName,
 )
 
-# Made by tools on the way, never part of what a user means by "my source".
-LEFT_OUT_FOLDERS = frozenset({"__pycache__", ".git", ".hg", ".svn", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
-LEFT_OUT_SUFFIXES = (".pyc", ".pyo")
 RESERVED_MODULES = frozenset({"hedgerow", "runtime"})
 _MODULE_SUFFIXES = frozenset({".py", ".pyi", ".pyc", ".so", ".pyd"})
-_SECRET_NAMES = (
-    *(".env", ".env.*", "*.env", ".envrc", ".netrc", ".pypirc", ".npmrc", ".git-credentials", ".htpasswd"),
-    *(".pgpass", ".my.cnf", ".dockercfg", ".boto", ".s3cfg", ".vault-token", "kubeconfig"),
-    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk"),
-    *("id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk"),
-    *("credentials", "credentials.json", "application_default_credentials.json", "service-account*.json"),
-)
-_SECRET_FOLDERS = frozenset({".ssh", ".aws", ".gnupg", ".azure", ".kube", ".docker"})
-_HARMLESS_NAMES = frozenset({".env.example", ".env.sample", ".env.template"})
 _KINDS = {
     stat.S_IFIFO: "named pipe",
     stat.S_IFSOCK: "socket",
@@ -70,19 +63,37 @@ def list_files(folder: Path) -> list[FoundFile]:
 def list_source(folder: Path, allowed_secrets: frozenset[str], only: str | None = None) -> list[FoundFile]:
     """The files of a scoring source, without caches and version control; with ``only`` just that file of the folder.
 
-    Raises SecretInSource for a file that looks like one and is not in ``allowed_secrets``, ReservedName for a top-level
-    module called `hedgerow` or `runtime`.
+    Raises SecretInSource for a file that looks like one, by name or content, and is not in ``allowed_secrets``, ReservedName
+    for a top-level module called `hedgerow` or `runtime`.
     """
-    files = [_regular(folder, folder / only, only)] if only else [f for f in list_files(folder) if not _is_left_out(f.path)]
+    files = [_regular(folder, folder / only, only)] if only else [f for f in list_files(folder) if not is_left_out(f.path)]
+    refuse_secrets(folder, files, allowed_secrets)
     for file in files:
-        # A link is also what it leads to, and the folders that are left out hold passwords of their own (.git/config).
-        real = file.source.relative_to(folder.resolve()).as_posix()
-        hidden = looks_secret(file.path) or looks_secret(real) or (_is_left_out(real) and not _is_left_out(file.path))
-        if hidden and file.path not in allowed_secrets:
-            raise SecretInSource(path=file.path)
         if is_reserved(file.path):
             raise ReservedName(path=file.path)
     return files
+
+
+def list_model(folder: Path, name: str, allowed_secrets: frozenset[str]) -> list[FoundFile]:
+    """The files of model ``name``, by `NAME/PATH` in ``allowed_secrets``. Raises SecretInSource, and what list_files does."""
+    files = list_files(folder)
+    refuse_secrets(folder, files, allowed_secrets, f"{name}/")
+    return files
+
+
+def refuse_secrets(folder: Path, files: Iterable[FoundFile], allowed: frozenset[str], prefix: str = "") -> None:
+    """Small files are read, all are judged by name. ``prefix`` stands before paths in ``allowed``. Raises SecretInSource."""
+    root = folder.resolve()
+    for file in files:
+        named = prefix + file.path
+        if named in allowed:
+            continue
+        # A link is also what it leads to.
+        what = secret_by_name(file.path, file.source.resolve().relative_to(root).as_posix(), ())
+        if what is None and file.size_bytes <= SEARCHED_BYTES_MAX:
+            what = secret_by_content(_content(file))
+        if what is not None:
+            raise SecretInSource(named, what)
 
 
 def locate_script(script: Path, source: Path | None) -> tuple[Path, str]:
@@ -94,14 +105,6 @@ def locate_script(script: Path, source: Path | None) -> tuple[Path, str]:
     return folder, place.relative_to(folder).as_posix()
 
 
-def looks_secret(path: str) -> bool:
-    """Judged by name alone, as people and tools name them."""
-    parts = PurePosixPath(path.lower()).parts
-    if parts[-1] in _HARMLESS_NAMES:
-        return False
-    return any(part in _SECRET_FOLDERS for part in parts[:-1]) or any(fnmatchcase(parts[-1], name) for name in _SECRET_NAMES)
-
-
 def is_reserved(path: str) -> bool:
     """Whether a file would be imported in place of a package of ours once the source folder is on `sys.path`."""
     top, _, rest = path.partition("/")
@@ -111,6 +114,14 @@ def is_reserved(path: str) -> bool:
     return stem in RESERVED_MODULES and bool(suffixes) and "." + suffixes[-1] in _MODULE_SUFFIXES
 
 
+def _content(file: FoundFile) -> bytes:
+    try:
+        with file.source.open("rb") as stream:
+            return stream.read(SEARCHED_BYTES_MAX)
+    except OSError as problem:
+        raise UnreadableFile(path=file.source, problem=problem.strerror) from problem
+
+
 def _walk(root: Path, folder: Path, prefix: str) -> Iterator[FoundFile]:
     try:
         with os.scandir(folder) as entries:
@@ -118,7 +129,7 @@ def _walk(root: Path, folder: Path, prefix: str) -> Iterator[FoundFile]:
     except OSError as problem:
         raise UnreadableFile(path=folder, problem=problem.strerror) from problem
     for entry in found:
-        path = _checked_name(prefix + entry.name)
+        path = _checked_path(prefix, entry.name)
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(root, Path(entry.path), path + "/")
         else:
@@ -150,17 +161,11 @@ def _followed(root: Path, link: Path) -> Path:
     return real
 
 
-def _checked_name(path: str) -> str:
-    if path.rpartition("/")[2].startswith(".wh."):
-        raise UnusableFileName(path=path)  # in a layer such a name means "delete what is below"
+def _checked_path(prefix: str, name: str) -> str:
+    if name.startswith(".wh."):
+        raise UnusableFileName(path=prefix + name)  # in a layer such a name means "delete what is below"
     try:
-        path.encode()
-        msgspec.convert(path, RelativePath)
-    except (UnicodeEncodeError, msgspec.ValidationError):
-        raise UnusableFileName(path=path) from None
-    return path
-
-
-def _is_left_out(path: str) -> bool:
-    parts = path.split("/")
-    return not LEFT_OUT_FOLDERS.isdisjoint(parts[:-1]) or path.endswith(LEFT_OUT_SUFFIXES)
+        # A name is its bytes on disk; as Python reads them it would depend on the character set of the locale.
+        return msgspec.convert(prefix + os.fsencode(name).decode(), RelativePath)
+    except (UnicodeError, msgspec.ValidationError):
+        raise UnusableFileName(path=prefix + name) from None

@@ -7,11 +7,9 @@ there: what was made for another image before is not made again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hedgerow.contracts.build import BuildRequest
 from hedgerow.contracts.build_report import LayerFile
@@ -19,9 +17,9 @@ from hedgerow.contracts.environment import EnvironmentLock
 from hedgerow.contracts.image import ANY_PLATFORM, ScoringConfig
 from hedgerow.contracts.model import FileEntry
 from hedgerow.contracts.names import LABEL_IMAGE_KIND, MEDIA_MODEL_CONFIG, MEDIA_MODEL_MANIFEST, MEDIA_OCI_CONFIG
+from hedgerow.contracts.oci import Descriptor, Platform
 from packager.bases.fetch import BaseImage, fetch_base
 from packager.cache.layers import LayerCache, cache_key
-from packager.engine.port import ContainerEngine
 from packager.environment.azure_ml import without_server
 from packager.environment.lock import lock_environment
 from packager.environment.uv_command import Uv
@@ -30,19 +28,12 @@ from packager.environment.wheels import EnvironmentLayers, environment_layers
 from packager.errors import BaseMissing, ModelChanged, PackedFileChanged
 from packager.image_config import container_config, model_config
 from packager.oci.compress import compressor_name, layer_type
-from packager.oci.documents import Descriptor, Platform
-from packager.oci.layout import OciLayout
 from packager.oci.tar_layer import TAR_GENERATION, MadeLayer, StoredLayer, digest_below, tar_chunks, write_layer
 from packager.recipe import ModelFacts, PlannedLayer, SourceFacts, check_base, docker_layers, onnx_layers
 from packager.runtime_code import Code
 from packager.settings import RUNTIME_REQUIREMENTS, SITE_FOLDER
 from packager.stages import seen_as
-
-if TYPE_CHECKING:
-    from packager.distribution.access import RemoteAccess
-
-# Told how far the build is (0 to 1) and what it does now.
-Report = Callable[[float, str], None]
+from packager.tools import Workshop
 
 
 @dataclass(frozen=True)
@@ -66,17 +57,12 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Where and with what layers are made. ``uv``, ``engine`` and ``remote`` are asked for only when a build needs them."""
+class _Base:
+    """The base for one platform; ``name`` is how it was asked for."""
 
-    layout: OciLayout
-    cache: LayerCache
-    uv: Callable[[Path], Uv]
-    engine: Callable[[], ContainerEngine | None]
-    remote: Callable[[], RemoteAccess]
-    default_base: str | None
-    tool_version: str
-    report: Report
+    platform: str
+    name: str
+    image: BaseImage
 
 
 @dataclass(frozen=True)
@@ -134,8 +120,12 @@ def lay_grounds(request: BuildRequest, workshop: Workshop) -> list[Ground]:
     of_conda, notes = _of_conda(request)
     asked, left_out = without_server([*request.requirements, *of_conda])
     requirements = [*RUNTIME_REQUIREMENTS, *asked]
-    uv = workshop.uv(workshop.cache.folder)
-    grounds = [_ground(request, platform, requirements, uv, workshop) for platform in request.platforms]
+    uv = workshop.tools.uv(workshop.cache.folder)
+    bases = [_base(request, platform, workshop) for platform in request.platforms]
+    workshop.report(0.15, f"locking the environment for {', '.join(request.platforms)}")
+    # Locking is mostly waiting for the index. An engine, though, builds for one platform after the other.
+    with ThreadPoolExecutor(max_workers=1 if request.dockerfile else len(request.platforms)) as pool:
+        grounds = list(pool.map(lambda found: _ground(request, found, requirements, uv, workshop), bases))
     return [replace(ground, notes=(*notes, *left_out, *ground.notes)) for ground in grounds]
 
 
@@ -189,31 +179,35 @@ def _of_conda(request: BuildRequest) -> tuple[Sequence[str], Sequence[str]]:
     return asked.requirements, asked.notes
 
 
-def _ground(request: BuildRequest, platform: str, requirements: list[str], uv: Uv, workshop: Workshop) -> Ground:
+def _base(request: BuildRequest, platform: str, workshop: Workshop) -> _Base:
     workshop.report(0.05, f"fetching the base image for {platform}")
-    reference = request.bases.get(platform) or request.base or workshop.default_base
+    reference = request.bases.get(platform) or request.base or workshop.tools.default_base
     if not reference:
         raise BaseMissing(python_version=request.python_version)
-    wanted, cache = Platform.parse(platform), workshop.cache
-    base = fetch_base(reference, wanted, cache, workshop.engine, workshop.remote)
+    wanted = Platform.parse(platform)
+    base = fetch_base(reference, wanted, workshop.cache, workshop.tools.engine, workshop.tools.remote)
     check_base(base, reference, wanted, request.python_version)
-    workshop.report(0.15, f"locking the environment for {platform}")
+    return _Base(platform, reference, base)
+
+
+def _ground(request: BuildRequest, found: _Base, requirements: list[str], uv: Uv, workshop: Workshop) -> Ground:
+    platform, cache = found.platform, workshop.cache
     if not request.dockerfile:
         lock = lock_environment(requirements, request.python_version, platform, cache, uv, renew=request.upgrade)
-        return Ground(platform, reference, base, lock, uv)
+        return Ground(platform, found.name, found.image, lock, uv)
     from packager.environment.engine_wheels import lock_with_engine
 
     made = lock_with_engine(
         requirements,
         request.python_version,
         platform,
-        base,
+        found.image,
         cache,
         uv,
-        workshop.engine,
+        workshop.tools.engine,
         lambda line: workshop.report(0.15, line),
     )
-    return Ground(platform, reference, base, made.lock, made.uv, made.notes)
+    return Ground(platform, found.name, found.image, made.lock, made.uv, made.notes)
 
 
 def _checked(ground: Ground, environment: EnvironmentLayers, inputs: Inputs, workshop: Workshop) -> Ground:
@@ -231,7 +225,7 @@ def _checked(ground: Ground, environment: EnvironmentLayers, inputs: Inputs, wor
 def _write_docker(ground: Ground, own: tuple[MadeLayer, ...], inputs: Inputs, workshop: Workshop) -> BuiltImage:
     layout, base, layers = workshop.layout, ground.base, [layer.stored for layer in own]
     descriptors = _placed([*base.layers, *(_descriptor(layer) for layer in layers)], workshop)
-    config_bytes = container_config(base.config, base.digest, layers, inputs.models, workshop.tool_version)
+    config_bytes = container_config(base.config, base.digest, layers, inputs.models, workshop.tools.tool_version)
     config = layout.add_document(config_bytes, MEDIA_OCI_CONFIG)
     manifest = layout.add_manifest(config, descriptors, platform=base.config.platform)
     return BuiltImage(ground.platform, manifest, own, (manifest, config, *descriptors), ground)

@@ -21,6 +21,10 @@ from registry.safe_yaml import Node, YamlRefused, read_yaml
 DEFAULT_PYTHON = "3.11"
 _OLDEST, _NEWEST = 8, 14
 _PYTHONS = f"Use 3.{_OLDEST} to 3.{_NEWEST}, as 3.N or 3.N.P."
+_OTHER_PYTHON = (
+    "The file may stay as it is: hedgerow env create NAME --conda FILE --python 3.11. "
+    "What is pinned to versions of that time may need newer ones."
+)
 _PYTHON = re.compile(r"3\.(\d{1,2})(?:\.\d{1,3})?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MOST_VARIABLES, _LONGEST_VALUE = 1000, 32_000
@@ -66,7 +70,9 @@ class CondaFile:
 def check_python(version: str) -> str:
     """``version`` as it is, if an image can be built for it. Raises EnvironmentRefused."""
     found = _PYTHON.fullmatch(version)
-    if not (version.isascii() and found and _OLDEST <= int(found[1]) <= _NEWEST and not found[1].startswith("0")):
+    if version.isascii() and found and int(found[1]) < _OLDEST:
+        raise EnvironmentRefused(where="The Python version", problem=f"Python {version} is too old", advice=_PYTHONS)
+    if not (version.isascii() and found and int(found[1]) <= _NEWEST and not found[1].startswith("0")):
         raise EnvironmentRefused(where="The Python version", problem=f"{_shown(version)} is none that there is", advice=_PYTHONS)
     return version
 
@@ -177,23 +183,25 @@ def _option_refused(line: str, where: str) -> EnvironmentRefused:
     return _refused(where, f"the option {_shown(shown)} is not taken", advice)
 
 
-def read_conda(text: str, where: str = "the conda file") -> CondaFile:
+def read_conda(text: str, where: str = "the conda file", *, python_version: str | None = None) -> CondaFile:
     """What the conda YAML file ``text`` asks for. ``prefix`` and conda's own ``pip`` are left out.
 
+    ``python_version`` stands for the file's own, which is not looked at then: it may be older than what images can have.
     Raises EnvironmentRefused with the number of the line.
     """
     try:
         root = read_yaml(text)
     except YamlRefused as problem:
         raise _refused(f"Line {problem.line} of {where}", problem.problem, "Correct that line.") from None
-    return _CondaReader(where).read(root)
+    return _CondaReader(where, python_version).read(root)
 
 
 class _CondaReader:
-    """Walks one file's tree; ``where`` names the file in every refusal."""
+    """Walks one file's tree; ``where`` names the file in every refusal. ``python_version`` wins over the file's."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, python_version: str | None) -> None:
         self._where = where
+        self._python_version = python_version
 
     def read(self, root: Node) -> CondaFile:
         sections = self._mapping(root, "it is no conda file: at its top stand name, channels and dependencies")
@@ -225,7 +233,7 @@ class _CondaReader:
             spec = self._text(node)
             name, rest = self._match_spec(node, spec)
             if name == "python":
-                python = self._python(node, rest) or python
+                python = self._python_version or self._python(node, rest) or python
             elif name != "pip":
                 packages.append(spec)
         return python, packages, requirements
@@ -268,8 +276,8 @@ class _CondaReader:
                 node, f"{_shown(rest)} is no version of Python", "Write python=3.11 or python>=3.10,<3.12."
             ) from None
         except EnvironmentRefused as problem:
-            raise self._refuse(node, str(problem.fields["problem"]), problem.advice) from None
-        raise self._refuse(node, f"no Python that images can have fits {_shown(rest)}", _PYTHONS)
+            raise self._refuse(node, str(problem.fields["problem"]), f"{problem.advice} {_OTHER_PYTHON}") from None
+        raise self._refuse(node, f"no Python that there can be fits {_shown(rest)}", f"{_PYTHONS} {_OTHER_PYTHON}")
 
     def _channels(self, section: Node | None) -> list[str]:
         found = []

@@ -7,24 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from hedgerow.contracts.image import ImageRecord, Referrer
-from hedgerow.contracts.names import Digest
+from hedgerow.contracts.oci import read_image_document
 from registry.blobs import BlobStore
 from registry.store import image_referrers, images
 from registry.store.database import Database
 
 # A manifest of an artifact names one blob; it is a few hundred bytes.
 _MANIFEST_AT_MOST = 256 * 1024
-
-
-class _Content(msgspec.Struct, frozen=True):
-    digest: Digest
-
-
-class _Manifest(msgspec.Struct, frozen=True):
-    layers: list[_Content]
 
 
 def content_beside(
@@ -53,7 +43,7 @@ def _named_by(store: BlobStore, referrer: Referrer) -> str | None:
     with store.open(referrer.digest) as content:
         data = content.read()
     try:
-        manifest = msgspec.json.decode(data, type=_Manifest)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        layers = read_image_document(data).layers or []
+    except ValueError:
         return None
-    return manifest.layers[0].digest if len(manifest.layers) == 1 else None
+    return layers[0].digest if len(layers) == 1 else None

@@ -8,7 +8,7 @@ workspace/
                        first needed, registry/vault.py), 0600, in a backup only when asked
   run/                 locks, sockets, the owner token, state of supervised processes; gone after a clean stop
   work/                scratch space of builds and runs
-  cache/               what can be made again: wheel layers, locks
+  cache/               what can be made again: wheel layers, locks, which image a request led to
 """
 
 from __future__ import annotations

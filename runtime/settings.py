@@ -28,7 +28,11 @@ LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 class RuntimeSettings:
     """Exactly one of ``image``, ``model``, ``script`` and ``model_repository`` says what is served."""
 
-    image: Path | None = setting(None, "folder of an image (it holds hedgerow.json)", env="HEDGEROW_IMAGE")
+    image: Path | None = setting(
+        None,
+        "folder of an image (it holds hedgerow.json); `hedgerow serve` also takes NAME[:VERSION], a tar and an OCI layout",
+        env="HEDGEROW_IMAGE",
+    )
     model: Path | None = setting(None, "an ONNX file to serve without a script", env="HEDGEROW_MODEL")
     name: str | None = setting(None, "name of that model; the file's name otherwise", env="HEDGEROW_MODEL_NAME")
     script: Path | None = setting(None, "a scoring script with init() and run()", env="AZUREML_ENTRY_SCRIPT")

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from hedgerow.contracts.build import ProgressLine
 from hedgerow.contracts.convert import ConvertRequest, ConvertResult
-from hedgerow.contracts.document import encode
 from hedgerow.contracts.image import ModelRef
-from tests.packager_builders import PackagerRun, digest_of_folder
+from tests.packager_builders import digest_of_folder
+from tests.packager_process import PackagerRun, own_environment, run_verb
 
 
 @dataclass(frozen=True)
@@ -48,22 +42,10 @@ def run_convert(
     **changes: Any,
 ) -> Converted:
     """Convert the model in ``folder``; files land in ``place/out``, the cache lies in ``place/cache``."""
-    place.mkdir(parents=True, exist_ok=True)
     model = ModelRef(name="wine", version=1, digest=digest_of_folder(folder))
     target = place / out
     request = ConvertRequest(
         **{"model": model, "folder": str(folder), "out": str(target), "cache": str(place / "cache"), **changes}
     )
-    file = place / "request.json"
-    file.write_bytes(encode(request))
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "packager", "convert", str(file)],
-        capture_output=True,
-        cwd=place,
-        env={**inherited, **(environment or {})},
-        timeout=timeout_s,
-        check=False,
-    )
-    lines = [msgspec.json.decode(line, type=ProgressLine) for line in done.stdout.splitlines()]
-    return Converted(done.returncode, lines, done.stderr.decode(), target)
+    done = run_verb("convert", request, place, {**own_environment(), **(environment or {})}, timeout_s=timeout_s)
+    return Converted(done.exit_code, done.lines, done.stderr, target)

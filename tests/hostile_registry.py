@@ -39,7 +39,8 @@ class HostileRegistry:
     ``login``: user and
     password that its token service wants (None: anybody gets a token). ``moved_to``: where blobs are redirected.
     ``uploads_at``: where uploads are to be sent. ``busy``: so many requests are answered 503. ``good_for``: how many
-    requests a token is good for.
+    requests a token is good for. ``identity``: the identity token that its token service wants (in a POST) instead of ``login``;
+    each time it is another one from then on.
     """
 
     address: str = ""
@@ -55,6 +56,7 @@ class HostileRegistry:
     scheme: str = "none"
     realm: str = ""
     login: tuple[str, str] | None = None
+    identity: str = ""
     moved_to: str = ""
     uploads_at: str = ""
     good_for: int = 1_000_000
@@ -157,6 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
             return left > 0
 
     def _token(self) -> None:
+        if self.command == "POST":
+            self._exchange()
+            return
         wanted = self.registry.login
         if wanted and self.headers.get("Authorization") != _basic(*wanted):
             self._answer(401, b"{}")
@@ -164,6 +169,22 @@ class _Handler(BaseHTTPRequestHandler):
             token = f"token-{len(self.registry.seen)}"
             self.registry.tokens[f"Bearer {token}"] = self.registry.good_for
             self._answer(200, json.dumps({"token": token}).encode())
+
+    def _exchange(self) -> None:
+        registry = self.registry
+        form = {name: values[0] for name, values in parse_qs(self._drain().decode()).items()}
+        good = (
+            form.get("grant_type") == "refresh_token" and form.get("service") == "here" and "repository:" in form.get("scope", "")
+        )
+        with registry.lock:
+            if not good or not registry.identity or form.get("refresh_token") != registry.identity:
+                self._answer(401, b"{}")
+                return
+            registry.identity = f"identity-{len(registry.seen)}"
+            token = f"token-{len(registry.seen)}"
+            registry.tokens[f"Bearer {token}"] = registry.good_for
+            given = {"access_token": token, "refresh_token": registry.identity}
+            self._answer(200, json.dumps(given).encode())
 
     def _manifests(self, _name: str, reference: str) -> None:
         registry = self.registry

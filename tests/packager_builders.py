@@ -8,32 +8,28 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from gzip import compress as gzip_compress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 import numpy as np
 
-from hedgerow.contracts.build import BuildModel, BuildRequest, BuildResult, ProgressLine
-from hedgerow.contracts.document import Document, convert, digest_of, encode
+from hedgerow.contracts.build import BuildModel, BuildRequest, BuildResult
+from hedgerow.contracts.document import digest_of, encode
 from hedgerow.contracts.image import ModelRef
 from hedgerow.contracts.model import FileEntry, TensorSpec, digest_of_files
 from hedgerow.contracts.names import MEDIA_OCI_CONFIG, MEDIA_OCI_LAYER_TAR, MEDIA_OCI_MANIFEST
 from hedgerow.contracts.proof import ParityIndex
-from hedgerow.contracts.work import Problem
 from packager.oci.blobs import BlobFolder
 from packager.oci.export import export_image
 from packager.oci.layout import find_manifest
 from packager.settings import RUNTIME_REQUIREMENTS
+from tests.packager_process import PackagerRun, own_environment, run_verb
 
-D = TypeVar("D", bound=Document)
 FEATURES = 3
 
 
@@ -87,34 +83,6 @@ def request_for(kind: str, models: Iterable[BuildModel], folder: Path, **changes
 
 
 @dataclass(frozen=True)
-class PackagerRun:
-    """What one `python -m packager VERB` did."""
-
-    exit_code: int
-    lines: list[ProgressLine]
-    stderr: str
-
-    def result_as(self, kind: type[D]) -> D:
-        raw = self.lines[-1].result
-        assert raw is not None, f"no result: {self.lines[-1]}\n{self.stderr}"
-        return convert(raw, kind)
-
-    @property
-    def problem_code(self) -> str:
-        return self._problem.code
-
-    @property
-    def problem_text(self) -> str:
-        return f"{self._problem.message}. {self._problem.remedy}"
-
-    @property
-    def _problem(self) -> Problem:
-        problem = self.lines[-1].problem
-        assert problem is not None, f"no problem: {self.lines[-1]}"
-        return problem
-
-
-@dataclass(frozen=True)
 class Built(PackagerRun):
     """What one `python -m packager build` did."""
 
@@ -126,22 +94,10 @@ class Built(PackagerRun):
 def run_packager(
     request: BuildRequest | bytes, folder: Path, environment: Mapping[str, str] | None = None, *, umask: int = 0o022
 ) -> Built:
-    """The packager as the controller runs it: a process of its own, a request file in, JSON lines out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "request.json"
-    file.write_bytes(request if isinstance(request, bytes) else encode(request))
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "packager", "build", str(file)],
-        capture_output=True,
-        cwd=folder,
-        env={**inherited, "DOCKER_HOST": "unix:///nonexistent/docker.sock", **(environment or {})},
-        umask=umask,
-        timeout=170,
-        check=False,
-    )
-    lines = [msgspec.json.decode(line, type=ProgressLine) for line in done.stdout.splitlines()]
-    return Built(done.returncode, lines, done.stderr.decode())
+    """Build as the controller does, with no container engine unless ``environment`` names one."""
+    without_engine = {**own_environment(), "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    done = run_verb("build", request, folder, {**without_engine, **(environment or {})}, umask=umask)
+    return Built(done.exit_code, done.lines, done.stderr)
 
 
 def layout_manifest(layout: Path) -> dict[str, Any]:

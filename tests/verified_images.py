@@ -8,23 +8,25 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.build import BuildModel, BuildRequest
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.image import ScoringConfig, Verification
+from hedgerow.contracts.oci import Descriptor
 from packager.cache.scratch import scratch_folder
 from packager.engine.port import ContainerEngine
 from packager.oci.blobs import BlobFolder
-from packager.oci.documents import Descriptor
 from packager.recipe import ModelFacts, SourceFacts
 from packager.source_files import list_files
+from packager.tools import Tools
 from packager.verify.choose import Candidate, Surroundings, verify_image
 from packager.verify.drive import Limits, drive
 from packager.verify.entry_point import installed_command
 from packager.verify.local_process import READY_FILE, LocalProcess
 from packager.verify.prover import Prover
-from packager.verify.quarters import Quarters, quarters
+from packager.verify.sandbox import Sandbox, borrowed_sandbox
 from packager.verify.subject import Subject
 from tests.packager_builders import read_json_blob
 
@@ -33,15 +35,35 @@ CODE = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.
 PROVER = Prover(Path(sys.executable), CODE, 60.0)
 
 
+def _tools(engine: Callable[[], ContainerEngine | None]) -> Tools:
+    """For a test of what was built; nothing can be built with them."""
+    return Tools(
+        tool_version="1",
+        default_base=None,
+        ready_timeout_s=60.0,
+        sandbox_required=False,
+        cache_bytes=0,
+        uv=lambda folder: _no("uv", folder),
+        engine=engine,
+        remote=lambda: _no("registry"),
+        prover=PROVER,
+        clock=SystemClock(),
+    )
+
+
+def _no(*asked: object) -> NoReturn:
+    raise AssertionError(f"a test of an image asked for {asked}")
+
+
 def facts_of(model: BuildModel) -> ModelFacts:
     return ModelFacts(model, tuple(list_files(Path(model.folder))))
 
 
 @contextmanager
-def a_place(folder: Path) -> Iterator[Quarters]:
+def a_place(folder: Path) -> Iterator[Sandbox]:
     """Where a process may live, below ``folder``."""
     cache = folder / "cache"
-    with scratch_folder(cache) as scratch, quarters(scratch, cache, [Path(sys.executable)]) as place:
+    with scratch_folder(cache) as scratch, borrowed_sandbox(scratch, cache, [Path(sys.executable)]) as place:
         yield place
 
 
@@ -52,7 +74,7 @@ def write_script_image(root: Path, script: str) -> None:
     (root / "hedgerow.json").write_bytes(encode(ScoringConfig(models=[], script="source/score.py", source="source")))
 
 
-def start_folder(place: Quarters) -> LocalProcess:
+def start_folder(place: Sandbox) -> LocalProcess:
     """Serve what is in ``place.root`` with the installed runtime."""
     server = installed_command(place.root, Path(sys.executable), CODE, place.home / READY_FILE)
     return LocalProcess(place, server, None, 30.0).start()
@@ -89,6 +111,6 @@ def verify_layout(
     if request.script is not None and request.source is not None:
         source = SourceFacts(request.script, tuple(list_files(Path(request.source))), "")
     with scratch_folder(cache) as scratch:
-        around = Surroundings(BlobFolder(layout), scratch, engine, PROVER, SystemClock(), 60.0)
+        around = Surroundings(BlobFolder(layout), scratch, _tools(engine))
         models = [facts_of(model) for model in request.models]
         return verify_image(request, models, source, [Candidate(platform, manifest, layers)], around)

@@ -37,7 +37,7 @@ def _no_files(_context: click.Context, _parameter: click.Parameter, value: tuple
 @command.command()
 @click.argument("name")
 @click.argument("packages", nargs=-1, callback=_no_files, metavar="[PACKAGE]...")
-@click.option("--conda", type=_FILE, help="A conda YAML file.")
+@click.option("--conda", type=_FILE, help="A conda YAML file; files that it names by -r below pip are read with it.")
 @click.option("--requirements", type=_FILE, help="A requirements.txt; files that it names by -r are read with it.")
 @click.option(
     "--from-model", metavar="REF", shell_complete=complete.models, help="What this model's files ask for (MLflow folders say it)."

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from hedgerow.cli import complete, image_build, image_explain, image_export, image_push
+from hedgerow.cli import complete, image_build, image_built, image_explain, image_export, image_push
 from hedgerow.cli.deletion import delete_versions, version_options
 from hedgerow.cli.options import FILTER, json_option, limit_option, tag_changes, tag_filter_option, workspace
 from hedgerow.cli.output import ago, pairs, print_json, print_page, print_record, short, size
@@ -93,7 +93,7 @@ def show(reference: str, as_json: bool) -> None:
             "notes": "; ".join(record.notes),
             "tags": pairs(record.tags),
             "beside": ", ".join(f"{one.artifact_type} ({short(one.digest)})" for one in beside),
-            "verification": image_build.verdict(record.verification),
+            "verification": image_built.verdict(record.verification),
             "built": record.created_at.isoformat(),
         }
     )

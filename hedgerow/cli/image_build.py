@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from hedgerow.cli import complete
+from hedgerow.cli.image_built import tell
 from hedgerow.cli.options import json_option, key_values, tag_option, workspace
-from hedgerow.cli.output import follow, print_json, size
 
 if TYPE_CHECKING:
-    from hedgerow.contracts.build import Compression
-    from hedgerow.contracts.image import ImageKind, StageName, Verification
+    from hedgerow.contracts.image import ImageKind, StageName
 
 
 @click.command()
@@ -61,7 +60,13 @@ if TYPE_CHECKING:
     help="How layers of a docker image are packed; zstd is smaller and faster, and read by Docker 23 and newer.",
 )
 @click.option("--dockerfile", is_flag=True, help="Let a container engine make what has no wheel; not reproducible.")
-@click.option("--allow-secret", "secrets", multiple=True, metavar="PATH", help="File of the source that only looks like one.")
+@click.option(
+    "--allow-secret",
+    "allowed_secrets",
+    multiple=True,
+    metavar="PATH",
+    help="File of the source (of a model: MODEL/PATH) that only looks like one.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not test the image before it counts as built.")
 @click.option("--upgrade", is_flag=True, help="Lock the newest packages that fit, instead of those of the last build.")
 @click.option("--rebuild", is_flag=True, help="Make everything anew, though nothing changed.")
@@ -74,17 +79,12 @@ def build(
     kind: str,
     script: Path | None,
     source: Path | None,
-    environment: str | None,
     platforms: str,
     bases: tuple[str, ...],
-    compression: str,
     dockerfile: bool,
-    secrets: tuple[str, ...],
     no_verify: bool,
-    rebuild: bool,
-    upgrade: bool,
-    tags: dict[str, str],
     as_json: bool,
+    **same: Any,  # noqa: ANN401 - the options that the SDK has under the same names and types
 ) -> None:
     """Build NAME's next version from registered models."""
     everywhere, of_platforms = _bases(bases)
@@ -100,35 +100,14 @@ def build(
             kind=cast("ImageKind", kind),
             script=entry,
             source=folder,
-            environment=environment,
             platforms=platforms.split(","),
             base=everywhere,
             bases=of_platforms,
-            compression=cast("Compression", compression),
             dockerfile=dockerfile,
-            allowed_secrets=secrets,
             verify=not no_verify,
-            rebuild=rebuild,
-            upgrade=upgrade,
-            tags=tags,
+            **same,
         )
-        ended = follow(client, activity.id, f"building {name}", quiet=as_json)
-        record = client.images.get(ended.result["image"])
-    if as_json:
-        print_json(record)
-    else:
-        did = "Nothing changed:" if ended.result.get("unchanged") else "Built"
-        click.echo(f"{did} {record.name}:{record.version} ({record.kind}, {size(record.size_bytes)}, {record.digest})")
-        for note in record.notes:
-            click.echo(f"Note: {note}")
-        click.echo(verdict(record.verification))
-
-
-def verdict(verification: Verification | None) -> str:
-    """What the test before "built" found, as a sentence."""
-    if verification is None or verification.state == "skipped":
-        return f"Not verified: {verification.reason if verification else 'no record'}"
-    return f"Verified: {verification.reason}"
+        tell(client, activity, as_json=as_json)
 
 
 def _check_models(kind: str, models: tuple[str, ...], stages: dict[str, str]) -> None:

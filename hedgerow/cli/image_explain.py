@@ -45,15 +45,22 @@ def explain(reference: str, against: str | None, wanted: str | None, all_files: 
 @click.argument("reference", shell_complete=complete.images)
 @click.option("--platform", metavar="OS/ARCH", help="Which one's, where the image has several.")
 @click.option("-o", "--output", "file", type=click.Path(path_type=Path, dir_okay=False), help="File to write to.")
-def sbom(reference: str, platform: str | None, file: Path | None) -> None:
+@click.option("--force", is_flag=True, help="Overwrite that file.")
+def sbom(reference: str, platform: str | None, file: Path | None, force: bool) -> None:
     """The bill of materials (CycloneDX, JSON): packages with hashes and licences, models, base."""
+    from hedgerow.sdk.errors import OutputExists
+
+    if file is not None and file.exists() and not force:
+        raise OutputExists(path=file)
     with workspace() as client:
         document = client.images.sbom(reference, platform)
     if file is None:
         click.echo(document)
         return
     try:
-        atomic_write(file, document)
+        atomic_write(file, document, replace=force)
+    except FileExistsError:  # it came there meanwhile
+        raise OutputExists(path=file) from None
     except OSError as problem:
         raise click.ClickException(f"{file} cannot be written: {problem.strerror}. Choose another place.") from None
 

@@ -16,21 +16,25 @@ from hedgerow.cli.output import print_json, short, size, transfer
 @click.argument("reference", shell_complete=complete.images)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @click.option("--platform", metavar="OS/ARCH", help="Only this platform of an image that has several.")
+@click.option("--referrers", is_flag=True, help="With what lies beside the image (bill of materials, proof).")
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 @json_option
-def export(reference: str, file: Path, platform: str | None, force: bool, as_json: bool) -> None:
+def export(reference: str, file: Path, platform: str | None, referrers: bool, force: bool, as_json: bool) -> None:
     """Write an image into FILE, one tar that `docker load` and OCI tools read; - is standard output.
 
-    Every blob is checked. FILE is there only when it is whole; the same image is always the same file.
+    With --referrers, OCI tools want to hear which entry of it is the image: oci-archive:FILE:VERSION. Every blob is
+    checked. FILE is there only when it is whole; the same content is always the same file.
     """
     if str(file) == "-":
         if as_json:
             raise click.UsageError("Standard output is the image's; leave --json out.")
         with workspace() as client, transfer(f"exporting {reference}") as on_progress:
-            client.images.export(reference, sys.stdout.buffer, platform=platform, on_progress=on_progress)
+            client.images.export(reference, sys.stdout.buffer, platform=platform, referrers=referrers, on_progress=on_progress)
         return
     with workspace() as client, transfer(f"exporting {reference}") as on_progress:
-        saved = client.images.export(reference, file, platform=platform, replace=force, on_progress=on_progress)
+        saved = client.images.export(
+            reference, file, platform=platform, replace=force, referrers=referrers, on_progress=on_progress
+        )
     if as_json:
         print_json(saved)
     else:

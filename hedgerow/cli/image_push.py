@@ -17,6 +17,7 @@ from hedgerow.cli.output import count, follow, print_json, size
 @click.argument("target", metavar="TARGET")
 @click.option("--username", metavar="USER", help="Who pushes; with --password-stdin or --secret.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--docker-login", is_flag=True, help="Log in as `docker login` or `podman login` did on this machine.")
 @click.option("--secret", metavar="NAME", help="A secret of the workspace that holds the password, or USER:PASSWORD.")
 @click.option("--insecure", is_flag=True, help="The registry speaks plain http; the control plane must allow it.")
 @click.option("--mount-from", "mount_from", multiple=True, metavar="NAME", help="A repository there that may have some of it.")
@@ -27,6 +28,7 @@ def push(
     target: str,
     username: str | None,
     password_stdin: bool,
+    docker_login: bool,
     secret: str | None,
     insecure: bool,
     mount_from: tuple[str, ...],
@@ -38,13 +40,7 @@ def push(
     Only what the registry lacks is sent. The control plane sends it, and may call public https and what --egress-allow names.
     """
     _expect_registry(target)
-    if password_stdin and (secret is not None or username is None):
-        raise click.UsageError("--password-stdin goes with --username, and without --secret.")
-    if username is not None and not password_stdin and secret is None:
-        raise click.UsageError("--username needs --password-stdin or --secret NAME.")
-    password = sys.stdin.read().removesuffix("\n").removesuffix("\r") if password_stdin else None
-    if password == "":
-        raise click.ClickException("The password is empty. Write it to standard input.")
+    password = _password(username, secret, from_stdin=password_stdin, from_docker=docker_login)
     with workspace() as client:
         activity = client.images.push(
             reference,
@@ -52,6 +48,7 @@ def push(
             username=username,
             password=password,
             secret=secret,
+            docker_login=docker_login,
             insecure=insecure,
             mount_from=mount_from,
             referrers=not no_referrers,
@@ -65,11 +62,27 @@ def push(
 
 
 def _expect_registry(target: str) -> None:
-    """A base without a host is Docker Hub's. A model is not sent there for a slip of the pen."""
-    host, slash, _ = target.removeprefix("http://").removeprefix("https://").partition("/")
-    if not slash or not (host == "localhost" or set(".:") & set(host)):
-        problem = f"TARGET {target!r} names no registry."
-        raise click.UsageError(f"{problem} Write HOST[:PORT]/NAME:TAG; Docker Hub is docker.io/USER/NAME:TAG.")
+    """Before a password is read."""
+    from hedgerow.contracts.remote_image import RemoteReferenceInvalid, push_target
+
+    try:
+        push_target(target)
+    except RemoteReferenceInvalid as problem:
+        raise click.UsageError(f"TARGET {problem.sentence()}") from None
+
+
+def _password(username: str | None, secret: str | None, *, from_stdin: bool, from_docker: bool) -> str | None:
+    """What stands on standard input, if it is wanted from there."""
+    if from_docker and (username is not None or from_stdin or secret is not None):
+        raise click.UsageError("--docker-login goes without --username, --password-stdin and --secret.")
+    if from_stdin and (secret is not None or username is None):
+        raise click.UsageError("--password-stdin goes with --username, and without --secret.")
+    if username is not None and not from_stdin and secret is None:
+        raise click.UsageError("--username needs --password-stdin or --secret NAME.")
+    password = sys.stdin.read().removesuffix("\n").removesuffix("\r") if from_stdin else None
+    if password == "":
+        raise click.ClickException("The password is empty. Write it to standard input.")
+    return password
 
 
 def _sent(result: Mapping[str, str]) -> str:

@@ -93,6 +93,7 @@ def register(
         raise click.UsageError("Give PATHs, or --run ID to register what that run left.")
     if not paths and (commit or sample_input):
         raise click.UsageError("--commit and --sample-input go with PATHs; a run has its own commit.")
+    secrets: list[tuple[str, str]] = []
     with workspace() as client:
         if paths:
             with transfer(name) as progress:
@@ -102,6 +103,7 @@ def register(
                     sample_input=sample_input,
                     run_id=run_id,
                     progress=progress,
+                    on_secret=lambda path, what: secrets.append((path, what)),
                     commit="git" if commit else None,
                     **facts,
                 )
@@ -112,6 +114,9 @@ def register(
     else:
         files = count(len(manifest.files), "file")
         click.echo(f"Registered {manifest.name}:{manifest.version} ({files}, {short(manifest.digest)})")
+    for path, what in secrets:
+        kept = "It is in the workspace now; an image with this model is refused unless you name it:"
+        click.echo(f"{path} {what}. {kept} --allow-secret {name}/{path}", err=True)
     if commit and manifest.source is None:
         click.echo("No commit was recorded: the first PATH lies in no git repository with a commit, or git is missing.", err=True)
 

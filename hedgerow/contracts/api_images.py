@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from hedgerow.contracts.api import LabelKey, LabelValue
+from hedgerow.contracts.api import LabelKey, Labels, LabelValue
 from hedgerow.contracts.build import Compression
 from hedgerow.contracts.image import ImageKind, StageName
 from hedgerow.contracts.model import FileEntry, RelativePath
@@ -36,7 +36,7 @@ class BuildImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     verify: bool = True
     rebuild: bool = False
     upgrade: bool = False
-    tags: dict[str, str] = {}
+    tags: Labels = {}
 
 
 class PushImage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@
     blobs/sha256/ab/ab12…             content, in order of digest
     end.json                          BackupEnd; its digest covers every byte before it and the rest of itself
 
-Whoever writes one makes each member with :func:`member_header` and :func:`padding`. Whoever reads one goes through
+Whoever writes one makes each member with :func:`member_header` and :mod:`hedgerow.tar_headers`. Whoever reads one goes through
 :func:`read_members`, which trusts nothing: every header is plain, every name one of the above, sizes are bounded, every byte
 counts, and the end must be there. Nothing is ever unpacked by the names in it.
 """
@@ -25,14 +25,13 @@ import msgspec
 from hedgerow.contracts.backup import BACKUP_FORMAT, BackupEnd, BackupHeader
 from hedgerow.contracts.document import decode, encode
 from hedgerow.errors import DocumentTooNew, InvalidDocument, UserError
+from hedgerow.tar_headers import BLOCK_BYTES, END_OF_TAR, plain_header
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
 HEADER_NAME, END_NAME = "backup.json", "end.json"
-BLOCK_BYTES = 512
 CHUNK_BYTES = 1 << 20
-ARCHIVE_TAIL = bytes(2 * BLOCK_BYTES)
 _MIB = 1 << 20
 NO_DIGEST = f"sha256:{'0' * 64}"
 # In the order in which they come; with the most bytes that one member may have (None: its own digest is the judge).
@@ -91,14 +90,7 @@ class Member:
 
 def member_header(name: str, size: int) -> bytes:
     """The 512 bytes in front of a member's content; always the same for the same member."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o600
-    return info.tobuf(tarfile.GNU_FORMAT, "ascii", "strict")
-
-
-def padding(size: int) -> bytes:
-    """What follows content of ``size`` bytes up to the next header."""
-    return bytes(-size % BLOCK_BYTES)
+    return plain_header(name, size, 0o600)
 
 
 def signed_off(end: BackupEnd, before: Hash) -> BackupEnd:
@@ -222,7 +214,7 @@ class _Source:
         return data
 
     def expect_nothing_more(self) -> None:
-        if self.exactly(len(ARCHIVE_TAIL)) != ARCHIVE_TAIL or self._stream.read(1):
+        if self.exactly(len(END_OF_TAR)) != END_OF_TAR or self._stream.read(1):
             raise self.damaged("something follows its end")
 
     def damaged(self, problem: str) -> BackupDamaged:

@@ -33,11 +33,12 @@ class BuildModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class BuildRequest(Document, frozen=True, kw_only=True):
     """Everything an image is made of. Paths are absolute; ``cache`` is shared between builds, ``out`` is empty.
 
-    ``script`` may also be relative to ``source``. ``allowed_secrets`` are files of ``source`` (relative) that look like
-    secrets and are wanted in the image all the same; any other such file is refused. ``bases`` are bases of single platforms
-    and win over ``base``. ``conda_packages`` are mapped to wheels; what cannot be is named, or with ``dockerfile`` made by an
-    engine. ``rebuild``: make everything anew though an equal build is known; ``upgrade``: lock the newest versions that fit,
-    though a lock of the same requirements is known.
+    ``script`` may also be relative to ``source``. ``allowed_secrets`` are files of ``source`` (relative), and of models
+    (``NAME/PATH``), that look like secrets and are wanted in the image all the same; any other such file is refused
+    (``contracts/secret_files.py``). ``bases`` are bases of single platforms and win over ``base``. ``conda_packages`` are
+    mapped to wheels; what cannot be is named, or with ``dockerfile`` made by an engine. ``rebuild``: make everything anew
+    though an equal build is known; ``upgrade``: lock the newest versions that fit, though a lock of the same requirements is
+    known.
     """
 
     name: KnownName
@@ -64,11 +65,19 @@ class BuildRequest(Document, frozen=True, kw_only=True):
     cache: str
 
 
+class FileFact(msgspec.Struct, frozen=True, kw_only=True):
+    """A file (absolute path of this machine) outside of the request that an answer rests on; ``seen``: see `file_facts.py`."""
+
+    path: str
+    seen: str
+
+
 class BuildResult(Document, frozen=True, kw_only=True):
     """An OCI image layout in the request's ``out`` folder; ``digest`` names its manifest (or index).
 
     ``reused``: nothing was made, an equal build (the same ``plan_key``) was known. ``referrers`` lie in the layout too. ``notes``
-    are sentences for a person: what of the environment was left out, or is not reproducible.
+    are sentences for a person: what of the environment was left out, or is not reproducible. ``rests_on``: the same request
+    has the same answer as long as these files are what they were; None: only another build can tell (a tag may have moved).
     """
 
     digest: Digest
@@ -84,6 +93,7 @@ class BuildResult(Document, frozen=True, kw_only=True):
     reused: bool = False
     referrers: list[Referrer] = []
     notes: list[str] = []
+    rests_on: list[FileFact] | None = None
     verification: Verification
 
 

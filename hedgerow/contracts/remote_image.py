@@ -16,6 +16,8 @@ from hedgerow.errors import UserError
 _HUB = "docker.io"
 # Where Docker Hub answers requests.
 DOCKER_HUB = f"registry-1.{_HUB}"
+# What Docker calls it where it keeps logins.
+HUB_LOGIN_KEY = f"https://index.{_HUB}/v1/"
 HUB_NAMES = frozenset({_HUB, f"index.{_HUB}", "registry.hub.docker.com", DOCKER_HUB})
 _LOOPBACK = re.compile(r"(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])(?::\d+)?")
 _HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
@@ -73,6 +75,16 @@ class RemoteImage:
 
     def __str__(self) -> str:
         return f"{self.host}/{self.repository}" + (f"@{self.digest}" if self.digest else f":{self.tag}")
+
+
+def push_target(text: str) -> RemoteImage:
+    """Where a push goes: its registry must be named, and an image is not sent to Docker Hub for a slip of the pen.
+
+    Raises RemoteReferenceInvalid.
+    """
+    if not names_a_host(text.rpartition("://")[2]):
+        raise _invalid(text, "a push names its registry; Docker Hub's is docker.io/USER/NAME:TAG")
+    return RemoteImage.parse(text)
 
 
 def names_a_host(text: str) -> bool:

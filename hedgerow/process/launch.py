@@ -38,6 +38,7 @@ def spec_message(spec: ProcessSpec) -> bytes:
     gid = spec.uid if spec.gid is None else spec.gid
     if gid is not None:
         fields.append(("gid", str(gid)))
+    fields += [("group", str(group)) for group in spec.groups]
     fields += [("arg", argument) for argument in spec.argv]
     fields += [("env", f"{name}={value}") for name, value in spec.environment.items()]
     for name, limit in RLIMIT_NAMES.items():

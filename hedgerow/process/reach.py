@@ -1,10 +1,13 @@
-"""Which folders another user of this machine could enter; asked before foreign code is given a user of its own."""
+"""Which folders another user of this machine could enter: asked, and opened, before foreign code is given a user of its own."""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
+
+from hedgerow.process.sandbox import SANDBOX_GID
 
 
 def first_barred(path: Path, uid: int, gid: int) -> Path | None:
@@ -18,6 +21,19 @@ def first_barred(path: Path, uid: int, gid: int) -> Path | None:
         if stat.S_ISDIR(found.st_mode) and not _may_enter(found, uid, gid):
             return folder
     return None
+
+
+def barred_by(paths: Iterable[Path], uid: int) -> Path | None:
+    """The first folder on the ways to ``paths`` that the user of a sandbox cannot enter; None when all are open to it."""
+    found = (first_barred(path, uid, SANDBOX_GID) for path in paths)
+    return next((folder for folder in found if folder is not None), None)
+
+
+def open_way(folder: Path) -> None:
+    """Let sandboxes pass through ``folder``, which is ours: their group may enter it, and sees nothing listed."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    os.chown(folder, -1, SANDBOX_GID)
+    folder.chmod(mode & ~0o070 | 0o010)
 
 
 def _may_enter(found: os.stat_result, uid: int, gid: int) -> bool:

@@ -1,12 +1,26 @@
-"""Foreign code gets a user of its own, limits and an empty environment. Pure: a ProcessSpec in, a ProcessSpec out."""
+"""Foreign code gets a user of its own, limits, and an environment of nothing but what it needs. ProcessSpec in, ProcessSpec out.
+
+Who starts foreign code has a sandbox.py for it, on top of this one:
+
+    registry/controller   training runs and replicas: `SANDBOX_UID`, long-lived
+    packager/verify       an image under test: one of `TEST_UIDS`, lent to one test at a time
+    packager/convert      a model that is opened and converted: `CONVERT_UID`, without network and with a file system of its own
+
+Limits count processes by user, so the three have different ones. They share one group, to which a workspace opens the way
+through its folders (reach.py); an image under test has one of its own besides, so that no other test enters its folder.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
+from hedgerow.process.limits import within_ours
 from hedgerow.process.spec import ProcessSpec, ResourceLimits
 
 SANDBOX_UID = 64999
+SANDBOX_GID = 64999
+TEST_UIDS = range(SANDBOX_UID - 64, SANDBOX_UID)
+CONVERT_UID = SANDBOX_UID - 100
 SANDBOX_LIMITS = ResourceLimits(
     memory_bytes=4 << 30,
     open_files=1024,
@@ -14,16 +28,15 @@ SANDBOX_LIMITS = ResourceLimits(
     processes=256,
     file_size_bytes=8 << 30,
 )
-_KEPT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+_ALWAYS = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
-def sandboxed(spec: ProcessSpec, *, running_as_root: bool, sandbox_uid: int = SANDBOX_UID) -> ProcessSpec:
-    """The same command for code that is not ours.
+def sandboxed(spec: ProcessSpec, *, uid: int | None) -> ProcessSpec:
+    """The same command for code that is not ours, as user ``uid`` in the sandboxes' group and no other.
 
-    Only PATH and LANG of its environment stay (defaults where missing); limits that the spec leaves open are filled, those it
-    sets stay; as root it runs under ``sandbox_uid`` (also as group, no other groups). The caller makes the folders that
-    the process may write to belong to that uid. Without root it keeps the uid of the starter: only limits and environment
-    protect then. Network and file system are not closed off here.
+    None (whoever starts it is not root): it keeps the user of its starter; only limits and environment protect then. Limits
+    that the spec leaves open are filled, and none is above what we may set. The caller makes the folders that the process may
+    write to belong to ``uid``. Network and file system are not closed off here.
     """
     limits = ResourceLimits(
         **{
@@ -31,6 +44,10 @@ def sandboxed(spec: ProcessSpec, *, running_as_root: bool, sandbox_uid: int = SA
             for name, default in msgspec.structs.asdict(SANDBOX_LIMITS).items()
         }
     )
-    user = {"uid": sandbox_uid, "gid": sandbox_uid} if running_as_root else {}
-    environment = {name: spec.environment.get(name, default) for name, default in _KEPT.items()}
-    return msgspec.structs.replace(spec, environment=environment, limits=limits, **user)
+    return msgspec.structs.replace(
+        spec,
+        environment={**_ALWAYS, **spec.environment},
+        limits=within_ours(limits),
+        uid=uid,
+        gid=SANDBOX_GID if uid is not None else None,
+    )

@@ -19,6 +19,7 @@ class Spec:
         self.argv: list[bytes] = []
         self.environment: dict[bytes, bytes] = {}
         self.limits: dict[str, int] = {}
+        self.groups: list[int] = []
         self.single: dict[bytes, bytes] = {}
         for tag, value in zip(fields[::2], fields[1::2], strict=True):
             if tag == b"arg":
@@ -26,6 +27,8 @@ class Spec:
             elif tag == b"env":
                 name, _, content = value.partition(b"=")
                 self.environment[name] = content
+            elif tag == b"group":
+                self.groups.append(int(value))
             elif tag.startswith(b"limit:"):
                 self.limits[tag[6:].decode()] = int(value)
             else:
@@ -100,7 +103,7 @@ def _limit(name: str, value: int) -> None:
 def _change_user(spec: Spec) -> None:
     uid, gid = spec.number(b"uid"), spec.number(b"gid")
     if os.geteuid() == 0 and (uid is not None or gid is not None):
-        os.setgroups([])
+        os.setgroups(spec.groups)
     if gid is not None:
         os.setresgid(gid, gid, gid)
     if uid is not None:

@@ -27,8 +27,9 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One process to run. ``environment`` is complete: nothing is inherited from the starter.
 
     ``argv[0]`` without a slash is looked up in the PATH of ``environment``; ``cwd`` is absolute. With ``uid`` and no ``gid``
-    the group has the same number. stdout and stderr go to ``log``, ``log.1``, … (``log_files`` files of ``log_bytes_max``).
-    ``exit_with_starter``: the process is ended (TERM, 5 s, KILL) when the process that called ``start`` ends, however it ends.
+    the group has the same number; ``groups`` are further groups, for a starter that is root. stdout and stderr go to ``log``,
+    ``log.1``, … (``log_files`` files of ``log_bytes_max``). ``exit_with_starter``: the process is ended (TERM, 5 s, KILL) when
+    the process that called ``start`` ends, however it ends.
     """
 
     argv: list[str]
@@ -36,6 +37,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     uid: int | None = None
     gid: int | None = None
+    groups: list[int] = []
     limits: ResourceLimits = ResourceLimits()
     log_bytes_max: int = 1_000_000
     log_files: int = 3

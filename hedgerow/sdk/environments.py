@@ -13,7 +13,7 @@ from hedgerow.contracts.model import AskedEnvironment, ModelManifest
 from hedgerow.sdk.addresses import address
 from hedgerow.sdk.errors import NoEnvironmentAsked
 from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
-from hedgerow.sdk.requirement_files import read_lines, read_text
+from hedgerow.sdk.requirement_files import read_conda_text, read_lines
 from hedgerow.sdk.transport import Transport
 
 _PATH = "/api/v1/environments"
@@ -57,13 +57,14 @@ class Environments:
     def create_from_conda(
         self, name: str, path: str | Path, *, python_version: str | None = None, variables: Mapping[str, str] | None = None
     ) -> Environment:
-        """From a conda YAML file. ``python_version`` and ``variables`` win over those of the file.
+        """From a conda YAML file; files that it names by ``-r`` below ``pip:`` are read with it.
 
+        ``python_version`` and ``variables`` win over those of the file.
         Raises RequirementsUnreadable, OSError, ApiError (``environment_refused``, with the line).
         """
         return self._create(
             CreateEnvironment(
-                name=name, conda_file=read_text(Path(path)), python_version=python_version, variables=dict(variables or {})
+                name=name, conda_file=read_conda_text(Path(path)), python_version=python_version, variables=dict(variables or {})
             )
         )
 

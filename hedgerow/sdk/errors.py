@@ -163,3 +163,19 @@ class EngineUnreachable(UnavailableError):
         "Start it (systemctl start docker), or say where it is with --engine HOST (unix:///…, tcp://…) or DOCKER_HOST. "
         "Layers in zstd need Docker 23 or newer."
     )
+
+
+class DockerLoginUnknown(UserError):
+    """Neither `docker login` nor `podman login` left one for the registry."""
+
+    key = "docker_login_unknown"
+    message = "No login for {registry} is known on this machine"
+    remedy = "Run `docker login {registry}` or `podman login {registry}`, or name a user and a password, or a secret."
+
+
+class ImageNotServable(UserError):
+    """What ``hedgerow serve --image`` was given cannot be served on this machine."""
+
+    key = "image_not_servable"
+    message = "{what} cannot be served: {problem}"
+    remedy = "{advice}"

@@ -163,6 +163,9 @@ def _checked(source: Path, root: Path) -> Path:
         raise NotARegularFile(path=source, what=_KINDS.get(stat.S_IFMT(mode), "not a file"))
     if source.is_symlink() and not source.resolve().is_relative_to(root.resolve()):
         raise NotARegularFile(path=source, what="a link that leaves the folder")
-    if any("\ud800" <= character <= "\udfff" for character in str(source.relative_to(root))):  # bytes that are no UTF-8
+    name = str(source.relative_to(root))
+    if any("\ud800" <= character <= "\udfff" for character in name):  # bytes that are no UTF-8
         raise NotARegularFile(path=repr(str(source)), what="a file whose name is not UTF-8")
+    if any(character < " " or character == "\\" for character in name):
+        raise NotARegularFile(path=repr(str(source)), what="a file whose name holds a control character or a backslash")
     return source

@@ -43,12 +43,13 @@ def export(
     *,
     platform: str | None = None,
     replace: bool = False,
+    referrers: bool = True,
     on_progress: Progress | None = None,
 ) -> ExportedImage:
     """See :meth:`hedgerow.sdk.images.Images.export`."""
     if isinstance(target, Path) and (target.is_dir() or (target.exists() and not replace)):
         raise OutputExists(path=target)
-    contents = contents_of(transport, record, platform)
+    contents = contents_of(transport, record, platform, referrers=referrers)
     if not isinstance(target, Path):
         size = _write(transport, record, contents, target, on_progress)
         return _exported(record, "", size)

@@ -1,87 +1,35 @@
 """An image as one tar that ``docker load``, ``podman load`` and OCI tools read: fetched from ``/v2/``, checked blob by blob.
 
 The tar is an OCI image layout with the ``manifest.json`` beside it that Docker's classic image store wants. It holds nothing
-but the image: no times, no owners, members in one order. The same image is the same file, on any day.
+but the image and, if wanted, what lies beside it (bill of materials, proof), which OCI tools find in its index.json: no times,
+no owners, members in one order. The same image, with the same beside it, is the same file, on any day.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import msgspec
 from msgspec import structs
 
 from hedgerow.backoff import Backoff
-from hedgerow.contracts.image import ImageRecord, Referrer
-from hedgerow.contracts.names import CONTAINER_CONFIG_TYPES, INDEX_TYPES, MEDIA_OCI_INDEX, Digest
+from hedgerow.contracts.image import ImageRecord
+from hedgerow.contracts.names import CONTAINER_CONFIG_TYPES, INDEX_TYPES
+from hedgerow.contracts.oci import Descriptor, ImageDocument, Index, index_bytes, read_image_document
 from hedgerow.contracts.oci_layout import OCI_LAYOUT, blob_path, docker_manifest
 from hedgerow.sdk.blobs import again
 from hedgerow.sdk.errors import ApiError, DownloadDamaged, NoSuchPlatform, ServerUnreachable
 from hedgerow.sdk.transport import Transport
+from hedgerow.tar_headers import END_OF_TAR, padding, plain_header
 
 # Told (bytes done, bytes in all).
 Progress = Callable[[int, int], None]
-_DOCUMENT_BYTES_MAX = 8 << 20
+DOCUMENT_BYTES_MAX = 8 << 20
 _ATTEMPTS, _BUSY = 5, "toomanyrequests"
 _BACKOFF = Backoff(first_s=0.3, cap_s=5.0, immediate_s=0.1)
-
-
-class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a manifest of an index runs."""
-
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
-
-    def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
-
-
-class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What points at a blob."""
-
-    media_type: str
-    digest: Digest
-    size: int
-    platform: Platform | None = None
-    annotations: dict[str, str] = {}
-
-
-class _Listed(Descriptor, frozen=True, kw_only=True, rename="camel"):
-    artifact_type: str = ""
-
-
-class ReferrerIndex(msgspec.Struct, frozen=True):
-    """What ``/v2/NAME/referrers/DIGEST`` answers."""
-
-    manifests: list[_Listed]
-
-    def referrers(self, subject: str) -> list[Referrer]:
-        """As the registry's own documents have them."""
-        return [
-            Referrer(
-                digest=one.digest,
-                media_type=one.media_type,
-                artifact_type=one.artifact_type,
-                size_bytes=one.size,
-                subject=subject,
-                annotations=one.annotations,
-            )
-            for one in self.manifests
-        ]
-
-
-class _Document(msgspec.Struct, frozen=True, rename="camel"):
-    """A manifest (config and layers) or an index (manifests)."""
-
-    config: Descriptor | None = None
-    layers: list[Descriptor] = []
-    manifests: list[Descriptor] = []
 
 
 @dataclass(frozen=True)
@@ -99,10 +47,11 @@ class Contents:
         return sum(one.size for one in self.blobs.values())
 
 
-def contents_of(transport: Transport, record: ImageRecord, platform: str | None = None) -> Contents:
+def contents_of(transport: Transport, record: ImageRecord, platform: str | None = None, *, referrers: bool = False) -> Contents:
     """What the tar of ``record`` holds. ``platform`` (``linux/arm64``): that one alone; None: all that there are.
 
-    Raises NoSuchPlatform, DownloadDamaged, ApiError, ServerUnreachable.
+    With ``referrers`` also what refers to the manifests in it, and what refers to that. Raises NoSuchPlatform, DownloadDamaged,
+    ApiError, ServerUnreachable.
     """
     reading = _Reading(transport, record)
     top = reading.top(platform)
@@ -110,9 +59,11 @@ def contents_of(transport: Transport, record: ImageRecord, platform: str | None 
     name = f"{record.name}:{record.version}"
     # Engines that keep images by their whole names write this one out so; `docker images` shows it as NAME:VERSION.
     named = {"io.containerd.image.name": f"docker.io/library/{name}", "org.opencontainers.image.ref.name": str(record.version)}
-    index = {"schemaVersion": 2, "mediaType": MEDIA_OCI_INDEX, "manifests": [structs.replace(top, annotations=named)]}
-    documents = {"index.json": msgspec.json.encode(index, order="sorted"), "oci-layout": OCI_LAYOUT}
-    runnable = [(one.config, one.layers) for one in singles if one.config and one.config.media_type in CONTAINER_CONFIG_TYPES]
+    beside = reading.beside() if referrers else []
+    documents = {"index.json": index_bytes([structs.replace(top, annotations=named), *beside]), "oci-layout": OCI_LAYOUT}
+    runnable = [
+        (one.config, one.layers or []) for one in singles if one.config and one.config.media_type in CONTAINER_CONFIG_TYPES
+    ]
     if runnable:
         # Docker's classic store takes one image: that of the first platform.
         config, layers = runnable[0]
@@ -124,16 +75,16 @@ def tar_of(transport: Transport, name: str, contents: Contents, progress: Progre
     """The tar in pieces; a blob that arrives with other content ends it with DownloadDamaged, before its end is written."""
     done, total = 0, contents.size_bytes
     for digest, blob in sorted(contents.blobs.items()):
-        yield _header(blob_path(digest), blob.size)
-        for piece in _checked(transport, name, blob, contents.known.get(digest)):
+        yield plain_header(blob_path(digest), blob.size)
+        for piece in checked_pieces(transport, name, blob, contents.known.get(digest)):
             done += len(piece)
             yield piece
             if progress is not None:
                 progress(done, total)
-        yield _padding(blob.size)
+        yield padding(blob.size)
     for path, document in sorted(contents.documents.items()):
-        yield _header(path, len(document)) + document + _padding(len(document))
-    yield bytes(2 * tarfile.BLOCKSIZE)
+        yield plain_header(path, len(document)) + document + padding(len(document))
+    yield END_OF_TAR
 
 
 class _Reading:
@@ -148,15 +99,16 @@ class _Reading:
         if platform is None or [one.platform for one in record.platforms] == [platform]:
             return self._described(record.digest, record.media_type)
         document = self._document(record.digest)
-        found = [one for one in document.manifests if one.platform is not None and str(one.platform) == platform]
+        offered = document.manifests or []
+        found = [one for one in offered if one.platform is not None and str(one.platform) == platform]
         # linux/arm64 is also what another tool calls linux/arm64/v8.
-        found += [one for one in document.manifests if one.platform and f"{one.platform}/".startswith(f"{platform}/")]
+        found += [one for one in offered if one.platform and f"{one.platform}/".startswith(f"{platform}/")]
         if not found:
             have = ", ".join(one.platform for one in record.platforms)
             raise NoSuchPlatform(image=f"{record.name}:{record.version}", platform=platform, have=have)
         return found[0]
 
-    def walk(self, top: Descriptor) -> Iterator[_Document]:
+    def walk(self, top: Descriptor) -> Iterator[ImageDocument]:
         """Single manifests in their order; every blob on the way is noted, and none is gone through twice."""
         pending = [top]
         while pending:
@@ -166,36 +118,55 @@ class _Reading:
             self.blobs[one.digest] = one
             document = self._document(one.digest)
             if one.media_type in INDEX_TYPES:
-                pending[:0] = document.manifests
+                pending[:0] = document.manifests or []
                 continue
-            for below in (*([document.config] if document.config else []), *document.layers):
+            for below in document.below:
                 self.blobs.setdefault(below.digest, below)
             yield document
+
+    def beside(self) -> list[Descriptor]:
+        """What refers to the manifests that were gone through, and to that, by digest; their blobs are noted."""
+        found: dict[str, Descriptor] = {}
+        # An index that was only read to find one platform is not among them.
+        pending = [digest for digest in self.known if digest in self.blobs]
+        while pending:
+            path = f"/v2/{self._record.name}/referrers/{pending.pop()}"
+            listed = self._transport.call("GET", path, Index).manifests
+            fresh = [one for one in listed if one.digest not in self.blobs]
+            for one in fresh:
+                found[one.digest] = one
+                for _ in self.walk(one):
+                    pass
+            pending += [one.digest for one in fresh]
+        return [found[digest] for digest in sorted(found)]
 
     def _described(self, digest: str, media_type: str) -> Descriptor:
         self._document(digest)
         return Descriptor(media_type=media_type, digest=digest, size=len(self.known[digest]))
 
-    def _document(self, digest: str) -> _Document:
+    def _document(self, digest: str) -> ImageDocument:
         data = self.known.get(digest)
         if data is None:
             data = self.known[digest] = again(lambda: self._fetched(digest))
         try:
-            return msgspec.json.decode(data, type=_Document)
-        except msgspec.MsgspecError as problem:
+            return read_image_document(data)
+        except ValueError as problem:
             raise DownloadDamaged(path=f"manifest {digest}", found=f"no manifest ({problem})", expected="one") from None
 
     def _fetched(self, digest: str) -> bytes:
         data = bytearray()
         for piece in self._transport.download(f"/v2/{self._record.name}/manifests/{digest}"):
             data += piece
-            if len(data) > _DOCUMENT_BYTES_MAX:
+            if len(data) > DOCUMENT_BYTES_MAX:
                 break
         return _right(bytes(data), digest)
 
 
-def _checked(transport: Transport, name: str, blob: Descriptor, known: bytes | None) -> Iterator[bytes]:
-    """The blob's content; after a break the rest is fetched. Raises DownloadDamaged in place of its end."""
+def checked_pieces(transport: Transport, name: str, blob: Descriptor, known: bytes | None) -> Iterator[bytes]:
+    """The blob's content (``known``: it is here already); after a break the rest is fetched.
+
+    Raises DownloadDamaged in place of its end.
+    """
     if known is not None:
         yield known
         return
@@ -230,13 +201,3 @@ def _right(data: bytes, digest: str) -> bytes:
     if found != digest:
         raise DownloadDamaged(path=f"manifest {digest}", found=found, expected=digest)
     return data
-
-
-def _header(path: str, size: int) -> bytes:
-    member = tarfile.TarInfo(path)
-    member.size, member.mode = size, 0o644
-    return member.tobuf(tarfile.GNU_FORMAT)
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % tarfile.BLOCKSIZE)

@@ -15,16 +15,18 @@ from hedgerow.contracts.api_images import BuildImage, ChangeImage, PushImage
 from hedgerow.contracts.build import Compression
 from hedgerow.contracts.build_report import BuildReport
 from hedgerow.contracts.image import ImageKind, ImageRecord, Referrer, StageName
+from hedgerow.contracts.oci import Descriptor, Index
 from hedgerow.contracts.work import Activity
-from hedgerow.sdk import files
 from hedgerow.sdk.addresses import address
 from hedgerow.sdk.blobs import upload_missing
+from hedgerow.sdk.docker_login import docker_login as kept_login
 from hedgerow.sdk.errors import ApiError
 from hedgerow.sdk.explain import Explanation, explain
 from hedgerow.sdk.filters import label_filters
 from hedgerow.sdk.image_files import ExportedImage, LoadedImage, export, load
-from hedgerow.sdk.image_tar import Progress, ReferrerIndex
+from hedgerow.sdk.image_tar import Progress
 from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
+from hedgerow.sdk.secret_search import collect_source
 from hedgerow.sdk.transport import Query, Transport
 
 _PATH = "/api/v1/images"
@@ -62,10 +64,12 @@ class Images:
 
         ``stages`` (kind fpga) are models by the stage that each is: pre, accelerated, post. Kind onnx converts models that are
         not ONNX first. ``script`` is relative to ``source``, a folder that is uploaded with it. ``bases`` are bases of single
-        platforms. ``allowed_secrets`` are files of ``source`` that look like secrets and are wanted in the image. The others mean
-        what they mean for ``hedgerow image build``.
+        platforms. ``allowed_secrets`` are files that look like secrets and are wanted in the image: of ``source``, or
+        ``MODEL/PATH`` of a model. The others mean what they mean for ``hedgerow image build``.
+
+        Raises SecretInSource before anything is sent, FileChanged, NotARegularFile, NothingToRegister, ApiError.
         """
-        found = files.collect([Path(source)]) if source is not None else []
+        found = collect_source(Path(source), allowed_secrets) if source is not None else []
         upload_missing(self._transport, found)
         request = BuildImage(
             name=name,
@@ -99,6 +103,7 @@ class Images:
         username: str | None = None,
         password: str | None = None,
         secret: str | None = None,
+        docker_login: bool = False,
         insecure: bool = False,
         mount_from: Sequence[str] = (),
         referrers: bool = True,
@@ -106,9 +111,15 @@ class Images:
         """Start a push to another registry (``HOST[:PORT]/NAME:TAG``); wait with ``client.activities.wait``.
 
         Who we are there: ``username`` and ``password``, which are kept sealed, or ``secret``, the name of one that holds the
-        password, or ``USER:PASSWORD``. ``insecure``: the registry speaks plain http. ``mount_from`` are repositories there that
-        may have some of the content. The result says which blobs were ``pushed``, ``mounted`` or ``already_there``.
+        password, or ``USER:PASSWORD``. Or ``docker_login``: what `docker login` or `podman login` left on this machine, with
+        credential helpers; for the user ``<token>`` the password is an identity token. ``insecure``: the registry speaks plain
+        http. ``mount_from`` are repositories there that may have some of the content. The result says which blobs were
+        ``pushed``, ``mounted`` or ``already_there``.
+
+        Raises ApiError, for example ``remote_reference_invalid``: the target names its registry, also Docker Hub (docker.io).
         """
+        if docker_login:
+            username, password = kept_login(target)
         request = PushImage(
             target=f"http://{target}" if insecure and "://" not in target else target,
             username=username,
@@ -150,8 +161,8 @@ class Images:
         """What lies beside the image itself (not beside one platform of it): SBOM, build report, signatures."""
         record = self.get(reference)
         path = f"/v2/{record.name}/referrers/{record.digest}"
-        index = self._transport.call("GET", path, ReferrerIndex, query={"artifactType": artifact_type})
-        return index.referrers(record.digest)
+        index = self._transport.call("GET", path, Index, query={"artifactType": artifact_type})
+        return [_referrer(one, record.digest) for one in index.manifests]
 
     def export(
         self,
@@ -160,15 +171,24 @@ class Images:
         *,
         platform: str | None = None,
         replace: bool = False,
+        referrers: bool = False,
         on_progress: Progress | None = None,
     ) -> ExportedImage:
         """One tar that ``docker load`` and OCI tools read, into a file (there only when it is whole) or a binary stream.
 
-        Without ``platform`` (``linux/arm64``) it holds all that there are. Raises OutputExists (unless ``replace``),
-        NoSuchPlatform, DownloadDamaged, ApiError, ServerUnreachable, OSError.
+        Without ``platform`` (``linux/arm64``) it holds all that there are; with ``referrers``, what lies beside it, too.
+        Raises OutputExists (unless ``replace``), NoSuchPlatform, DownloadDamaged, ApiError, ServerUnreachable, OSError.
         """
         record, place = self.get(reference), Path(target) if isinstance(target, str) else target
-        return export(self._transport, record, place, platform=platform, replace=replace, on_progress=on_progress)
+        return export(
+            self._transport,
+            record,
+            place,
+            platform=platform,
+            replace=replace,
+            referrers=referrers,
+            on_progress=on_progress,
+        )
 
     def load(
         self,
@@ -234,3 +254,15 @@ class Images:
             if problem.problem.code != "nothing_beside_image":
                 raise
             return None
+
+
+def _referrer(found: Descriptor, subject: str) -> Referrer:
+    """As the registry's own documents have it."""
+    return Referrer(
+        digest=found.digest,
+        media_type=found.media_type,
+        artifact_type=found.artifact_type,
+        size_bytes=found.size,
+        subject=subject,
+        annotations=found.annotations,
+    )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import Unpack
 
 import msgspec
 
 from hedgerow.contracts.api import ChangeModel, ConvertModel, ModelAlias, Page, RegisterModel, SetAlias
 from hedgerow.contracts.convert import Quantize
 from hedgerow.contracts.document import convert
-from hedgerow.contracts.model import FileEntry, ModelManifest, SourceCommit, TensorSpec
+from hedgerow.contracts.model import FileEntry, ModelManifest
 from hedgerow.contracts.work import Activity, Run
 from hedgerow.sdk import files
 from hedgerow.sdk.addresses import address, file_address
@@ -21,57 +20,14 @@ from hedgerow.sdk.blobs import Progress, upload_missing
 from hedgerow.sdk.downloads import Wanted, download_all
 from hedgerow.sdk.errors import ApiError, NoSuchFile, NothingToRegister
 from hedgerow.sdk.files import LocalFile
-from hedgerow.sdk.filters import instant_filter, label_filters
+from hedgerow.sdk.model_facts import ModelFacts, ModelFilters, narrowed, registration
 from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
-from hedgerow.sdk.provenance import commit_of, data_refs
+from hedgerow.sdk.secret_search import secrets_among
 from hedgerow.sdk.transport import Query, Transport
 
 _PATH = "/api/v1/models"
 # Models of this size or less travel inside their registration: one request instead of three.
 _INLINE_BYTES = 256 * 1024
-
-
-class ModelFacts(TypedDict, total=False):
-    """What may be said of a model at its registration.
-
-    ``framework``, ``framework_version``: what made it (an MLflow folder says so itself). ``tags`` can be changed later,
-    ``properties`` only added. ``inputs``, ``outputs``: its tensors. ``data``: the data sets that it was made from, each a
-    ``sha256:…`` or a file or folder here, which is read but not sent. ``commit``: the code's; ``"git"`` for that of the
-    folder in which the first path lies. ``aliases`` point at the new version from the moment that it is visible.
-    """
-
-    framework: str
-    framework_version: str | None
-    description: str
-    tags: Mapping[str, str]
-    properties: Mapping[str, str]
-    inputs: Sequence[TensorSpec]
-    outputs: Sequence[TensorSpec]
-    data: Mapping[str, str | Path]
-    commit: SourceCommit | Literal["git"] | None
-    aliases: Sequence[str]
-
-
-class ModelFilters(TypedDict, total=False):
-    """What a list is narrowed to; all of it must fit.
-
-    ``tags`` and ``properties``: key and value, None for any value. ``search``: words that must all occur in name, framework,
-    tags or description; a word with a star at its end stands for all that begin so. ``since`` is included, ``until`` is not;
-    times without an offset are local. ``run``: an id; ``data``: the digest of a data set that the model was made from.
-    ``newest``: of each name only the newest version.
-    """
-
-    tags: Mapping[str, str | None]
-    properties: Mapping[str, str | None]
-    framework: str | None
-    search: str | None
-    since: datetime | None
-    until: datetime | None
-    run: str | None
-    digest: str | None
-    data: str | None
-    alias: str | None
-    newest: bool
 
 
 class Models:
@@ -87,12 +43,14 @@ class Models:
         sample_input: str | Path | None = None,
         run_id: str | None = None,
         progress: Progress | None = None,
+        on_secret: Callable[[str, str], None] | None = None,
         **facts: Unpack[ModelFacts],
     ) -> ModelManifest:
         """Files and folders as one new version of ``name``; content that is there already is not sent again.
 
         The version is there whole or not at all. ``sample_input`` is a file with an input that the model takes, ``run_id``
-        the run that made it; ``progress`` is called with bytes sent and bytes in all.
+        the run that made it; ``progress`` is called with bytes sent and bytes in all, ``on_secret`` before anything is sent
+        with the path of each file that looks like a secret, and what speaks against it: no image is built with such a file.
 
         >>> _ = Path("model.onnx").write_bytes(b"weights")
         >>> model = client.models.register("churn", "model.onnx", framework="onnx", tags={"owner": "ann"})
@@ -105,8 +63,11 @@ class Models:
         if not paths:
             raise NothingToRegister(path="An empty list of paths")
         found = files.collect(Path(path) for path in paths)
+        if on_secret is not None:
+            for file, what in secrets_among(found):
+                on_secret(file.entry.path, what)
         sample = files.collect([Path(sample_input)]) if sample_input is not None else []
-        request = _request(
+        request = registration(
             name, [file.entry for file in found], run_id, facts, sample=sample[0].entry if sample else None, where=Path(paths[0])
         )
         return self._send([*found, *sample], request, progress)
@@ -124,7 +85,7 @@ class Models:
         ]
         if not entries:
             raise NothingToRegister(path=f"outputs/{path} of run {run.id}")
-        return self._register(_request(name, entries, run.id, facts))
+        return self._register(registration(name, entries, run.id, facts))
 
     def get(self, reference: str) -> ModelManifest:
         """One version.
@@ -150,7 +111,7 @@ class Models:
         >>> [f"{m.name}:{m.version}" for m in client.models.list(tags={"site": "north"}, search="vibr*").items]
         ['fan:1']
         """
-        query: Query = {"name": name, "limit": limit, "after": after, **_narrowed(filters)}
+        query: Query = {"name": name, "limit": limit, "after": after, **narrowed(filters)}
         return self._transport.call("GET", _PATH, Page[ModelManifest], query=query)
 
     def iterate(self, name: str | None = None, **filters: Unpack[ModelFilters]) -> Iterator[ModelManifest]:
@@ -315,50 +276,3 @@ def _chosen(manifest: ModelManifest, paths: Sequence[str] | None) -> Sequence[Fi
             hint = f"Did you mean {close[0]}?" if close else "See its files: hedgerow model show"
             raise NoSuchFile(model=f"{manifest.name}:{manifest.version}", path=path[:200], hint=hint)
     return [there[path] for path in dict.fromkeys(paths)]
-
-
-def _request(
-    name: str,
-    entries: Sequence[FileEntry],
-    run_id: str | None,
-    facts: ModelFacts,
-    *,
-    sample: FileEntry | None = None,
-    where: Path | None = None,
-) -> RegisterModel:
-    """Raises InvalidDocument for facts that no record can hold."""
-    said = dict(facts)
-    commit, data = said.pop("commit", None), facts.get("data", {})
-    if commit == "git":
-        commit = None if where is None else commit_of(where if where.is_dir() else where.parent)
-    for field in ("tags", "properties"):
-        if field in said:
-            said[field] = dict(facts[field])
-    request = {
-        "name": name,
-        "files": list(entries),
-        "run_id": run_id,
-        "sample_input": sample,
-        "source": commit,
-        "data": data_refs(data),
-    }
-    fields: dict[str, object] = {**said, **request}
-    return convert({key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}, RegisterModel)
-
-
-def _narrowed(filters: ModelFilters) -> dict[str, str | bool | Sequence[str] | None]:
-    if unknown := sorted(filters.keys() - ModelFilters.__annotations__.keys()):
-        raise TypeError(f"There is no filter {unknown[0]!r}; there are name, {', '.join(ModelFilters.__annotations__)}")
-    return {
-        "tag": label_filters(filters.get("tags")),
-        "property": label_filters(filters.get("properties")),
-        "framework": filters.get("framework"),
-        "q": filters.get("search"),
-        "since": instant_filter(filters.get("since")),
-        "until": instant_filter(filters.get("until")),
-        "run": filters.get("run"),
-        "digest": filters.get("digest"),
-        "data": filters.get("data"),
-        "alias": filters.get("alias"),
-        "newest": "true" if filters.get("newest") else None,
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import ssl
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ class Transport:
         self._where = str(socket) if socket else self.base_url
         self._http = httpx.Client(
             base_url=self.base_url,
-            transport=httpx.HTTPTransport(uds=str(socket) if socket else None, retries=1),
+            transport=httpx.HTTPTransport(uds=str(socket) if socket else None, retries=1, verify=_trust(self.base_url, socket)),
             headers={"user-agent": f"hedgerow/{__version__}"} | ({"authorization": f"Bearer {token}"} if token else {}),
             timeout=httpx.Timeout(timeout_s, connect=5.0),
         )
@@ -233,6 +234,16 @@ def _given(query: Query | None) -> dict[str, str | int | bool | Sequence[str]]:
         if value == "" or (isinstance(value, Sequence) and "" in value and not isinstance(value, str)):
             raise EmptyFilter(name=name)
     return given
+
+
+def _trust(base_url: str, socket: Path | None) -> ssl.SSLContext | bool:
+    """Whose certificates are believed: the usual authorities', whose list takes longer to read than most calls take.
+
+    Where nothing is encrypted it is not read, and nobody is believed.
+    """
+    if socket is None and not base_url.lower().startswith("http://"):
+        return True
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _check(base_url: str, token: str | None) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.names import MEDIA_OCI_LAYER_GZIP
+from hedgerow.contracts.oci import Descriptor, ImageConfig
 from hedgerow.safe_tar import UNPACKED_BYTES_MAX, BoundedTarInfo
 from packager.bases.base_image import BaseImage, keep_base, known_base
 from packager.bases.layer_content import damage, unpacked_stream
@@ -23,7 +24,7 @@ from packager.cache.layers import LayerCache, cache_key
 from packager.errors import BaseUnreadable
 from packager.oci.blobs import CHUNK_BYTES, DOCUMENT_BYTES_MAX, BlobFolder
 from packager.oci.compress import compressor_name
-from packager.oci.documents import Descriptor, ImageConfig, read_foreign
+from packager.oci.documents import read_foreign
 from packager.oci.tar_layer import write_layer
 
 
@@ -85,7 +86,7 @@ def _plain_chunks(member: IO[bytes], archive: Path) -> Iterator[bytes]:
 @contextlib.contextmanager
 def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     if not archive.is_file():  # opening a pipe would wait for ever
-        raise BaseUnreadable(base=archive, problem="there is no such file")
+        raise BaseUnreadable(base=archive, problem="it is no regular file" if archive.exists() else "there is no such file")
     with contextlib.ExitStack() as stack:
         try:
             tar = stack.enter_context(tarfile.open(archive, mode="r:", tarinfo=BoundedTarInfo))

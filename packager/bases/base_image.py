@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import msgspec
 
 from hedgerow.contracts.names import MEDIA_OCI_LAYER_GZIP, MEDIA_OCI_LAYER_TAR, MEDIA_OCI_LAYER_ZSTD
+from hedgerow.contracts.oci import Descriptor, ImageConfig
 from packager.bases.python_version import find_python
 from packager.cache.layers import LayerCache
 from packager.errors import BaseUnreadable
-from packager.oci.documents import Descriptor, ImageConfig
 
 _OCI_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar": MEDIA_OCI_LAYER_TAR,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hedgerow.contracts.oci import ImageConfig, Platform
 from packager.bases.base_image import BaseImage, as_oci, keep_base, known_base
 from packager.cache.layers import LayerCache
 from packager.errors import BaseUnreadable
 from packager.oci.blobs import BlobFolder, file_chunks
-from packager.oci.documents import ImageConfig, Platform, read_foreign
+from packager.oci.documents import read_foreign
 from packager.oci.layout import find_manifest, read_manifest
 
 

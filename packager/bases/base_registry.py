@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
+from hedgerow.contracts.oci import Descriptor, ImageConfig, Manifest, Platform
 from hedgerow.contracts.remote_image import RemoteImage
 from packager.bases.base_image import BaseImage, as_oci, keep_base, known_base
 from packager.cache.layers import LayerCache, cache_key
@@ -17,7 +18,7 @@ from packager.distribution.pull import blob_chunks, fetch_for
 from packager.distribution.repository import Repository
 from packager.errors import BaseUnreadable
 from packager.oci.blobs import DOCUMENT_BYTES_MAX
-from packager.oci.documents import Descriptor, ImageConfig, Manifest, Platform, read_foreign
+from packager.oci.documents import read_foreign
 
 log = logging.getLogger(__name__)
 

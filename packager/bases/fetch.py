@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hedgerow.contracts.oci import Platform
 from hedgerow.contracts.remote_image import names_a_host
 from packager.bases.base_archive import from_archive
 from packager.bases.base_engine import from_engine
@@ -25,7 +26,6 @@ from packager.bases.python_version import NO_PYTHON, UNKNOWN_PYTHON
 from packager.cache.layers import LayerCache
 from packager.engine.port import ContainerEngine
 from packager.errors import BaseUnsupported, EngineMissing
-from packager.oci.documents import Platform
 
 if TYPE_CHECKING:
     from packager.distribution.access import RemoteAccess

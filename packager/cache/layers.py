@@ -113,12 +113,16 @@ class LayerCache:
         except OSError as problem:
             raise disk_error(problem, path) from problem
 
+    def record(self, kind: str, key: str, answer: object) -> tuple[Path, str]:
+        """Where :meth:`keep` writes the answer, and the digest of what it writes."""
+        return self._path(kind, key), digest_of(msgspec.json.encode(answer, order="sorted"))
+
     def _path(self, kind: str, key: str) -> Path:
         return self.folder / "records" / kind / f"{key.removeprefix('sha256:')}.json"
 
 
 def _close(folder: Path) -> None:
-    """Foreign code that is tested passes through the cache (verify/quarters.py), and other people's models lie in it."""
+    """Foreign code that is tested passes through the cache (verify/sandbox.py), and other people's models lie in it."""
     try:
         for place in (folder / "blobs", folder / "records"):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""A trained model becomes ONNX: opened and converted in a jail, checked against the original, optimised, measured, recorded."""
+"""A trained model becomes ONNX: converted in a sandbox, checked against the original, optimised, measured, recorded."""

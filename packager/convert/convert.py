@@ -1,4 +1,4 @@
-"""The story of a conversion: choose file and libraries; in a jail open and convert, check and finish, measure.
+"""The story of a conversion: choose file and libraries; in a sandbox open and convert, check and finish, measure.
 
 Nothing foreign is opened in this process: no pickle, no array, no graph. What comes back are files of bounded size and JSON
 that must fit. The same key is the same conversion: it is made once, kept in the cache and then copied.
@@ -22,19 +22,18 @@ from packager.cache.layers import LayerCache
 from packager.cache.scratch import scratch_folder
 from packager.convert.errors import ModelCrashed, OpsetUnsupported
 from packager.convert.formats import Entry, beginning_of, choose_entry
-from packager.convert.jail import Command, Finished, Jail, python_roots
 from packager.convert.libraries import Libraries, choose_libraries, drop_old_libraries
 from packager.convert.material import Material, check_out, conversion_key, find_result, keep_result, lay_out, listed, take_files
 from packager.convert.refusals import read_bounded, read_json, refuse
+from packager.convert.sandbox import Command, Finished, Sandbox, python_roots
 from packager.environment.uv_command import Uv
+from packager.progress import Report
 
 _CODE = Path(__file__).parent
 _OPSETS = range(13, 24)
 _MODEL_BYTES_MAX = (2 << 30) - 1
 _OPENER_FILES = ("candidate.onnx", "rows.npz", "facts.json")
 _OUR_FILES = ("model.onnx", "model.float.onnx", "parity.npz", "parity.json", "io.json", "required_operators.config")
-
-Report = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class ConvertTools:
 
     tool_version: str
     uv: Callable[[Path], Uv]
-    jail: Jail
+    sandbox: Sandbox
 
 
 class _Opened(msgspec.Struct, frozen=True):
@@ -93,7 +92,7 @@ def convert(request: ConvertRequest, tools: ConvertTools, report: Report) -> Con
         result = _Conversion(request, entry, material, libraries, tools, scratch, report).make(key)
         keep_result(cache, result, scratch / "final")
         take_files(scratch / "final", Path(request.out), result.files)
-        drop_old_libraries(cache, tools.jail.clock.now())
+        drop_old_libraries(cache, tools.sandbox.clock.now())
     return result
 
 
@@ -180,7 +179,7 @@ class _Conversion:
         name = f"{self.request.model.name}"
         argv = (str(python), "-P", "-m", "runtime.prove", "--model", str(final / "model.onnx"), "--name", name)
         readable = (*python_roots(python), code, code.parent / "runtime", final)
-        finished = self.tools.jail.run(Command(argv, folder, result, readable, (code.parent,)))
+        finished = self.tools.sandbox.run(Command(argv, folder, result, readable, (code.parent,)))
         try:
             (proof,) = msgspec.json.decode(finished.stdout, type=list[ProofReport])
         except (msgspec.DecodeError, msgspec.ValidationError, ValueError):
@@ -207,14 +206,14 @@ class _Conversion:
         argv = (str(libraries.python), *flags, "-m", "inside", step, str(order))
         sites = () if libraries.site is None else (libraries.site,)
         seen = (*python_roots(libraries.python), _CODE / "inside", *sites, *readable)
-        finished = self.tools.jail.run(Command(argv, folder, result, seen, (_CODE, *sites)))
+        finished = self.tools.sandbox.run(Command(argv, folder, result, seen, (_CODE, *sites)))
         if finished.exit_code != 0 or finished.timed_out:
             raise self._refusal(finished, result)
         return finished
 
     def _refusal(self, finished: Finished, result: Path) -> Exception:
-        jail = self.tools.jail
-        return refuse(finished, result, self.entry.path, memory_bytes=jail.memory_bytes, timeout_s=jail.timeout_s)
+        sandbox = self.tools.sandbox
+        return refuse(finished, result, self.entry.path, memory_bytes=sandbox.memory_bytes, timeout_s=sandbox.timeout_s)
 
     def _copied(self, result: Path, name: str, files: tuple[str, ...]) -> Path:
         """What a step handed back, as files of ours: nothing there can still be changed, followed or waited for."""

@@ -131,8 +131,8 @@ class ConversionTooSlow(UserError):
     remedy = "Allow more time (HEDGEROW_CONVERT_TIMEOUT_S), or look at what the file does when it is opened."
 
 
-class JailUnavailable(UnavailableError):
-    key = "jail_unavailable"
+class SandboxUnavailable(UnavailableError):
+    key = "sandbox_unavailable"
     message = "A model cannot be opened safely here: {problem}"
     remedy = (
         "Convert as a user without rights, or as root with the right to make namespaces (CAP_SYS_ADMIN), "

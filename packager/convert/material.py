@@ -20,7 +20,7 @@ from packager.oci.blobs import disk_error, file_chunks
 from packager.source_files import list_files
 
 # Raise it whenever the same inputs give another conversion.
-_GENERATION = 1
+_GENERATION = 2
 _CHECKERS = ("numpy", "onnx", "onnxruntime")
 
 

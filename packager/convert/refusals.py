@@ -1,4 +1,4 @@
-"""What a step inside the jail left behind, read with suspicion: bounded files, JSON that fits, a failure turned into an error."""
+"""What a step inside the sandbox left behind, read with suspicion: bounded files, JSON that fits, failures as errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from hedgerow.errors import HedgerowError
 from packager.convert import errors
-from packager.convert.jail import Finished
+from packager.convert.sandbox import Finished
 
 _JSON_BYTES_MAX = 4 << 20
 _TEXT_MAX = 2000

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hedgerow.backoff import Backoff
+from hedgerow.contracts.remote_image import RemoteImage
 from hedgerow.egress import EgressPolicy, Resolve, resolve, tls_context
-from packager.distribution.logins import Login
+from packager.distribution.login import Login
 
 if TYPE_CHECKING:
     import ssl
@@ -24,12 +25,20 @@ def _pause(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
+def _nobody(_image: RemoteImage) -> Login | None:
+    return None
+
+
 @dataclass(frozen=True)
 class RemoteAccess:
-    """``logins`` by host with port. Times in seconds; ``attempts``: how often in a row one thing may fail."""
+    """``logins`` by host with port; ``look_up_login`` is asked for the others, when a registry wants to know who asks.
+
+    Times in seconds; ``attempts``: how often in a row one thing may fail.
+    """
 
     policy: EgressPolicy = field(default_factory=EgressPolicy)
     logins: Mapping[str, Login] = field(default_factory=dict)
+    look_up_login: Callable[[RemoteImage], Login | None] = _nobody
     tls: Callable[[], ssl.SSLContext] = _machine_trust
     attempts: int = 5
     backoff: Backoff = field(default_factory=lambda: Backoff(first_s=0.5, cap_s=15.0))
@@ -38,3 +47,7 @@ class RemoteAccess:
     look_up: Resolve = resolve
     pause: Callable[[float], None] = _pause
     chance: Callable[[], float] = random.random
+
+    def login_for(self, image: RemoteImage) -> Login | None:
+        """Raises what ``look_up_login`` raises."""
+        return self.logins.get(image.host) or self.look_up_login(image)

@@ -44,6 +44,15 @@ def token_address(challenge: Challenge, scopes: Sequence[str]) -> str:
     return realm + ("&" if "?" in realm else "?") + urlencode(query)
 
 
+def exchange_form(challenge: Challenge, scopes: Sequence[str], identity: str) -> bytes:
+    """What is sent to the realm in place of a user and a password (OAuth2: a refresh token for an access token)."""
+    wanted = merged(scopes, challenge.parameters.get("scope", "").split())
+    form = {"grant_type": "refresh_token", "client_id": "hedgerow", "refresh_token": identity, "scope": " ".join(wanted)}
+    if "service" in challenge.parameters:
+        form["service"] = challenge.parameters["service"]
+    return urlencode(form).encode()
+
+
 def merged(ours: Sequence[str], theirs: Iterable[str]) -> list[str]:
     """Our scopes, and theirs for what ours say nothing of: a registry may call a repository by another name."""
     known = {scope.rpartition(":")[0] for scope in ours}

@@ -18,7 +18,7 @@ class RegistryLoginFailed(AccessError):
 
     key = "registry_login_failed"
     message = "The registry {registry} wants to know who asks for {repository}: {problem}"
-    remedy = "Give the right user and password (a push: --username or --secret; a base: HEDGEROW_REGISTRY_LOGINS)."
+    remedy = "Give the right login (a push: --docker-login, --username or --secret; a base: HEDGEROW_REGISTRY_LOGINS)."
 
 
 class RegistryForbids(ForbiddenError):
@@ -66,4 +66,20 @@ class LoginsUnreadable(UserError):
 
     key = "registry_logins_unreadable"
     message = "The file of registry logins {path} cannot be read: {problem}"
-    remedy = "It has the form of Docker's config.json with its `auths`; credential helpers are not run."
+    remedy = "It has the form of Docker's config.json: `auths`, `credHelpers`, `credsStore`. `docker login` writes it."
+
+
+class LoginHelperMissing(UserError):
+    """A file of logins names a program that is not there."""
+
+    key = "login_helper_missing"
+    message = "The logins for {registry} are kept by {program}, which is not in the PATH"
+    remedy = "Install it, take it out of `credHelpers` and `credsStore`, or give the login another way."
+
+
+class LoginHelperFailed(UnavailableError):
+    """A credential helper that does not do what it is for."""
+
+    key = "login_helper_failed"
+    message = "The program {program} gave no login for {registry}: {problem}"
+    remedy = "Try it by hand: echo REGISTRY | PROGRAM get. Or log in again."

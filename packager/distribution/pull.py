@@ -6,27 +6,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
-
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.names import INDEX_TYPES, MANIFEST_TYPES, MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST, is_digest
+from hedgerow.contracts.oci import Descriptor, ImageDocument, Index, Platform
 from packager.distribution.errors import RegistryFailed, RemoteImageUnknown, TransferBroken
 from packager.distribution.repository import NOT_FOUND, RegistryBusy, Repository
 from packager.distribution.wire import WireBroken
 from packager.errors import BaseUnreadable, BlobCorrupt
 from packager.oci.blobs import CHUNK_BYTES, DOCUMENT_BYTES_MAX
-from packager.oci.documents import Descriptor, Index, Platform, read_foreign
+from packager.oci.documents import read_foreign
 
 ACCEPT = ", ".join((*sorted(INDEX_TYPES), *sorted(MANIFEST_TYPES)))
 _RANGE = re.compile(r"bytes (\d{1,18})-")
 _NESTED = 3
 _WHOLE, _PARTIAL = 200, 206
-
-
-class _Kind(msgspec.Struct, frozen=True, rename="camel"):
-    schema_version: int = 0
-    media_type: str = ""
-    manifests: list[msgspec.Raw] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +118,7 @@ def _from(repository: Repository, blob: Descriptor, start: int) -> Iterator[byte
 
 def _type_of(data: bytes, said: str, repository: Repository) -> str:
     """What the document says of itself wins; some registries serve everything as one type."""
-    found = read_foreign(data, _Kind, str(repository.image))
+    found = read_foreign(data, ImageDocument, str(repository.image))
     if found.media_type:
         return found.media_type
     if said in INDEX_TYPES | MANIFEST_TYPES:

@@ -6,27 +6,27 @@ Whoever pulls the tag so gets the image as it was or as it is, with everything t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from hedgerow.contracts.names import MEDIA_OCI_INDEX
+from hedgerow.contracts.oci import Descriptor, Index, index_bytes
 from hedgerow.contracts.push import PushedBlob, PushRequest, PushResult
-from hedgerow.contracts.remote_image import RemoteImage, RemoteReferenceInvalid
+from hedgerow.contracts.remote_image import RemoteImage, RemoteReferenceInvalid, push_target
 from packager.distribution.access import RemoteAccess
 from packager.distribution.errors import RemoteImageUnknown
-from packager.distribution.logins import Login
+from packager.distribution.login import Login
 from packager.distribution.parallel import in_parallel
 from packager.distribution.pull import fetch
 from packager.distribution.push_plan import ManifestStep, PushPlan, plan_push
 from packager.distribution.repository import NOT_FOUND, Repository
 from packager.distribution.upload import BlobUpload, Outcome
 from packager.oci.blobs import BlobFolder
-from packager.oci.documents import Descriptor, Index, index_bytes, read_foreign
+from packager.oci.documents import read_foreign
 from packager.oci.layout import read_index
+from packager.progress import Report
 
-Report = Callable[[float, str], None]
 _OK, _CREATED, _ACCEPTED = 200, 201, 202
 _SENT = {_OK, _CREATED, _ACCEPTED}
 # How much of the way the blobs are.
@@ -70,7 +70,7 @@ def push(request: PushRequest, access: RemoteAccess, report: Report) -> PushResu
 
 
 def _target(request: PushRequest) -> RemoteImage:
-    target = RemoteImage.parse(request.target)
+    target = push_target(request.target)
     if target.digest not in (None, request.source):
         raise RemoteReferenceInvalid(reference=request.target, problem=f"the image that is pushed is {request.source}")
     return target

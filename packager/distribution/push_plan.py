@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from hedgerow.contracts.names import INDEX_TYPES, MANIFEST_TYPES, MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST
+from hedgerow.contracts.oci import Descriptor, ImageDocument, Index, Manifest
 from packager.errors import BlobCorrupt
 from packager.oci.blobs import BlobFolder
-from packager.oci.documents import Descriptor, Index, Manifest, read_foreign
+from packager.oci.documents import read_foreign
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,6 @@ class PushPlan:
         return sum(blob.size for blob in self.blobs)
 
 
-class _Kind(msgspec.Struct, frozen=True, rename="camel"):
-    media_type: str = ""
-    manifests: list[msgspec.Raw] | None = None
-
-
 class _Reader:
     def __init__(self, layout: Path) -> None:
         self._blobs, self._where = BlobFolder(layout), str(layout)
@@ -54,11 +48,11 @@ class _Reader:
         if digest in self.steps:
             return self.steps[digest]
         data = self._blobs.read(digest)
-        kind = read_foreign(data, _Kind, self._where)
-        if kind.manifests is not None:
-            step = self._index(digest, data, kind.media_type or MEDIA_OCI_INDEX)
+        document = read_foreign(data, ImageDocument, self._where)
+        if document.manifests is not None:
+            step = self._index(digest, data, document.media_type or MEDIA_OCI_INDEX)
         else:
-            step = self._manifest(digest, data, kind.media_type or MEDIA_OCI_MANIFEST)
+            step = self._manifest(digest, data, document.media_type or MEDIA_OCI_MANIFEST)
         return self.steps.setdefault(digest, step)
 
     def _index(self, digest: str, data: bytes, media_type: str) -> ManifestStep:

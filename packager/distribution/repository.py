@@ -7,6 +7,7 @@ leads to gets none. Every address passes the egress policy (``wire.py``), also t
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import msgspec
 
 from hedgerow.contracts.remote_image import RemoteImage
 from packager.distribution.access import RemoteAccess
-from packager.distribution.challenge import Challenge, read_challenges, token_address
+from packager.distribution.challenge import Challenge, exchange_form, read_challenges, token_address
 from packager.distribution.errors import (
     RegistryFailed,
     RegistryForbids,
@@ -27,6 +28,7 @@ from packager.distribution.errors import (
     RemoteDocumentTooLarge,
     RemoteImageUnknown,
 )
+from packager.distribution.login import Login
 from packager.distribution.wire import Answer, Wire, WireBroken
 
 T = TypeVar("T")
@@ -51,6 +53,7 @@ class RegistryBusy(Exception):
 class _Token(msgspec.Struct, frozen=True):
     token: str = ""
     access_token: str = ""
+    refresh_token: str = ""
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -67,9 +70,9 @@ class Repository:
     def __init__(self, image: RemoteImage, access: RemoteAccess, actions: str = "pull", others: Sequence[str] = ()) -> None:
         self.image, self.access = image, access
         self._scopes = [f"repository:{image.repository}:{actions}", *(f"repository:{name}:pull" for name in others)]
-        self._login = access.logins.get(image.host)
         self._wire = Wire(access)
         self._authorization: str | None = None
+        self._identity = ""
         self._lock = threading.Lock()
 
     def __enter__(self) -> Repository:
@@ -77,6 +80,11 @@ class Repository:
 
     def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
         self._wire.close()
+
+    @functools.cached_property
+    def _login(self) -> Login | None:
+        """Looked up when it is wanted: a program may have to be asked."""
+        return self.access.login_for(self.image)
 
     def stop(self) -> None:
         """End what other threads ask for."""
@@ -190,12 +198,10 @@ class Repository:
             by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
             if "bearer" in by_scheme:
                 fresh = "Bearer " + self._token(by_scheme["bearer"])
-            elif "basic" in by_scheme and self._login is not None:
+            elif "basic" in by_scheme and self._login is not None and not self._login.is_identity:
                 fresh = self._login.basic()
             else:
-                raise self._login_failed(
-                    "no user is known for it" if self._login is None else "it takes neither passwords nor tokens"
-                )
+                raise self._login_failed(self._why_not(by_scheme))
             if fresh == used:
                 raise self._login_failed(f"it does not accept {self._who()}")
             self._authorization = fresh
@@ -205,11 +211,16 @@ class Repository:
         url = token_address(challenge, self._scopes)
         if not (self._is_ours(url) or url.startswith("https://") or self.image.scheme == "http"):
             raise self._login_failed("its token service would be asked over plain http")
-        data = self.tried(lambda: self._ask_for_token(url))
+        if self._login is not None and self._login.is_identity:
+            self._identity = self._identity or self._login.password
+        data = self.tried(lambda: self._ask_for_token(url) if not self._identity else self._exchange(challenge))
         try:
             given = msgspec.json.decode(data, type=_Token)
         except msgspec.MsgspecError:
             given = _Token()
+        if given.refresh_token and self._identity:
+            # Some services give a new one each time, and forget the one before.
+            self._identity = given.refresh_token
         token = given.token or given.access_token
         if not _TOKEN.fullmatch(token):
             raise self._login_failed("its token service gave no token")
@@ -232,8 +243,31 @@ class Repository:
             url = following
         raise self._misled("redirects in circles")
 
+    def _exchange(self, challenge: Challenge) -> bytes:
+        """An identity token for a registry token. It goes to the realm itself, and to nobody whom that one names."""
+        body = exchange_form(challenge, self._scopes, self._identity)
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        with self._wire.ask("POST", challenge.parameters.get("realm", ""), headers, body, len(body)) as answer:
+            if answer.status in (400, UNAUTHORIZED, FORBIDDEN):
+                raise self._login_failed(f"its token service does not accept {self._who()}")
+            if answer.status in _REDIRECTS:
+                raise self._misled("redirects who sends it an identity token")
+            self.expect(answer, {200}, "a token")
+            return self.document(answer, _TOKEN_BYTES_MAX, "a token")
+
+    def _why_not(self, schemes: Collection[str]) -> str:
+        if self._login is None:
+            return "no user is known for it"
+        return (
+            "an identity token is known for it, and it wants a password"
+            if "basic" in schemes
+            else ("it takes neither passwords nor tokens")
+        )
+
     def _who(self) -> str:
-        return f"the password of {self._login.username!r}" if self._login else "requests without a user"
+        if self._login is None:
+            return "requests without a user"
+        return "the identity token" if self._login.is_identity else f"the password of {self._login.username!r}"
 
     def _login_failed(self, problem: str) -> RegistryLoginFailed:
         return RegistryLoginFailed(registry=self.image.host, repository=self.image.repository, problem=problem)

@@ -1,7 +1,8 @@
 """Sends one blob: not at all if it is there, mounted if a neighbour has it, else in chunks that outlive broken connections.
 
 After a break the registry is asked how far it got (`GET` of the upload's address), and the rest is sent. A registry that
-does not know the upload any more gets it from the beginning.
+does not know the upload any more gets it from the beginning. That is also all that can be done where a chunk was cut in its
+middle and the registry signs the offset into the address, as Docker's own does up to 2.8: it refuses that address from then on.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import IO, Literal, cast
 from urllib.parse import urlencode, urljoin
 
+from hedgerow.contracts.oci import Descriptor
 from packager.distribution.errors import RegistryFailed, TransferBroken
 from packager.distribution.repository import RegistryBusy, Repository
 from packager.distribution.wire import Answer, FilePart, WireBroken
-from packager.oci.documents import Descriptor
 
 Outcome = Literal["pushed", "mounted", "already_there"]
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")

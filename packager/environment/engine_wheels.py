@@ -20,18 +20,19 @@ import msgspec
 
 from hedgerow.contracts.environment import EnvironmentLock
 from hedgerow.contracts.names import MEDIA_OCI_CONFIG
+from hedgerow.contracts.oci import Platform
+from hedgerow.contracts.platforms import normal_platform
 from hedgerow.safe_tar import unpack_tar
 from packager.bases.fetch import BaseImage
 from packager.cache.layers import LayerCache, cache_key
 from packager.engine.port import ContainerEngine, EngineWork
 from packager.environment.dockerfile_base import LABEL, MADE_FOLDER, IndexPlan, plan_context, plan_index
 from packager.environment.lock import lock_environment
-from packager.environment.platforms import normal_platform, this_platform
+from packager.environment.platforms import this_platform
 from packager.environment.repack import pack_wheels
 from packager.environment.uv_command import Uv
 from packager.errors import BaseUnreadable, EngineFailed, EngineMissing, EnvironmentUnsolvable, SourceBuildFailed
 from packager.oci.blobs import disk_error
-from packager.oci.documents import Platform
 from packager.oci.export import export_image
 from packager.oci.layout import OciLayout
 

@@ -47,19 +47,26 @@ def lock_environment(
     Raises RequirementRefused, UnsupportedPlatform, EnvironmentUnsolvable, IndexUnreachable, DiskFull.
     """
     wanted = tidy_requirements(requirements)
-    uv_name = uv_platform(platform)
-    # What no index has may be locked for those only who have it.
-    key = cache_key("lock", _LOCK_GENERATION, wanted, python_version, uv_name, *([sorted(made)] if made else []))
+    key = lock_key(wanted, python_version, platform, made)
     known = None if renew else cache.find("lock", key, EnvironmentLock)
     if known is not None:
         return known
+    folder = cache.scratch / f"locking-{key[-12:]}"  # other platforms are locked at the same time
     try:
-        text = _Compiling(python_version, platform, cache.scratch, uv).lock(wanted)
+        folder.mkdir(exist_ok=True)
+        text = _Compiling(python_version, platform, folder, uv).lock(wanted)
     except OSError as problem:
         raise disk_error(problem, cache.scratch) from problem
     lock = make_lock(wanted, python_version, platform, text)
     cache.keep("lock", key, lock)
     return lock
+
+
+def lock_key(wanted: list[str], python_version: str, platform: str, made: Sequence[str] = ()) -> str:
+    """The name of the lock's record in the cache. Raises UnsupportedPlatform."""
+    # What no index has may be locked for those only who have it.
+    own = [sorted(made)] if made else []
+    return cache_key("lock", _LOCK_GENERATION, wanted, python_version, uv_platform(platform), *own)
 
 
 def tidy_requirements(lines: Iterable[str]) -> list[str]:

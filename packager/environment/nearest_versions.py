@@ -8,10 +8,11 @@ from typing import Protocol
 
 from packager.environment.package_names import name_of
 from packager.errors import EnvironmentUnsolvable
-from packager.settings import RUNTIME_REQUIREMENTS
+from packager.settings import OLDEST_PYTHON_MINOR, RUNTIME_REQUIREMENTS
 
 _ASKED_AT_MOST = 40
-_PYTHONS = tuple(f"3.{minor}" for minor in range(8, 15))
+_PYTHONS = tuple(f"3.{minor}" for minor in range(OLDEST_PYTHON_MINOR, 15))
+_EXACT = re.compile(r"[^<>=!~]+===?(?P<version>[\w.+!-]+)")
 
 
 class Ask(Protocol):
@@ -25,6 +26,10 @@ def with_what_fits(problem: EnvironmentUnsolvable, requirements: Iterable[str], 
     kind = problem.fields.get("kind")
     if kind == "wheel":
         return _all_without_wheels(problem, list(requirements)[:_ASKED_AT_MOST], ask)
+    if kind == "clash":
+        # A pin that is too old for this Python as well: then no other choice of the two would help.
+        asked = list(requirements)[:_ASKED_AT_MOST]
+        return _all_without_wheels(problem, asked, ask) if any(_EXACT.fullmatch(one) for one in asked) else problem
     if kind == "version":
         near = _nearest(str(problem.fields["requirement"]), ask)
         return _said(problem, near) if near else problem
@@ -34,9 +39,10 @@ def with_what_fits(problem: EnvironmentUnsolvable, requirements: Iterable[str], 
 def _all_without_wheels(problem: EnvironmentUnsolvable, requirements: list[str], ask: Ask) -> EnvironmentUnsolvable:
     """uv stops at the first; whoever must change requirements wants to know all."""
     lacking = [requirement for requirement in requirements if ask(requirement) is None]
+    if not lacking and problem.fields["kind"] != "wheel":
+        return problem
     problem = EnvironmentUnsolvable(**{**problem.fields, "lacking": lacking or [str(problem.fields["requirement"])]})
-    fits = {name_of(requirement): ask(name_of(requirement)) for requirement in lacking[:5]}
-    words = [f"{name} {version}" for name, version in fits.items() if version]
+    words = [words for requirement in lacking[:5] if (words := _would_do(requirement, ask))]
     near = f"What has one: {', '.join(words)}." if words else ""
     if len(lacking) == 1:
         near = f"{_other_pythons(lacking[0], ask)} {near}".strip()
@@ -44,10 +50,26 @@ def _all_without_wheels(problem: EnvironmentUnsolvable, requirements: list[str],
         near = (
             f"The scoring server needs some of them itself: use a package index that has them for {problem.fields['platform']}."
         )
+    if problem.fields["kind"] != "wheel":
+        lacks = "has no wheel that fits" if len(lacking) == 1 else "have no wheels that fit"
+        return _said(problem, near, f"{problem.fields['problem']}, and {_listed(lacking)} {lacks}")
     if len(lacking) < 2:
         return _said(problem, near) if near else problem
-    text = f"{', '.join(lacking[:-1])} and {lacking[-1]} have no wheels that fit"
-    return _said(problem, near, text)
+    return _said(problem, near, f"{_listed(lacking)} have no wheels that fit")
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else names[0]
+
+
+def _would_do(requirement: str, ask: Ask) -> str:
+    """Of an exact version the one that follows: whoever saved a model with it wants to stay near. Empty for none."""
+    name, exact = name_of(requirement), _EXACT.fullmatch(requirement)
+    above = ask(f"{name}>{exact['version'].partition('+')[0]}", oldest=True) if exact else None
+    if above:
+        return f"{name} {above} and newer"
+    newest = ask(name)
+    return f"{name} {newest}" if newest else ""
 
 
 def _other_pythons(requirement: str, ask: Ask) -> str:
@@ -58,7 +80,7 @@ def _other_pythons(requirement: str, ask: Ask) -> str:
 
 def _nearest(requirement: str, ask: Ask) -> str:
     name = name_of(requirement)
-    exact = re.fullmatch(r"[^<>=!~]+===?(?P<version>[\w.+!-]+)", requirement)
+    exact = _EXACT.fullmatch(requirement)
     if exact is None:
         newest = ask(name)
         return f"The newest with a wheel that fits is {newest}." if newest else ""

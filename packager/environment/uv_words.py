@@ -37,6 +37,7 @@ _REFUSED_ACCESS = re.compile(
     re.M,
 )
 _MORE_AT_MOST = 2000
+_OWN = "(of the scoring server)"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def advice(explained: Explained) -> str:
         )
     if explained.kind == "clash" and re.search(r"\bazureml-(?:defaults|inference-server-http|core)\b", explained.problem):
         return "Leave azureml-defaults and its like out: an image has a scoring server and Azure ML's own imports without them."
+    if explained.kind == "clash" and _OWN in explained.problem:
+        return "What the scoring server needs stays: ask for a version that fits it, or leave yours open."
     if explained.kind == "clash":
         return "Change one of the two, or leave its version open."
     return "Change the requirements; packages without a wheel for that platform cannot be used."
@@ -160,7 +163,7 @@ class _Proof:
             name = name_of(wanted)
             twice = [other for other in self._asked if name_of(other) == name]
             if len(twice) > 1:
-                return Explained("clash", f"{twice[0]} and {twice[1]} are both asked for", name)
+                return Explained("clash", f"{self._title(twice[0])} and {self._title(twice[1])} are both asked for", name)
             if needs := self._needs_of(name):
                 return Explained("clash", f"{self._chain(needs[-1])}, but {self._title(wanted)} is asked for", name)
         for _, target in self._needs:
@@ -199,7 +202,7 @@ class _Proof:
             yield from self._needs_of(name_of(who))[:1]
 
     def _title(self, requirement: str) -> str:
-        return f"{requirement} (of the scoring server)" if requirement in self._own else requirement
+        return f"{requirement} {_OWN}" if requirement in self._own else requirement
 
     def _what_there_is(self, name: str) -> str:
         there = []

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hedgerow.contracts.oci import Descriptor, index_bytes
 from hedgerow.contracts.oci_layout import OCI_LAYOUT, blob_path, docker_manifest
+from hedgerow.tar_headers import END_OF_TAR, padding, plain_header
 from packager.oci.blobs import BlobFolder, file_chunks
-from packager.oci.documents import Descriptor, index_bytes
 from packager.oci.layout import read_manifest
-from packager.oci.tar_layer import END_OF_TAR, file_member
 
 
 def export_image(blobs: BlobFolder, image: Descriptor, tag: str | None = None) -> Iterator[bytes]:
@@ -23,12 +23,15 @@ def export_image(blobs: BlobFolder, image: Descriptor, tag: str | None = None) -
     layers = [layer.digest for layer in manifest.layers]
     for digest in sorted({image.digest, manifest.config.digest, *layers}):
         path = blobs.path(digest)
-        yield from file_member(blob_path(digest), path.stat().st_size, file_chunks(path))
+        size = path.stat().st_size
+        yield plain_header(blob_path(digest), size)
+        yield from file_chunks(path)
+        yield padding(size)
     documents = {
         "index.json": index_bytes([image]),
         "manifest.json": docker_manifest(manifest.config.digest, layers, tag),
         "oci-layout": OCI_LAYOUT,
     }
     for name, data in documents.items():
-        yield from file_member(name, len(data), iter([data]))
+        yield plain_header(name, len(data)) + data + padding(len(data))
     yield END_OF_TAR

@@ -14,18 +14,11 @@ import msgspec
 
 from hedgerow.atomic_write import atomic_write
 from hedgerow.contracts.names import INDEX_TYPES, MANIFEST_TYPES, MEDIA_OCI_EMPTY, MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST
+from hedgerow.contracts.oci import Descriptor, Index, Manifest, Platform, index_bytes
 from hedgerow.contracts.oci_layout import OCI_LAYOUT
 from packager.errors import BaseUnreadable, OutNotEmpty
 from packager.oci.blobs import DOCUMENT_BYTES_MAX, BlobFolder, disk_error
-from packager.oci.documents import (
-    Descriptor,
-    Index,
-    Manifest,
-    Platform,
-    index_bytes,
-    manifest_bytes,
-    read_foreign,
-)
+from packager.oci.documents import manifest_bytes, read_foreign
 
 ANNOTATION_REF_NAME = "org.opencontainers.image.ref.name"
 

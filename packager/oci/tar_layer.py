@@ -17,13 +17,13 @@ from pathlib import Path
 from hedgerow.contracts.build_report import LayerFile
 from hedgerow.contracts.model import FileEntry, digest_of_files
 from hedgerow.errors import Bug
+from hedgerow.tar_headers import END_OF_TAR, padding
 from packager.errors import PackedFileChanged, SpecialFile, UnreadableFile
 from packager.oci.blobs import CHUNK_BYTES, BlobFolder
 from packager.oci.compress import is_packed, packed
 
 # Part of every cache key: raise it whenever the bytes of a layer change for the same content.
 TAR_GENERATION = 1
-END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,6 @@ def digest_below(prefix: str, files: Iterable[FileEntry]) -> str:
     )
 
 
-def file_member(path: str, size_bytes: int, content: Iterator[bytes]) -> Iterator[bytes]:
-    """One plain member of a tar, for writers that put archives together themselves (`oci/export.py`)."""
-    yield from _member(path, size_bytes, 0o644, content)
-
-
 def _folders(path: str, ready: set[str]) -> Iterator[bytes]:
     parts = path.split("/")[:-1]
     for depth in range(1, len(parts) + 1):
@@ -162,7 +157,7 @@ def _read_unchanged(entry: DiskEntry, update: Callable[[bytes], None]) -> Iterat
 def _member(path: str, size_bytes: int, mode: int, content: Iterator[bytes]) -> Iterator[bytes]:
     yield _header(path, size_bytes, mode, tarfile.REGTYPE)
     yield from content
-    yield bytes(-size_bytes % tarfile.BLOCKSIZE)
+    yield padding(size_bytes)
 
 
 def _header(path: str, size_bytes: int, mode: int, kind: bytes) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from packager.errors import ImportsMissing, ScriptBroken, ScriptIncomplete
-from packager.scripts.module_names import left_standard_library, package_of, stand_in_has, standard_modules
+from packager.scripts.module_names import gone, left_standard_library, package_of, stand_in_has, standard_modules
 from packager.scripts.read_imports import FileFacts, Import, NotPython, read_file
 from packager.source_files import RESERVED_MODULES
 
@@ -56,7 +56,12 @@ def imports_missing(problems: Iterable[ImportProblem]) -> ImportsMissing | None:
     if not certain:
         return None
     packages = ", ".join(dict.fromkeys(problem.package for problem in certain if problem.package))
-    advice = f"Add to the environment: {packages}." if packages else "Put the missing files into the source folder."
+    # No name is looked up: one's own `utils` may also be somebody's package on the index.
+    advice = (
+        f"Add to the environment: {packages}. Modules of your own belong into the source folder (--source)."
+        if packages
+        else "Put the missing files into the source folder, or correct the imports."
+    )
     return ImportsMissing(
         imports=", ".join(map(str, certain)),
         advice=f"{advice} Imports that the script can do without belong into try/except ImportError.",
@@ -125,7 +130,9 @@ class _Reading:
             # A folder without __init__.py comes behind everything that is installed.
             if self._is_module(place) or (place in self._folders and top not in self._available):
                 return self._follow_local(root, found, certain=certain)
-        return None if top in self._available or stand_in_has(found.module, found.names) else ""
+        if top in self._available:
+            return gone(found.module, found.names) or None
+        return None if stand_in_has(found.module, found.names) else ""
 
     def _follow_relative(self, found: Import, path: str, *, certain: bool) -> str | None:
         if path == self._script:

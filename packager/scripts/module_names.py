@@ -115,6 +115,14 @@ _PACKAGES = {
     "yaml": "pyyaml",
     "zmq": "pyzmq",
 }
+# Modules that packages had when Azure ML's examples were written, and no version with a wheel for our Pythons has -> instead.
+_GONE = {
+    "sklearn.cross_validation": "gone since scikit-learn 0.20: use sklearn.model_selection",
+    "sklearn.externals.joblib": "gone since scikit-learn 0.23: write `import joblib`",
+    "sklearn.externals.six": "gone since scikit-learn 0.23: write `import six`",
+    "sklearn.grid_search": "gone since scikit-learn 0.20: use sklearn.model_selection",
+    "tensorflow.contrib": "gone since TensorFlow 2.0",
+}
 _MODULE = re.compile(r"[^\W\d]\w*")
 _CODE = (".py", ".so", ".pyc", ".pyi", ".pyd")
 
@@ -132,6 +140,12 @@ def left_standard_library(module: str, python_version: str) -> str | None:
     """`3.12` when that is since when the standard library has no longer had ``module``, and the target is that new."""
     minor = int(python_version.split(".")[1])
     return next((f"3.{since}" for since, names in _LEFT.items() if since <= minor and module in names), None)
+
+
+def gone(module: str, names: Iterable[str] = ()) -> str:
+    """What to write instead of a module that its package no longer has; empty for any other."""
+    wanted = (module, *(f"{module}.{name}" for name in names))
+    return next((words for one in wanted for old, words in _GONE.items() if one == old or one.startswith(f"{old}.")), "")
 
 
 def stand_in_has(module: str, names: Iterable[str] = ()) -> bool:

@@ -13,7 +13,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +21,23 @@ from typing import Any, Literal
 
 import msgspec
 
-from hedgerow.clock import Clock
 from hedgerow.contracts.build import BuildRequest
 from hedgerow.contracts.image import ANY_PLATFORM, Verification
-from hedgerow.process.reach import first_barred
-from packager.engine.port import Bench, ContainerEngine
+from hedgerow.contracts.oci import Descriptor, ImageConfig, Platform
+from hedgerow.process.reach import barred_by
+from hedgerow.process.sandbox import TEST_UIDS
+from packager.engine.port import Bench
 from packager.environment.platforms import this_platform
 from packager.oci.blobs import BlobFolder
-from packager.oci.documents import Descriptor, ImageConfig, Platform, read_foreign
+from packager.oci.documents import read_foreign
 from packager.oci.export import export_image
 from packager.oci.layout import read_manifest
 from packager.recipe import ModelFacts, SourceFacts
 from packager.settings import IMAGE_ROOT
+from packager.tools import Tools
 from packager.verify.entry_point import installed_command, local_command, proof_command
 from packager.verify.local_process import READY_FILE, LocalProcess
-from packager.verify.prover import Prover
-from packager.verify.quarters import TEST_UIDS, Quarters, quarters
+from packager.verify.sandbox import Sandbox, borrowed_sandbox
 from packager.verify.subject import Subject, subject_of
 from packager.verify.unpack import unpack_layers
 
@@ -55,15 +56,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a test needs of the build: the layout's blobs, a folder for this build in its cache, and who can help."""
+    """What a test needs of the build: the layout's blobs, the folder of its own, and its tools."""
 
     blobs: BlobFolder
     scratch: Path
-    engine: Callable[[], ContainerEngine | None]
-    prover: Prover
-    clock: Clock
-    ready_timeout_s: float
-    sandbox_required: bool = False
+    tools: Tools
 
 
 def verify_image(
@@ -83,7 +80,7 @@ def verify_image(
     subject = subject_of(request, models, source)
     if images[0].platform == ANY_PLATFORM:
         return _as_artifact(request, images[0], subject, around)
-    engine = around.engine()
+    engine = around.tools.engine()
     bench, engine_platform = (engine.bench(), engine.platform()) if engine is not None else (None, None)
     if bench is not None and engine_platform is not None:
         here = Platform.parse(engine_platform)
@@ -92,7 +89,7 @@ def verify_image(
             found = _in_container(image, subject, bench, around)
             found = msgspec.structs.replace(found, engine_platform=engine_platform)
             return _with_others(found, image, images)
-    pythons = around.prover.interpreters(request.python_version)
+    pythons = around.tools.prover.interpreters(request.python_version)
     image = next((image for image in images if image.platform == this_platform()), None)
     if image is not None and pythons:
         return _with_others(_as_process(request, image, subject, pythons, around), image, images)
@@ -111,7 +108,7 @@ def _in_container(image: Candidate, subject: Subject, bench: Bench, around: Surr
     from packager.verify.in_container import in_container
 
     archive = export_image(around.blobs, image.manifest)
-    with in_container(bench, archive, proves=not subject.has_script, now=around.clock.now()) as started:
+    with in_container(bench, archive, proves=not subject.has_script, now=around.tools.clock.now()) as started:
         return _finished(_drive(started, subject, around), "container", "in a container")
 
 
@@ -124,7 +121,7 @@ def _as_process(
     with _unpacked(request, image, _ways_to(python), around) as place:
         server = local_command(config, place.root, python, place.home / READY_FILE)
         proof = None if subject.has_script else proof_command(server, place.root / IMAGE_ROOT)
-        started = LocalProcess(place, server, proof, around.prover.timeout_s, subject.is_small).start()
+        started = LocalProcess(place, server, proof, around.tools.prover.timeout_s, subject.is_small).start()
         found = _drive(started, subject, around)
         how = f"no container engine that runs it answered, so it ran as a process on {_name_of(python)} without its base"
         return _finished(found, "process", how, place)
@@ -132,19 +129,19 @@ def _as_process(
 
 def _as_artifact(request: BuildRequest, image: Candidate, subject: Subject, around: Surroundings) -> Verification:
     """Models alone, served by the runtime that belongs to this packager."""
-    python = around.prover.python
-    environment = {name: value for name, value in around.prover.environment.items() if name in _CODE_FOLDERS}
+    python = around.tools.prover.python
+    environment = {name: value for name, value in around.tools.prover.environment.items() if name in _CODE_FOLDERS}
     with _unpacked(request, image, (*_ways_to(python), *_ways_to_runtime()), around) as place:
         server = installed_command(place.root, python, environment, place.home / READY_FILE)
         proof = proof_command(server, place.root)
-        started = LocalProcess(place, server, proof, around.prover.timeout_s, subject.is_small).start()
+        started = LocalProcess(place, server, proof, around.tools.prover.timeout_s, subject.is_small).start()
         found = _drive(started, subject, around)
         return _finished(found, "process", f"as a process on {_name_of(python)}", place)
 
 
 @contextmanager
-def _unpacked(request: BuildRequest, image: Candidate, ways: Iterable[Path], around: Surroundings) -> Iterator[Quarters]:
-    with quarters(around.scratch, Path(request.cache), ways, required=around.sandbox_required) as place:
+def _unpacked(request: BuildRequest, image: Candidate, ways: Iterable[Path], around: Surroundings) -> Iterator[Sandbox]:
+    with borrowed_sandbox(around.scratch, Path(request.cache), ways, required=around.tools.sandbox_required) as place:
         unpack_layers((around.blobs.path(digest) for digest in image.layers), place.root)
         place.open_for_reading()
         yield place
@@ -153,11 +150,11 @@ def _unpacked(request: BuildRequest, image: Candidate, ways: Iterable[Path], aro
 def _drive(started: Any, subject: Subject, around: Surroundings) -> Verification:  # noqa: ANN401 - see the import
     from packager.verify.drive import Limits, drive  # numpy and an HTTP client: half of the start-up time
 
-    return drive(started, subject, around.clock, Limits(around.ready_timeout_s, around.prover.timeout_s))
+    return drive(started, subject, around.tools.clock, Limits(around.tools.ready_timeout_s, around.tools.prover.timeout_s))
 
 
 def _finished(
-    found: Verification, how: Literal["container", "process"], words: str, place: Quarters | None = None
+    found: Verification, how: Literal["container", "process"], words: str, place: Sandbox | None = None
 ) -> Verification:
     reason = f"{words}: {found.reason}"
     if place is not None and place.note:
@@ -173,7 +170,7 @@ def _config_of(blobs: BlobFolder, image: Candidate) -> dict[str, Any]:
 def _best_reachable(pythons: list[Path]) -> Path:
     """One that a user for tests can run, where there is one; else the first."""
     for python in pythons if os.geteuid() == 0 else ():
-        if all(first_barred(way, TEST_UIDS[0], TEST_UIDS[0]) is None for way in _ways_to(python)):
+        if barred_by(_ways_to(python), TEST_UIDS[0]) is None:
             return python
     return pythons[0]
 

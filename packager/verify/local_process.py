@@ -1,4 +1,4 @@
-"""An image as a process of this machine: unpacked, sandboxed, started by its own entry point. See quarters.py."""
+"""An image as a process of this machine: unpacked, sandboxed, started by its own entry point. See sandbox.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hedgerow.process.procfs import session_members
 from packager.errors import VerificationFailed
 from packager.verify.entry_point import Command
 from packager.verify.prover import read_reports
-from packager.verify.quarters import Quarters
+from packager.verify.sandbox import Sandbox
 
 READY_FILE = "ready.json"
 _READY_BYTES_MAX = 4096
@@ -37,7 +37,7 @@ class LocalProcess:
     ``early_proof``: it runs while the server starts, which takes longer; not for models so large that two copies may not fit.
     """
 
-    quarters: Quarters
+    sandbox: Sandbox
     server: Command
     proof: Command | None
     proof_timeout_s: float
@@ -58,7 +58,7 @@ class LocalProcess:
     def address(self) -> tuple[str, int] | None:
         """Foreign code may have written the file: anything but a loopback port is nothing."""
         try:
-            url = urlsplit(msgspec.json.decode(_read_regular(self.quarters.home / READY_FILE), type=_ReadyFile).address)
+            url = urlsplit(msgspec.json.decode(_read_regular(self.sandbox.home / READY_FILE), type=_ReadyFile).address)
             return ("127.0.0.1", url.port) if url.scheme == "http" and url.hostname == "127.0.0.1" and url.port else None
         except (OSError, ValueError, msgspec.MsgspecError):
             return None
@@ -90,9 +90,9 @@ class LocalProcess:
             process.stop(_STOP_GRACE_S)
 
     def _run(self, name: str, command: Command) -> Supervised:
-        process = Supervised(self.quarters.records / name)
+        process = Supervised(self.sandbox.records / name)
         self._processes[name] = process
-        process.start(self.quarters.spec(command.argv, command.environment))
+        process.start(self.sandbox.spec(command.argv, command.environment))
         return process
 
 

@@ -24,19 +24,10 @@ from sqlalchemy import Connection, collate, select
 
 import hedgerow
 from hedgerow.contracts.backup import BACKUP_FORMAT, BackupEnd, BackupHeader, LostBlob
-from hedgerow.contracts.backup_archive import (
-    ARCHIVE_TAIL,
-    CHUNK_BYTES,
-    END_NAME,
-    HEADER_NAME,
-    NO_DIGEST,
-    blob_name,
-    member_header,
-    padding,
-    signed_off,
-)
+from hedgerow.contracts.backup_archive import CHUNK_BYTES, END_NAME, HEADER_NAME, NO_DIGEST, blob_name, member_header, signed_off
 from hedgerow.contracts.document import encode
 from hedgerow.errors import NotFoundError
+from hedgerow.tar_headers import END_OF_TAR, padding
 from registry.backup.errors import KeysChanging
 from registry.backup.keep import BlobKeeper
 from registry.backup.rows import dump
@@ -118,7 +109,7 @@ class Backup:
             lost=self._lost,
         )
         tell(end)
-        yield _member(END_NAME, encode(signed_off(end, sha))) + ARCHIVE_TAIL
+        yield _member(END_NAME, encode(signed_off(end, sha))) + END_OF_TAR
 
     def _all_but_end(self) -> Iterator[bytes]:
         yield _member(HEADER_NAME, encode(self.header))

@@ -19,15 +19,18 @@ from hedgerow.contracts.build import BuildModel, BuildRequest, BuildResult
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.environment import Environment
 from hedgerow.contracts.image import ImageRecord, ModelRef, Referrer
-from hedgerow.contracts.model import ModelManifest
-from hedgerow.contracts.names import Reference
+from hedgerow.contracts.model import FileEntry, ModelManifest
+from hedgerow.contracts.names import Digest, Reference
 from hedgerow.contracts.work import Activity
 from registry.blobs import BlobStore
 from registry.controller.conversions import convert_if_needed
-from registry.controller.effects import Part, Story, Verdict, record
-from registry.controller.file_work.tasks import Done, LaidFile, LayOut, Parts, TakeIn
+from registry.controller.effects import Note, Part, Story, Verdict, aside, record
+from registry.controller.file_work.tasks import LaidFile, LayOut, Parts, TakeIn
 from registry.controller.file_work.tasks import Part as StoredPart
-from registry.controller.stories import StoryTools, file_work, make_folder, packager_work
+from registry.controller.files_at_hand import laid_out, taken_in
+from registry.controller.installation import fingerprint
+from registry.controller.known_answers import Answer, KnownAnswers, question
+from registry.controller.stories import StoryTools, make_folder, packager_work
 from registry.store import blobs, environments, events, images, models
 from registry.store.activities import BuildTask
 
@@ -35,6 +38,7 @@ IMAGE_BUILD = "image.build"
 _FILES, _SOURCE = "files", "files/source"
 # How far a build is when the models that had to be are converted.
 _CONVERTED = 0.4
+_PACKAGED = 0.92
 
 
 @dataclass(frozen=True)
@@ -57,20 +61,18 @@ def build_image(tools: StoryTools, activity: Activity, request: bytes) -> Story:
         ready = yield from convert_if_needed(tools, wanted.kind, plan.models, folder, span=(0.0, _CONVERTED))
         begin = _CONVERTED if ready != plan.models else 0.0
         plan = replace(plan, models=ready)
-        laid = LayOut(blobs=tools.blobs, root=str(folder / _FILES), files=_files(plan))
-        yield from file_work(tools, folder, laid, Done, step="laying files out", span=(begin, begin + 0.05))
-        built = yield from _package(tools, plan, folder, begin + 0.05)
-        same = yield from record(lambda connection, _lease: _same_image(connection, plan, built, tools.clock.now()))
+        key, same = yield from _made_before(tools, plan, folder)
         if same is not None:
-            return Verdict(result={"image": f"{same.name}:{same.version}", "digest": same.digest, "unchanged": "true"})
-        stored = TakeIn(
-            blobs=tools.blobs,
-            layout=str(folder / "out"),
-            digest=built.digest,
-            media_type=built.media_type,
-            referrers=[referrer.digest for referrer in built.referrers],
+            yield Note(f"nothing changed: {same.digest}")
+            return _unchanged(same)
+        built = yield from _build(tools, plan, folder, key, begin)
+        tested = built.verification.state == "passed"
+        same = yield from record(
+            lambda connection, _lease: _same_image(connection, plan, built.digest, tools.clock.now(), tested=tested)
         )
-        parts = yield from file_work(tools, folder, stored, Parts, step="storing the image", span=(0.92, 0.99))
+        if same is not None:
+            return _unchanged(same)
+        parts = yield from _store(tools, activity.id, folder, built, anew=wanted.rebuild)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     now = tools.clock.now()
@@ -82,16 +84,68 @@ def build_image(tools: StoryTools, activity: Activity, request: bytes) -> Story:
     )
 
 
-def _same_image(connection: Connection, plan: Plan, built: BuildResult, now: datetime) -> ImageRecord | None:
-    """The newest version that is this very image, made of the same records and tested no less; new tags are set on it."""
+def _build(tools: StoryTools, plan: Plan, folder: Path, key: Digest, begin: float) -> Part[BuildResult]:
+    """The image as a layout in ``folder``; what it rests on is remembered under ``key``."""
+    laid = LayOut(blobs=tools.blobs, root=str(folder / _FILES), files=_files(plan))
+    yield from laid_out(tools, folder, laid, step="laying files out", span=(begin, begin + 0.05))
+    built = yield from _package(tools, plan, folder, begin + 0.05)
+    if built.rests_on is not None:
+        _answers(tools).keep(plan.wanted.name, Answer(key=key, digest=built.digest, rests_on=built.rests_on))
+    return built
+
+
+def _made_before(tools: StoryTools, plan: Plan, folder: Path) -> Part[tuple[Digest, ImageRecord | None]]:
+    """The key of what is asked for, and the image that it led to before, where nothing that it rests on has changed."""
+    request = _build_request(tools, plan, folder)
+    environment = tools.python.spec("packager", [], folder).environment
+
+    def look() -> tuple[Digest, Digest | None]:
+        key = question(request, plan.wanted.source, fingerprint(), environment)
+        if plan.wanted.rebuild or plan.wanted.upgrade:
+            return key, None
+        return key, _answers(tools).find(plan.wanted.name, key, tools.clock.now())
+
+    key, digest = yield from aside(look)
+    if digest is None:
+        return key, None
+    # As if it was tested now: an image that never was is no answer for who wants a test.
+    now = tools.clock.now()
+    return key, (yield from record(lambda connection, _lease: _same_image(connection, plan, digest, now, tested=True)))
+
+
+def _answers(tools: StoryTools) -> KnownAnswers:
+    return KnownAnswers(tools.workspace.cache / "answers")
+
+
+def _unchanged(image: ImageRecord) -> Verdict:
+    return Verdict(result={"image": f"{image.name}:{image.version}", "digest": image.digest, "unchanged": "true"})
+
+
+def _store(tools: StoryTools, activity_id: str, folder: Path, built: BuildResult, *, anew: bool) -> Part[Parts]:
+    stored = TakeIn(
+        blobs=tools.blobs,
+        layout=str(folder / "out"),
+        digest=built.digest,
+        media_type=built.media_type,
+        referrers=[referrer.digest for referrer in built.referrers],
+    )
+    step, span = "storing the image", (_PACKAGED, 0.99)
+    return (yield from taken_in(tools, activity_id, folder, stored, anew=anew, step=step, span=span))
+
+
+def _same_image(connection: Connection, plan: Plan, digest: Digest, now: datetime, *, tested: bool) -> ImageRecord | None:
+    """The newest version that is this very image, made of the same records and tested no less; new tags are set on it.
+
+    ``tested``: whether the image passed its test now.
+    """
     wanted = plan.wanted
     if wanted.rebuild:
         return None
-    found = images.with_digest(connection, wanted.name, built.digest)
+    found = images.with_digest(connection, wanted.name, digest)
     if found is None or found.models != [_ref(one) for one in plan.models] or found.environment != _environment_name(plan):
         return None
-    tested = found.verification is not None and found.verification.state == "passed"
-    if wanted.verify and built.verification.state == "passed" and not tested:
+    was_tested = found.verification is not None and found.verification.state == "passed"
+    if wanted.verify and tested and not was_tested:
         return None
     held = images.lock(connection, Reference(found.name, found.version))
     changed = images.change_tags(connection, held, wanted.tags)
@@ -115,7 +169,16 @@ def _files(plan: Plan) -> list[LaidFile]:
         for manifest in plan.models
         for entry in manifest.files
     ]
-    return of_models + [LaidFile(path=f"source/{entry.path}", digest=entry.digest) for entry in plan.wanted.source]
+    found = [_sample(plan, manifest) for manifest in plan.models]
+    samples = [LaidFile(path=place, digest=entry.digest) for place, entry in found if entry is not None]
+    return [*of_models, *samples, *(LaidFile(path=f"source/{entry.path}", digest=entry.digest) for entry in plan.wanted.source)]
+
+
+def _sample(plan: Plan, manifest: ModelManifest) -> tuple[str, FileEntry | None]:
+    """Where the sample input of a model is laid, for the test of the script; only one that can be a request's body."""
+    entry = manifest.sample_input
+    fits = entry is not None and plan.wanted.script is not None and entry.path.endswith(".json")
+    return f"samples/{manifest.name}/{manifest.version}.json", entry if fits else None
 
 
 def _model_folder(manifest: ModelManifest) -> str:
@@ -124,7 +187,7 @@ def _model_folder(manifest: ModelManifest) -> str:
 
 def _package(tools: StoryTools, plan: Plan, folder: Path, begin: float) -> Part[BuildResult]:
     request = _build_request(tools, plan, folder)
-    return (yield from packager_work(tools, folder, "build", request, BuildResult, step="building", span=(begin, 0.92)))
+    return (yield from packager_work(tools, folder, "build", request, BuildResult, step="building", span=(begin, _PACKAGED)))
 
 
 def _build_request(tools: StoryTools, plan: Plan, folder: Path) -> BuildRequest:
@@ -149,6 +212,7 @@ def _build_request(tools: StoryTools, plan: Plan, folder: Path) -> BuildRequest:
                 inputs=manifest.inputs,
                 outputs=manifest.outputs,
                 stage=wanted.stages[number] if wanted.stages else None,
+                sample_input=_sample_path(plan, manifest, folder),
             )
             for number, manifest in enumerate(plan.models)
         ],
@@ -167,6 +231,11 @@ def _build_request(tools: StoryTools, plan: Plan, folder: Path) -> BuildRequest:
         cache=str(tools.workspace.cache / "layers"),
         **settings,  # type: ignore[arg-type]  # fields of several types, all taken from the same fields of Environment
     )
+
+
+def _sample_path(plan: Plan, manifest: ModelManifest, folder: Path) -> str | None:
+    place, entry = _sample(plan, manifest)
+    return str(folder / _FILES / place) if entry is not None else None
 
 
 def _ref(manifest: ModelManifest) -> ModelRef:

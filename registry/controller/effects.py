@@ -44,6 +44,19 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Aside:
+    """Do ``action`` in a thread while the loop goes on: work with files that is over in a moment. Sends back its result.
+
+    Unlike a process it cannot be ended, so only what does not grow with the size of models may be done like this. A ``step``
+    is shown.
+    """
+
+    action: Callable[[], object]
+    step: str = ""
+    progress: float = 0.0
+
+
+@dataclass(frozen=True)
 class Record:
     """Do ``action`` in one writing transaction, again and again while the database is unavailable. Sends back its result."""
 
@@ -57,7 +70,7 @@ class Note:
     text: str
 
 
-Effect = RunProcess | Record | Note
+Effect = RunProcess | Aside | Record | Note
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,11 @@ Part = Generator[Effect, Any, T]
 def run_process(effect: RunProcess) -> Part[Ended]:
     """``ended = yield from run_process(...)``."""
     return cast(Ended, (yield effect))
+
+
+def aside(action: Callable[[], T], step: str = "", progress: float = 0.0) -> Part[T]:
+    """``value = yield from aside(...)``."""
+    return cast(T, (yield Aside(action, step, progress)))
 
 
 def record(action: Callable[[Connection, Lease], T]) -> Part[T]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from hedgerow.contracts.work import Problem
-from hedgerow.errors import ConflictError, HedgerowError, ScriptError, UnavailableError, UserError
+from hedgerow.errors import Bug, ConflictError, HedgerowError, ScriptError, UnavailableError, UserError
+from registry.blobs.errors import StorageUnavailable
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 class Cancelled(ConflictError):
@@ -80,3 +86,12 @@ def as_problem(error: HedgerowError) -> Problem:
         return error.problem
     details = {name: str(value)[:2000] for name, value in error.fields.items()}
     return Problem(code=error.key, message=str(error), remedy=error.advice, details=details)
+
+
+def of_file_work(problem: Exception) -> HedgerowError:
+    """What went wrong with files, as an error of ours: the disk's fault, or else our own."""
+    if isinstance(problem, HedgerowError):
+        return problem
+    if isinstance(problem, OSError) and problem.errno in _DISK:
+        return StorageUnavailable(problem=f"{os.strerror(problem.errno)}: {problem.filename}")
+    return Bug(what=f"{type(problem).__name__}: {problem}")

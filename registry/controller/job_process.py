@@ -84,7 +84,8 @@ class JobProcess:
         self._process.forget()
         lost = Exited(None, None, self._started_at, None, lost=True, reason="nobody saw its end")
         ended = seen if isinstance(seen, Exited) else lost
-        self._teller.show(self._effect.span[1] if ended.exit_code == 0 else 0.0, self._effect.step)
+        # What it said last stays: the step's own name would look as if it had begun again.
+        self._teller.show(self._effect.span[1] if ended.exit_code == 0 else 0.0, "")
         self._on_end(Ended(ended, self._answer, self._problem, tuple(self._tail)))
 
     def _take(self, lines: list[str]) -> None:
@@ -99,7 +100,7 @@ class JobProcess:
     def _take_progress(self, line: ProgressLine) -> None:
         first, last = self._effect.span
         if line.progress is not None:
-            self._teller.show(first + (last - first) * line.progress, line.step or self._effect.step)
+            self._teller.show(first + (last - first) * line.progress, line.step)
         if line.log:
             self._teller.add_line(line.log)
         self._answer = line.result if line.result is not None else self._answer

@@ -18,10 +18,11 @@ from hedgerow.clock import Clock
 from hedgerow.contracts.work import Activity
 from hedgerow.errors import Bug, HedgerowError
 from hedgerow.process import AlreadyRunning, Supervised
-from registry.controller.effects import Effect, Ended, Note, Record, RunProcess, Story, Verdict
+from registry.controller.effects import Aside, Effect, Ended, Note, Record, RunProcess, Story, Verdict
 from registry.controller.errors import Cancelled, as_problem
 from registry.controller.event_loop import EventLoop
 from registry.controller.job_process import JobProcess
+from registry.controller.side_work import SideWork
 from registry.controller.teller import Teller
 from registry.errors import DatabaseUnavailable, LeaseLost
 from registry.store import activities
@@ -168,6 +169,8 @@ class _Job:
                 self._teller.add_line(text)
                 self._tell()
                 self._play(lambda: self._story.send(None))
+            case Aside():
+                self._step_aside(effect)
             case Record():
                 self._record(effect)
             case RunProcess():
@@ -193,6 +196,24 @@ class _Job:
             self._throw(Bug(what=f"{type(problem).__name__} while recording"))
         else:
             self._play(lambda: self._story.send(value))
+
+    def _step_aside(self, effect: Aside) -> None:
+        if effect.step:
+            self._teller.show(effect.progress, effect.step)
+            self._tell()
+        work = SideWork(effect.action)
+        try:
+            self._tools.loop.watch_end(work.start(), lambda: self._aside_ended(work))
+        except HedgerowError as problem:
+            self._throw(problem)
+
+    def _aside_ended(self, work: SideWork) -> None:
+        if self._cancelled:
+            self._play(lambda: self._story.throw(Cancelled()))
+        elif work.problem is None:
+            self._play(lambda: self._story.send(work.value))
+        else:
+            self._throw(work.problem)
 
     def _run(self, effect: RunProcess) -> None:
         process = JobProcess(self._tools.processes / f"{PREFIX}{self.activity.id}", effect, self._teller, self._tools.loop)

@@ -10,13 +10,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from sqlalchemy import Connection
 
 from hedgerow.atomic_write import atomic_write
-from hedgerow.contracts.document import decode, encode
+from hedgerow.contracts.document import decode
 from hedgerow.contracts.image import ImageRecord
 from hedgerow.contracts.names import Reference
+from hedgerow.contracts.oci import Descriptor, index_bytes
 from hedgerow.contracts.oci_layout import OCI_LAYOUT, blob_path
 from hedgerow.contracts.push import PushRequest, PushResult, RegistryCredentials
 from hedgerow.contracts.remote_image import RemoteImage
@@ -44,17 +44,6 @@ class Plan:
     beside: list[ImageBlob]
     credentials: RegistryCredentials | None
     mount_from: list[str]
-
-
-class _Entry(msgspec.Struct, frozen=True, rename="camel"):
-    media_type: str
-    digest: str
-    size: int
-
-
-class _Index(msgspec.Struct, frozen=True, rename="camel"):
-    schema_version: int
-    manifests: list[_Entry]
 
 
 def push_image(tools: StoryTools, activity: Activity, request: bytes) -> Story:
@@ -123,10 +112,11 @@ def _push(tools: StoryTools, plan: Plan, task: PushTask, folder: Path) -> Part[P
         mount_from=plan.mount_from,
         referrers=task.referrers,
     )
-    entries = [_Entry(blob.media_type, blob.digest, blob.size_bytes) for blob in (plan.top, *plan.beside)]
+    named = (plan.top, *plan.beside)
+    entries = [Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size_bytes) for blob in named]
     try:
         atomic_write(layout / "oci-layout", OCI_LAYOUT)
-        atomic_write(layout / "index.json", encode(_Index(2, entries)))
+        atomic_write(layout / "index.json", index_bytes(entries))
     except OSError as problem:
         raise StorageUnavailable(problem=os.strerror(problem.errno or 0)) from problem
     return (yield from packager_work(tools, folder, "push", request, PushResult, step="pushing", span=(0.05, 0.99)))

@@ -9,16 +9,12 @@ the controller's user, with limits and an empty environment, and every activity 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from hedgerow.process import ProcessSpec, ResourceLimits
-from hedgerow.process.limits import within_ours
-from hedgerow.process.reach import first_barred
+from hedgerow.process.reach import barred_by, open_way
 from hedgerow.process.sandbox import SANDBOX_UID, sandboxed
 from registry.controller.errors import SandboxMissing
 from registry.workspace import Workspace
@@ -54,14 +50,7 @@ class Sandbox:
         limits = ResourceLimits(
             memory_bytes=self.memory_bytes, open_files=_OPEN_FILES, cpu_time_s=_CPU_TIME_S, processes=_PROCESSES
         )
-        inside = sandboxed(
-            ProcessSpec(argv=argv, cwd=str(cwd), environment=dict(environment), limits=limits),
-            running_as_root=self.uid is not None,
-            sandbox_uid=self.uid or SANDBOX_UID,
-        )
-        return msgspec.structs.replace(
-            inside, environment={**inside.environment, **environment}, limits=within_ours(inside.limits)
-        )
+        return sandboxed(ProcessSpec(argv=argv, cwd=str(cwd), environment=dict(environment), limits=limits), uid=self.uid)
 
     def give(self, folder: Path) -> None:
         """Let foreign code write into ``folder``."""
@@ -74,10 +63,9 @@ def make_sandbox(workspace: Workspace, installation: Iterable[Path], *, running_
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if not running_as_root:
         return Sandbox(None, memory_bytes=memory_bytes)
-    for path in (*installation, workspace.folder.resolve().parent):
-        barred_by = first_barred(path, SANDBOX_UID, SANDBOX_UID)
-        if barred_by is not None:
-            return Sandbox(None, barred_by, required, memory_bytes)
+    barred = barred_by((*installation, workspace.folder.resolve().parent), SANDBOX_UID)
+    if barred is not None:
+        return Sandbox(None, barred, required, memory_bytes)
     _open_way(workspace)
     return Sandbox(SANDBOX_UID, required=required, memory_bytes=memory_bytes)
 
@@ -86,8 +74,6 @@ def _open_way(workspace: Workspace) -> None:
     # SQLite makes its files readable for all; so far only the folder's mode kept them private.
     for file in workspace.folder.glob("*.db*"):
         file.chmod(0o600)
-    # In the cache builds test what they built (packager/verify/quarters.py).
+    # In the cache builds test what they built (packager/verify/sandbox.py).
     for folder in (workspace.folder, workspace.run, workspace.work, workspace.cache):
-        mode = stat.S_IMODE(folder.stat().st_mode)
-        os.chown(folder, -1, SANDBOX_UID)
-        folder.chmod(mode & ~0o070 | 0o010)
+        open_way(folder)

@@ -37,7 +37,9 @@ class ControllerSettings:
     egress_ca_file: Path | None = setting(
         None, "certificates (PEM) that receivers of webhooks and registries may have besides the machine's"
     )
-    registry_logins: Path | None = setting(None, "file in the form of Docker's config.json, whose `auths` log in to registries")
+    registry_logins: Path | None = setting(
+        None, "file like Docker's config.json (or podman's auth.json) that logs in to registries"
+    )
     webhook_timeout_s: float = setting(15.0, "longest time that one attempt to deliver an event may take")
     webhook_first_retry_s: float = setting(10.0, "how long a failed delivery waits at first; doubled with each attempt")
     webhook_longest_retry_s: float = setting(21_600.0, "longest time between two attempts")

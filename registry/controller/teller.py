@@ -30,7 +30,7 @@ class Teller:
         self._news = False
 
     def show(self, progress: float, step: str) -> None:
-        """How far the work is (0 to 1, never back) and what it does now."""
+        """How far the work is (0 to 1, never back) and what it does now; an empty ``step``: what it did before."""
         now = (max(self._progress, min(1.0, progress)), step or self._step)
         if now != (self._progress, self._step):
             self._progress, self._step = now

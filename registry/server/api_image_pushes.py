@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from hedgerow.contracts.api_images import PushImage
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.names import Reference
-from hedgerow.contracts.remote_image import RemoteImage, RemoteReferenceInvalid
+from hedgerow.contracts.remote_image import RemoteReferenceInvalid, push_target
 from hedgerow.contracts.work import Activity
 from hedgerow.egress import EgressPolicy, EgressRefused, check_url
 from hedgerow.errors import InvalidDocument
@@ -44,7 +44,7 @@ def push_image(reference: str) -> Response:
     """The Activity's result says what was sent. A password is kept sealed and used once."""
     here = context()
     wanted = _wanted()
-    target = RemoteImage.parse(wanted.target)
+    target = push_target(wanted.target)
     check_url(f"{target.origin}/v2/", EgressPolicy.parse(here.settings.egress_allow))
     _check_login(wanted)
     if wanted.secret is not None:

@@ -12,6 +12,7 @@ from hedgerow.contracts.api import Page
 from hedgerow.contracts.api_images import BuildImage, ChangeImage
 from hedgerow.contracts.image import ImageKind, ImageRecord
 from hedgerow.contracts.names import Reference
+from hedgerow.contracts.platforms import PlatformRepeated, UnsupportedPlatform, normal_platforms
 from hedgerow.contracts.work import Activity
 from registry.blobs.errors import BlobMissing, BlobSizeWrong
 from registry.errors import (
@@ -76,7 +77,10 @@ def routes() -> Blueprint:
     body=BuildImage,
     result=Activity,
     status=202,
-    errors=(RecordNotFound, RecordDeleted, BlobMissing, BlobSizeWrong, FilesCollide, BuildRefused, DocumentTooLarge),
+    errors=(
+        *(RecordNotFound, RecordDeleted, BlobMissing, BlobSizeWrong, FilesCollide, BuildRefused, DocumentTooLarge),
+        *(UnsupportedPlatform, PlatformRepeated),
+    ),
 )
 def build_image() -> Response:
     """References are pinned to the versions that they mean now. The Activity's result names the image."""
@@ -218,10 +222,13 @@ def _check_stages(wanted: BuildImage) -> None:
 def _resolved(connection: Connection, wanted: BuildImage) -> BuildImage:
     """The request with every reference pinned to the version that it means now; mistakes are refused at once.
 
-    Raises RecordNotFound, RecordDeleted, InvalidReference, BlobMissing, FilesCollide, BuildRefused.
+    Raises RecordNotFound, RecordDeleted, InvalidReference, BlobMissing, FilesCollide, BuildRefused, UnsupportedPlatform,
+    PlatformRepeated.
     """
     if wanted.kind != "docker" and (wanted.script or wanted.base or wanted.bases):
         raise BuildRefused(name=wanted.name, problem=f"an image of kind {wanted.kind} holds models only, no script and no base")
+    normal_platforms(wanted.platforms)
+    normal_platforms(wanted.bases)
     references = [Reference.parse(text) for text in wanted.models]
     if len({reference.name for reference in references}) < len(references):
         raise BuildRefused(name=wanted.name, problem="one model is given twice; an image serves one version of a name")

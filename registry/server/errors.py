@@ -193,7 +193,7 @@ class TooManyUploads(UnavailableError):
     """Unfinished uploads take place on the disk."""
 
     key = "too_many_uploads"
-    message = "{limit} uploads were begun and not finished"
+    message = "{limit} uploads were begun{whose} and not finished"
     remedy = "Finish or cancel some; what nobody goes on with ends by itself within a day."
 
 

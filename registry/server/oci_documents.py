@@ -19,6 +19,7 @@ from hedgerow.contracts.names import (
     MEDIA_MODEL_MANIFEST,
     is_digest,
 )
+from hedgerow.contracts.oci import ImageDocument, Platform, read_foreign_json
 from registry.server.errors import DigestRefused, PushedManifestInvalid
 
 T = TypeVar("T")
@@ -30,49 +31,6 @@ _TYPE_LENGTH_MAX = 255
 # Of what refers to an image: the list of referrers repeats them all, and clients take a few megabytes of it.
 _ANNOTATION_BYTES_MAX = 16 * 1024
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}\Z")
-
-
-class Platform(msgspec.Struct, frozen=True):
-    """Where a manifest of an index runs."""
-
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
-
-    def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
-
-    @property
-    def is_real(self) -> bool:
-        """Builders hide attestations in an index as manifests of the platform "unknown/unknown"."""
-        return "unknown" not in (self.os, self.architecture)
-
-
-class Descriptor(msgspec.Struct, frozen=True, rename="camel"):
-    """What points at a blob."""
-
-    media_type: str
-    digest: str
-    size: int
-    platform: Platform | None = None
-
-
-class Document(msgspec.Struct, frozen=True, rename="camel"):
-    """A manifest (config and layers) or an index (manifests)."""
-
-    schema_version: int
-    media_type: str = ""
-    artifact_type: str = ""
-    config: Descriptor | None = None
-    layers: list[Descriptor] | None = None
-    manifests: list[Descriptor] | None = None
-    subject: Descriptor | None = None
-    annotations: dict[str, str] | None = None
-
-    @property
-    def below(self) -> list[Descriptor]:
-        """Everything that must be there with it; what it refers to (its subject) need not be."""
-        return [*([self.config] if self.config else []), *(self.layers or []), *(self.manifests or [])]
 
 
 class RunConfig(msgspec.Struct, frozen=True):
@@ -95,7 +53,7 @@ class ImageConfig(msgspec.Struct, frozen=True):
 
     @property
     def platform(self) -> str:
-        return str(Platform(self.architecture, self.os, self.variant)) or ANY_PLATFORM
+        return str(Platform(architecture=self.architecture, os=self.os, variant=self.variant)) or ANY_PLATFORM
 
 
 @dataclass(frozen=True)
@@ -105,7 +63,7 @@ class Manifest:
     digest: str
     media_type: str
     size_bytes: int
-    document: Document
+    document: ImageDocument
 
     @property
     def artifact_type(self) -> str:
@@ -142,7 +100,7 @@ def read_manifest(data: bytes, media_type: str, reference: str) -> Manifest:
         raise PushedManifestInvalid(problem=f"{reference[:80]!r} is no tag")
     if media_type not in INDEX_TYPES | MANIFEST_TYPES:
         raise PushedManifestInvalid(problem=f"the content type {media_type[:80]!r} is none of a manifest or index")
-    document = decoded(data, Document, "it")
+    document = decoded(data, ImageDocument, "it")
     _check(document, media_type)
     return Manifest(digest, media_type, len(data), document)
 
@@ -150,12 +108,12 @@ def read_manifest(data: bytes, media_type: str, reference: str) -> Manifest:
 def decoded(data: bytes, kind: type[T], what: str) -> T:
     """Raises PushedManifestInvalid."""
     try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as problem:
-        raise PushedManifestInvalid(problem=f"{what} cannot be read ({str(problem)[:200]})") from None
+        return read_foreign_json(data, kind)
+    except ValueError as problem:
+        raise PushedManifestInvalid(problem=f"{what} cannot be read ({problem})") from None
 
 
-def kind_of(document: Document, labels: dict[str, str]) -> ImageKind | None:
+def kind_of(document: ImageDocument, labels: dict[str, str]) -> ImageKind | None:
     """What a single manifest is for us; None for an artifact that is no image. ``labels`` are its config's."""
     config = document.config.media_type if document.config else ""
     if document.artifact_type == MEDIA_MODEL_MANIFEST or config == MEDIA_MODEL_CONFIG:
@@ -166,7 +124,7 @@ def kind_of(document: Document, labels: dict[str, str]) -> ImageKind | None:
     return None
 
 
-def _check(document: Document, media_type: str) -> None:
+def _check(document: ImageDocument, media_type: str) -> None:
     if document.schema_version != 2:
         raise PushedManifestInvalid(problem=f"its schemaVersion is {document.schema_version}, not 2")
     if document.media_type not in ("", media_type):
@@ -180,7 +138,7 @@ def _check(document: Document, media_type: str) -> None:
     _check_words(document)
 
 
-def _check_words(document: Document) -> None:
+def _check_words(document: ImageDocument) -> None:
     named = [*document.below, *([document.subject] if document.subject else [])]
     if len(named) > _DESCRIPTORS_MOST:
         raise PushedManifestInvalid(problem=f"it names more than {_DESCRIPTORS_MOST} blobs")

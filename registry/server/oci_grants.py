@@ -112,10 +112,17 @@ def challenge(error: HedgerowError) -> str:
     if (wanted := _wanted(request)) is not None:
         name, action = wanted
         actions = f"{PULL},{PUSH}" if action == PUSH else action
-        parts.append(f'scope="{name}:{actions}"' if wanted == CATALOG else f'scope="repository:{name}:{actions}"')
+        asked = f"{name}:{actions}" if wanted == CATALOG else f"repository:{name}:{actions}"
+        parts.append(f'scope="{asked}{_of_source(action)}"')
     if isinstance(error, GrantMissing):
         parts.append('error="insufficient_scope"')
     return f"Bearer {','.join(parts)}"
+
+
+def _of_source(action: str) -> str:
+    """A second scope, for what is to be mounted from next door: with the first alone it would have to be uploaded."""
+    source = request.args.get("from", "")
+    return f" repository:{source}:{PULL}" if action == PUSH and "mount" in request.args and _is_name(source) else ""
 
 
 def _wanted(asked: Request) -> tuple[str, str] | None:

@@ -44,7 +44,7 @@ def begin_upload(name: str) -> Response:
     mounted = _mount(name, request.args.get("mount", ""), request.args.get("from", ""))
     if mounted is not None:
         return mounted
-    return _going_on(name, push_files().begin(name, context().clock.now()), 0, 202)
+    return _going_on(name, push_files().begin(name, caller().token_id, context().clock.now()), 0, 202)
 
 
 @needs("contributor", scope="images")

@@ -1,11 +1,12 @@
 """Unfinished uploads of ``/v2/`` as files: ``work/pushes/NAME@ID``. They outlive the server, and end by themselves.
 
-A file's length is how far its upload is; nothing else is kept about it. What arrived before a connection broke stays, so a
-client on a poor link goes on from there. The digest is looked at once, when the upload is finished.
+A file's length is how far its upload is; whose it is shows in its id, and nothing else is kept about it. What arrived before
+a connection broke stays, so a client on a poor link goes on from there. The digest is looked at once, when it is finished.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -26,8 +27,12 @@ from registry.blobs.hashing import Readable
 from registry.server.errors import MalformedRequest, TooManyUploads, UploadBusy, UploadUnknown
 
 EXTENSION = "hedgerow.pushes"
-_ID = re.compile(r"[0-9a-f]{32}\Z")
-_MOST = 1000
+_RANDOM_CHARACTERS, _OWNER_CHARACTERS = 32, 12
+# The shorter ones are from before uploads were told apart by their token.
+_ID = re.compile(rf"[0-9a-f]{{{_RANDOM_CHARACTERS}}}([0-9a-f]{{{_OWNER_CHARACTERS}}})?\Z")
+_CLOSED = ".closed"
+# Unfinished at one time: of all together, and of one token, so that nobody alone keeps the others from pushing.
+UPLOADS_MOST, UPLOADS_OF_ONE_MOST = 1000, 200
 
 
 class PushFiles:
@@ -35,18 +40,18 @@ class PushFiles:
 
     def __init__(self, folder: Path, kept_s: float) -> None:
         self._folder, self._kept = folder, timedelta(seconds=kept_s)
-        self._lock = threading.Lock()
+        self._lock, self._beginning = threading.Lock(), threading.Lock()
         self._written: set[str] = set()
 
-    def begin(self, name: str, now: datetime) -> str:
-        """A new upload to repository ``name``; its id. Raises TooManyUploads, StorageUnavailable."""
-        with _disk_trouble_said():
+    def begin(self, name: str, token_id: str, now: datetime) -> str:
+        """A new upload to repository ``name`` by whoever has ``token_id``; its id. Raises TooManyUploads, StorageUnavailable."""
+        owner = _owner(token_id)
+        with _disk_trouble_said(), self._beginning:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             # The garbage collection does the same; here it keeps those who push from standing in each other's way.
             sweep_temporaries(self._folder, now - self._kept, dry_run=False)
-            if len(list(self._folder.iterdir())) >= _MOST:
-                raise TooManyUploads(limit=_MOST)
-            upload = secrets.token_hex(16)
+            self._expect_room(owner)
+            upload = secrets.token_hex(_RANDOM_CHARACTERS // 2) + owner
             os.close(os.open(self._path(name, upload), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         return upload
 
@@ -73,6 +78,13 @@ class PushFiles:
             with self._lock:
                 self._written.discard(path.name)
 
+    def _expect_room(self, owner: str) -> None:
+        there = [path.name.removesuffix(_CLOSED) for path in self._folder.iterdir()]
+        if sum(name.rpartition("@")[2][_RANDOM_CHARACTERS:] == owner for name in there) >= UPLOADS_OF_ONE_MOST:
+            raise TooManyUploads(limit=UPLOADS_OF_ONE_MOST, whose=" with this token")
+        if len(there) >= UPLOADS_MOST:
+            raise TooManyUploads(limit=UPLOADS_MOST, whose="")
+
     def _path(self, name: str, upload: str) -> Path:
         """``name`` was checked by its grammar, which has neither "/" nor "@". Raises UploadUnknown."""
         if not _ID.match(upload):
@@ -84,7 +96,7 @@ class OpenUpload:
     """An upload that nobody else writes to."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._closed = path, path.with_name(f"{path.name}.closed")
+        self._path, self._closed = path, path.with_name(f"{path.name}{_CLOSED}")
 
     @property
     def path(self) -> Path:
@@ -132,6 +144,10 @@ class OpenUpload:
 def push_files() -> PushFiles:
     """Those of the running app."""
     return cast(PushFiles, current_app.extensions[EXTENSION])
+
+
+def _owner(token_id: str) -> str:
+    return hashlib.sha256(token_id.encode()).hexdigest()[:_OWNER_CHARACTERS]
 
 
 def _write_all(file: io.FileIO, piece: bytes) -> None:

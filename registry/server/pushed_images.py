@@ -10,13 +10,13 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.image import ImageKind, ImageRecord, PlatformImage
 from hedgerow.contracts.names import INDEX_TYPES, LABEL_BASE_DIGEST, LABEL_TOOL, MANIFEST_TYPES, is_digest
+from hedgerow.contracts.oci import Descriptor
 from registry.blobs.errors import BlobUnknown
 from registry.server.errors import ManifestBlobUnknown, PushedManifestInvalid
 from registry.server.http import context
 from registry.server.oci_documents import (
     DOCUMENT_BYTES_MAX,
     LABEL_BASE_NAME,
-    Descriptor,
     ImageConfig,
     Manifest,
     decoded,

@@ -50,9 +50,10 @@ INTERRUPTED = Problem(
 
 
 class BuildTask(BuildImage, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The request of an ``image.build`` activity: 0.1.0 may have queued it, under a name that is not given any more."""
+    """The request of an ``image.build`` activity: 0.1.0 may have queued it, under a name or with tags not given any more."""
 
     name: KnownName
+    tags: dict[str, str] = {}
 
 
 class ConvertTask(ConvertModel, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -167,6 +167,13 @@ def hold_for_activity(connection: Connection, activity_id: str, digests: Iterabl
         connection.execute(statement, rows[start : start + _MANY])
 
 
+def hold_known(connection: Connection, activity_id: str, digests: Iterable[str]) -> list[str]:
+    """:func:`hold_for_activity` for those of ``digests`` that are known; returns these."""
+    found = sorted(_sizes(connection, list(digests)))
+    hold_for_activity(connection, activity_id, found)
+    return found
+
+
 def release_activity(connection: Connection, activity_id: str) -> None:
     """The activity ended: what it held is free."""
     connection.execute(delete(activity_blobs).where(activity_blobs.c.activity_id == activity_id))

@@ -178,7 +178,7 @@ def _content(request: CreateEnvironment) -> dict[str, Any]:
         raise EnvironmentRefused(where=f"The environment {request.name}", problem=problem, advice=advice)
     file = CondaFile(requirements=read_requirements(request.requirements))
     if request.conda_file is not None:
-        file = read_conda(request.conda_file)
+        file = read_conda(request.conda_file, python_version=request.python_version)
     return {
         "python_version": check_python(request.python_version or file.python_version or DEFAULT_PYTHON),
         "requirements": file.requirements,

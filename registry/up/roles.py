@@ -31,7 +31,9 @@ class UpSettings:
     egress_ca_file: Path | None = setting(
         None, "certificates (PEM) that receivers of webhooks and registries may have besides the machine's"
     )
-    registry_logins: Path | None = setting(None, "file in the form of Docker's config.json, whose `auths` log in to registries")
+    registry_logins: Path | None = setting(
+        None, "file like Docker's config.json (or podman's auth.json) that logs in to registries"
+    )
     events_keep_days: int = setting(365, "how long events are kept; 0 keeps them for ever", least=0)
     log_format: str = setting("text", "text or json")
     log_level: str = setting("warning", "debug, info, warning or error")

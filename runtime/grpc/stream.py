@@ -18,6 +18,7 @@ import grpc
 
 from runtime.grpc.calls import Context, Received
 from runtime.grpc.told import Refusal
+from runtime.varint import varint
 
 # As many of one stream are held at once: so they share runs of the model, and leave room for other callers.
 _WINDOW = 16
@@ -131,9 +132,4 @@ class InferStream:
 
 def framed(response: bytes) -> bytes:
     """A ModelStreamInferResponse around a ModelInferResponse that is bytes already."""
-    length, size = bytearray(), len(response)
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return b"".join((_INFER_RESPONSE, length, response))
+    return b"".join((_INFER_RESPONSE, varint(len(response)), response))

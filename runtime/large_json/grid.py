@@ -11,13 +11,13 @@ Neither check is enough alone: ``1]2`` and ``1,]2`` fail the one, ``1 2`` and ``
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from runtime.tensors import Array
+
 Holes = tuple[bytes, ...]
 
 # Up to 20 000 numbers, no call longer than half a millisecond; and what they become stays in the processor's cache.

@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from runtime.large_json.grid import MOST_AXES, PIECE_BYTES, SPACE, Array, Holes, Irregular, read_grid
+from runtime.large_json.grid import MOST_AXES, PIECE_BYTES, SPACE, Holes, Irregular, read_grid
+from runtime.tensors import Array
 
 T = TypeVar("T")
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from runtime.tensors import Array
 
 # From here on an array counts as large; and so many numbers are written at once, in about a millisecond.
 LARGE_SIZE: Final = 8192

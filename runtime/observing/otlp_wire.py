@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
+from runtime.varint import varint
+
 INTERNAL: Final = 1
 SERVER: Final = 2
 # Span flags: whether the parent is another process's is known; and it is.
@@ -24,13 +26,13 @@ _TAILS: Final = {remote: b"\x85\x01" + struct.pack("<I", _KNOWN | (_REMOTE if re
 
 def field(number: int, value: bytes) -> bytes:
     """A text or a message within another one."""
-    return _number(number << 3 | _LENGTH_DELIMITED) + _number(len(value)) + value
+    return varint(number << 3 | _LENGTH_DELIMITED) + varint(len(value)) + value
 
 
 @lru_cache(maxsize=4096)
 def attribute(key: str, value: str | int) -> bytes:
     """One of a span's attributes; most of them are the same for many spans."""
-    said = field(1, _utf8(value)) if isinstance(value, str) else b"\x18" + _number(value)
+    said = field(1, _utf8(value)) if isinstance(value, str) else b"\x18" + varint(value)
     return field(9, field(1, key.encode()) + field(2, said))
 
 
@@ -55,7 +57,7 @@ def span(
     times = _TIMES.pack(_BEGUN, times_ns[0], _ENDED, times_ns[1])
     end = _TAILS[server and bool(parent_id)]
     inner = ids + _title(name, server) + times + attributes + (_FAILED + end if failed else end)
-    return b"\x12" + _number(len(inner)) + inner
+    return b"\x12" + varint(len(inner)) + inner
 
 
 def export_request(resource: bytes, scope: bytes, spans: Iterable[bytes]) -> bytes:
@@ -71,15 +73,3 @@ def _title(name: str, server: bool) -> bytes:
 def _utf8(text: str) -> bytes:
     # What a caller wrote wrongly must not cost everybody's spans.
     return text.encode("utf-8", "replace")
-
-
-def _number(value: int) -> bytes:
-    """A varint: seven bits a byte, the lowest first; of whole numbers from 0."""
-    if value < 0x80:
-        return bytes((value,))
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)

@@ -21,19 +21,12 @@ import pytest
 
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.backup import BackupEnd
-from hedgerow.contracts.backup_archive import (
-    ARCHIVE_TAIL,
-    BackupDamaged,
-    BackupTooNew,
-    member_header,
-    padding,
-    read_members,
-    signed_off,
-)
+from hedgerow.contracts.backup_archive import BackupDamaged, BackupTooNew, member_header, read_members, signed_off
 from hedgerow.contracts.document import encode
 from hedgerow.errors import HedgerowError
 from hedgerow.sdk.client import Client
 from hedgerow.sdk.errors import ApiError
+from hedgerow.tar_headers import END_OF_TAR, padding
 from registry.backup.errors import RestoreUnderWay, TargetIsMount
 from registry.backup.keep import BlobKeeper
 from registry.backup.write import Backup, Wanted
@@ -85,7 +78,7 @@ def archive_of(members: list[tuple[str, bytes]], end: BackupEnd) -> bytes:
     """Signed off as it should be: what is wrong with it lies deeper."""
     data = b"".join(member_header(name, len(content)) + content + padding(len(content)) for name, content in members)
     last = encode(signed_off(end, sha256(data)))
-    return data + member_header("end.json", len(last)) + last + padding(len(last)) + ARCHIVE_TAIL
+    return data + member_header("end.json", len(last)) + last + padding(len(last)) + END_OF_TAR
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import pytest
 from packager.engine.docker_bench import DockerBench
 from packager.errors import DiskFull
 from packager.verify.in_container import LABEL, Owner, sweep
-from packager.verify.quarters import processes_of, quarters
+from packager.verify.sandbox import borrowed_sandbox, processes_of
 from packager.verify.unpack import unpack_layers
 from tests.packager_builders import blob_path, layout_manifest, model_of, request_for, run_packager
 from tests.process_folders import REPOSITORY, need_root
@@ -45,15 +45,15 @@ from tests.verified_images import try_script
 try_script(Path(sys.argv[1]), Path(sys.argv[2]).read_text(), Subject((), has_script=True), ready_s=120.0)
 """
 
-HOLD_QUARTERS = """\
+HOLD_SANDBOX = """\
 import sys, time
 from pathlib import Path
 from hedgerow.process import Supervised
-from packager.verify.quarters import quarters
+from packager.verify.sandbox import borrowed_sandbox
 cache = Path(sys.argv[1])
 scratch = cache / "scratch"
 scratch.mkdir(parents=True)
-with quarters(scratch, cache, [Path("/bin/sh")]) as place:
+with borrowed_sandbox(scratch, cache, [Path("/bin/sh")]) as place:
     Supervised(place.records / "one").start(place.spec(["/bin/sh", "-c", "setsid sleep 600 & sleep 600"], {}))
     print(place.uid, flush=True)
     time.sleep(600)
@@ -95,7 +95,7 @@ def test_what_escaped_from_a_killed_test_is_ended_by_the_next() -> None:
     need_root()
     with tempfile.TemporaryDirectory(prefix="hedgerow-verify-") as name:
         Path(name).chmod(0o755)
-        with packager_like(HOLD_QUARTERS, f"{name}/first") as process:
+        with packager_like(HOLD_SANDBOX, f"{name}/first") as process:
             assert process.stdout is not None
             uid = int(process.stdout.readline())
             wait_for(lambda: len(processes_of(uid)) >= 3, what="the script and what it started")
@@ -103,7 +103,7 @@ def test_what_escaped_from_a_killed_test_is_ended_by_the_next() -> None:
         wait_for(lambda: len(processes_of(uid)) == 1, what="all but the one in a session of its own to be gone", timeout_s=15)
         scratch = Path(name, "second")
         scratch.mkdir()
-        with quarters(scratch, scratch, [Path("/bin/sh")]) as place:
+        with borrowed_sandbox(scratch, scratch, [Path("/bin/sh")]) as place:
             assert place.uid == uid
             assert processes_of(uid) == []
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_agent.engine import ImageSource
@@ -15,7 +16,8 @@ from edge_agent.errors import ImageRefused, PullFailed
 from edge_agent.image_store import ImageStore
 from edge_agent.pull_oci import OciImages, choose_platform
 from edge_agent.puller import Puller
-from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_LAYER_GZIP
+from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_LAYER_GZIP, MEDIA_OCI_MANIFEST
+from hedgerow.contracts.oci import ImageDocument
 from hedgerow.contracts.service import ImagePin
 from hedgerow.errors import HedgerowError
 from tests.agent_builders import Workspace, pin
@@ -62,15 +64,16 @@ def test_an_image_is_fetched_with_the_token_verified_and_unpacked(
 def test_gzip_layers_and_platforms_of_an_index(registry: Registry, images: OciImages, store: ImageStore) -> None:
     inner = registry.image(gzip.compress(tar(("f", b"x"))), media_type=MEDIA_OCI_LAYER_GZIP)
     manifests = [
-        {"digest": "sha256:" + "0" * 64, "size": 1, "platform": {"architecture": "s390x"}},
-        {"digest": inner.digest, "size": 1, "platform": {"architecture": "any"}},
+        {"mediaType": MEDIA_OCI_MANIFEST, "digest": "sha256:" + "0" * 64, "size": 1, "platform": {"architecture": "s390x"}},
+        {"mediaType": MEDIA_OCI_MANIFEST, "digest": inner.digest, "size": 1, "platform": {"architecture": "any"}},
     ]
     index = registry.pinned({"schemaVersion": 2, "mediaType": MEDIA_OCI_INDEX, "manifests": manifests})
     images.pull(index, quiet)
     assert (store.path_of(index) / "f").read_bytes() == b"x"
-    assert choose_platform(index, {"manifests": manifests}, machine="s390x") == "sha256:" + "0" * 64
+    both, first = (msgspec.convert({"manifests": some}, ImageDocument) for some in (manifests, manifests[:1]))
+    assert choose_platform(index, both, machine="s390x") == "sha256:" + "0" * 64
     with pytest.raises(ImageRefused, match="no variant for arm64"):
-        choose_platform(index, {"manifests": manifests[:1]}, machine="aarch64")
+        choose_platform(index, first, machine="aarch64")
 
 
 def test_a_cut_download_is_continued_where_it_ended(registry: Registry, images: OciImages) -> None:
@@ -112,10 +115,11 @@ def test_content_that_is_not_what_it_was_called_is_refused_and_not_kept(
 @pytest.mark.parametrize(
     ("manifest", "words"),
     [
-        ([], "no JSON object"),
-        ({"layers": "x"}, "no valid layers"),
-        ({"layers": [{"digest": "../../x", "size": 1}]}, "no valid layers"),
-        ({"layers": [{"digest": "sha256:" + "0" * 64, "size": -1}]}, "no valid layers"),
+        ([], "Expected `object`"),
+        ({}, "no layers"),
+        ({"layers": "x"}, "Expected `array"),
+        ({"layers": [{"mediaType": "x", "digest": "../../x", "size": 1}]}, "no digest"),
+        ({"layers": [{"mediaType": "x", "digest": "sha256:" + "0" * 64, "size": -1}]}, "the size -1"),
     ],
 )
 def test_manifests_that_make_no_sense_are_refused(registry: Registry, images: OciImages, manifest: object, words: str) -> None:

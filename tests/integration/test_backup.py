@@ -20,9 +20,10 @@ from sqlalchemy import MetaData, select, text
 import hedgerow
 from hedgerow.contracts.api import EnrollDevice, SubmitRun
 from hedgerow.contracts.backup import BackupEnd, BackupHeader
-from hedgerow.contracts.backup_archive import ARCHIVE_TAIL, NO_DIGEST, BackupTooNew, member_header, padding, signed_off
+from hedgerow.contracts.backup_archive import NO_DIGEST, BackupTooNew, member_header, signed_off
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.telemetry import TelemetryMessage
+from hedgerow.tar_headers import END_OF_TAR, padding
 from registry.backup.afterwards import INTERRUPTED
 from registry.backup.errors import BlobsBusy, BlobsLost, KeysNeeded, KeysUnusable, TargetNotEmpty
 from registry.backup.keep import BlobKeeper
@@ -357,7 +358,7 @@ def write_archive(file: Path, header: BackupHeader, rows: dict[str, list[tuple[b
     counts = {name: sum(count for _, count in members) for name, members in rows.items()}
     end = BackupEnd(rows=counts, blobs=0, blob_bytes=0, digest=NO_DIGEST)
     add("end.json", encode(signed_off(end, sha256(data.getvalue()))))
-    file.write_bytes(data.getvalue() + ARCHIVE_TAIL)
+    file.write_bytes(data.getvalue() + END_OF_TAR)
 
 
 def header(**changes: Any) -> BackupHeader:

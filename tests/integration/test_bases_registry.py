@@ -19,6 +19,7 @@ import zstandard
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.names import MEDIA_OCI_LAYER_GZIP, MEDIA_OCI_LAYER_ZSTD
+from hedgerow.contracts.oci import Platform
 from hedgerow.egress import EgressPolicy, EgressRefused, tls_context
 from hedgerow.errors import HedgerowError
 from packager.bases.fetch import BaseImage, fetch_base
@@ -32,10 +33,9 @@ from packager.distribution.errors import (
     RemoteImageUnknown,
     TransferBroken,
 )
-from packager.distribution.logins import Login
+from packager.distribution.login import Login
 from packager.errors import BaseUnreadable, BaseUnsupported, BlobCorrupt
 from packager.oci.blobs import DOCUMENT_BYTES_MAX
-from packager.oci.documents import Platform
 from tests.fixtures.oci_registry import OciRegistry
 from tests.hostile_registry import HostileRegistry, hostile_registry
 from tests.packager_builders import write_base_archive

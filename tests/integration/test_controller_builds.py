@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import httpx
 import numpy as np
 import pytest
 
-from hedgerow.contracts.document import encode
+from hedgerow.contracts.document import digest_of, encode
 from hedgerow.contracts.names import MEDIA_OCI_MANIFEST
 from hedgerow.contracts.proof import ParityIndex
 from hedgerow.sdk.client import Client
+from hedgerow.sdk.served_image import ready_image
 from registry.store.database import open_database
 from registry.store.tables import image_blobs
 from tests.controller_process import Plane, add_model, doubling_model, ended, plane
@@ -47,6 +49,8 @@ def test_a_build_is_told_step_by_step_and_stored_whole(made: Plane, client: Clie
     activity = client.activities.get(build.id)
     steps = [event.step for event in events]
     assert {"laying files out", "testing the image", "storing the image", "succeeded"} <= set(steps), steps
+    shown = [step for step, _ in groupby(steps)]
+    assert len(shown) == len(set(shown)), "a step that was left does not come back"
     assert [event.progress for event in events] == sorted(event.progress for event in events)
     record = client.images.get("proven:1")
     assert activity.result == {"image": "proven:1", "digest": record.digest}
@@ -54,6 +58,9 @@ def test_a_build_is_told_step_by_step_and_stored_whole(made: Plane, client: Clie
     assert (record.tags, record.kind) == ({"site": "hangar"}, "onnx")
     assert record.verification is not None
     assert (record.verification.state, record.verification.rows) == ("passed", 2)
+    served = ready_image("proven:1", tmp_path / "cache", lambda: nullcontext(client))
+    assert (served.batchable, served.python) == (tuple(record.verification.batchable), None)
+    assert record.verification.batchable == ["proven"]
     with closing(open_database(None, made.folder)) as database, database.read() as connection:
         media_types = {row.digest: row.media_type for row in connection.execute(image_blobs.select())}
     beside = [digest for digest, kind in media_types.items() if kind == MEDIA_OCI_MANIFEST and digest != record.digest]
@@ -140,15 +147,15 @@ def test_script_source_and_environment_reach_the_packager(client: Client, tmp_pa
     source = tmp_path / "src"
     source.mkdir()
     (source / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
-    (source / ".env").write_text("PASSWORD=x")
+    (source / "runtime.py").write_text("")
     client.environments.create("lean", requirements=["requests==2.0"], python_version="3.11")
     build = client.images.build(
         "scripted", [model], kind="docker", script="score.py", source=source, environment="lean", base=f"oci:{tmp_path}/absent"
     )
     activity = ended(client, build.id)
     assert activity.problem is not None
-    assert ".env" in activity.problem.message, "a secret in the source is refused, so the source was there to be read"
-    (source / ".env").unlink()
+    assert "runtime.py" in activity.problem.message, "a reserved name is refused, so the source was there to be read"
+    (source / "runtime.py").unlink()
     build = client.images.build(
         "scripted", [model], kind="docker", script="score.py", source=source, environment="lean", base=f"oci:{tmp_path}/absent"
     )
@@ -197,3 +204,19 @@ def test_a_damaged_blob_fails_the_build(made: Plane, client: Client, tmp_path: P
     assert activity.state == "failed"
     assert activity.problem is not None
     assert activity.problem.code == "model_changed"
+
+
+def test_a_damaged_source_fails_the_build(made: Plane, client: Client, tmp_path: Path) -> None:
+    model = add_model(client, tmp_path / "m", name="sourced")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "score.py").write_text("def init(): pass\ndef run(data): return 'of the damaged source'\n")
+    asked: dict[str, Any] = {"kind": "docker", "script": "score.py", "source": tmp_path / "src", "base": f"oci:{tmp_path}/absent"}
+    ended(client, client.images.build("sourced", [model], **asked).id)
+    digest = digest_of((tmp_path / "src" / "score.py").read_bytes()).removeprefix("sha256:")
+    blob = made.folder / "blobs" / "sha256" / digest[:2] / digest
+    blob.chmod(0o644)
+    blob.write_bytes(b"?" + blob.read_bytes()[1:])
+    activity = ended(client, client.images.build("sourced", [model], **asked).id)
+    assert activity.problem is not None
+    assert activity.problem.code == "blob_damaged"
+    assert nothing_left(made)

@@ -13,6 +13,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hedgerow.contracts.document import encode
@@ -152,6 +153,23 @@ def test_a_layout_that_lies_is_refused(tmp_path: Path, store: FolderStore) -> No
     assert work(tmp_path, task)["problem"]["code"] == "digest_mismatch"
     path.unlink()
     assert work(tmp_path, task)["problem"]["code"] == "layout_broken"
+
+
+def test_what_the_records_know_is_not_read_again(tmp_path: Path, store: FolderStore) -> None:
+    layer = tar(a=b"weights")
+    top, _ = layout(tmp_path / "layout", layer)
+    known = put(store, layer)
+    task = TakeIn(blobs=str(tmp_path / "blobs"), layout=str(tmp_path / "layout"), digest=top, media_type=MEDIA_OCI_MANIFEST)
+    task = msgspec.structs.replace(task, known=[known, top])
+    blobs = tmp_path / "layout" / "blobs" / "sha256"
+    (blobs / known.removeprefix("sha256:")).unlink()
+    parts = {part["digest"]: part["size_bytes"] for part in work(tmp_path, task)["result"]["parts"]}
+    assert (len(parts), parts[known]) == (3, len(layer))
+    # What leads to other blobs is, whoever knows it; and what is not there after all is missed.
+    (blobs / top.removeprefix("sha256:")).write_bytes((blobs / top.removeprefix("sha256:")).read_bytes() + b" ")
+    assert work(tmp_path, task)["problem"]["code"] == "digest_mismatch"
+    store.path(known).unlink()
+    assert work(tmp_path, task)["problem"]["code"] in ("layout_broken", "digest_mismatch")
 
 
 @pytest.mark.parametrize("how", ["damaged", "no artifact", "hostile"])

@@ -1,4 +1,4 @@
-"""Pickles that mean no good: whatever they do when they are opened stays in the jail, and the answer is a sentence."""
+"""Pickles that mean no good: whatever they do when they are opened stays in the sandbox, and the answer is a sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.convert_builders import Converted, run_convert
 
-# What leaves by the only door that the jail has, a failure's text: the model says what it saw.
+# What leaves by the only door that the sandbox has, a failure's text: the model says what it saw.
 _TELL = "import sys; sys.stderr.write('\\nsaw ' + repr(seen) + '\\n'); import os; os._exit(9)"
 
 

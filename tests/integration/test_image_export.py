@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import docker
 import httpx
@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from hedgerow.cli.main import cli
 from hedgerow.contracts.names import ARTIFACT_SBOM, MEDIA_MODEL_CONFIG, MEDIA_MODEL_MANIFEST
+from hedgerow.contracts.oci_layout import blob_path
 from hedgerow.sdk.client import Client
 from hedgerow.sdk.errors import ApiError, DownloadDamaged, EngineUnreachable, ImageNotLoadable, NoSuchPlatform, OutputExists
 from hedgerow.sdk.transport import Transport
@@ -96,6 +97,44 @@ def test_the_same_image_is_the_same_file_and_oci_tools_read_it(
     assert find_manifest(tmp_path / "layout", None).digest == image.digest
 
 
+def test_what_lies_beside_an_image_goes_with_it(api: Api, client: Client, skopeo_binary: str, tmp_path: Path) -> None:
+    image = runnable("beside")
+    other = runnable("other", architecture="arm64")
+    both, pusher = index(image, other), Pusher(api, "accompanied")
+    pusher.push(image)
+    pusher.push(other)
+    pusher.push(both, "1")
+    sbom, proof = artifact(both, b"sbom", ARTIFACT_SBOM), artifact(image, b"proof", "application/vnd.example.proof", author="me")
+    signature = artifact(sbom, b"signed", "application/vnd.example.signature")
+    for one in (sbom, proof, signature):
+        pusher.push(one)
+    client.images.export("accompanied", tmp_path / "with.tar", referrers=True)
+    client.images.export("accompanied", tmp_path / "without.tar")
+    client.images.export("accompanied", tmp_path / "platform.tar", platform="linux/amd64", referrers=True)
+    listed = index_of(tmp_path / "with.tar")
+    assert [one["digest"] for one in listed] == [both.digest, *sorted(one.digest for one in (sbom, proof, signature))]
+    described = {one["digest"]: (one.get("artifactType"), one.get("annotations")) for one in listed}
+    assert described[sbom.digest] == (ARTIFACT_SBOM, None)
+    assert described[proof.digest] == ("application/vnd.example.proof", {"author": "me"})
+    assert [one["digest"] for one in index_of(tmp_path / "without.tar")] == [both.digest]
+    assert [one["digest"] for one in index_of(tmp_path / "platform.tar")] == [image.digest, proof.digest]
+    with tarfile.open(tmp_path / "with.tar") as tar:
+        tar.extractall(tmp_path / "layout", filter="data")
+    for content in (b"sbom", b"proof", b"signed", sbom.manifest, image.manifest):
+        assert (tmp_path / "layout" / blob_path(digest_of(content))).read_bytes() == content
+    for name in ("with.tar:1", "without.tar"):
+        skopeo(skopeo_binary, tmp_path, "copy", "--all", f"oci-archive:{tmp_path / name}", f"dir:{tmp_path / name}-copy")
+        assert (tmp_path / f"{name}-copy" / "manifest.json").read_bytes() == both.manifest
+
+
+def index_of(file: Path) -> list[dict[str, Any]]:
+    """What the index.json of an exported image names."""
+    with tarfile.open(file) as tar:
+        found = tar.extractfile("index.json")
+        assert found is not None
+        return list(json.load(found)["manifests"])
+
+
 def test_one_platform_of_several(api: Api, client: Client, tmp_path: Path) -> None:
     amd64, arm64 = runnable("for-amd64"), runnable("for-arm64", architecture="arm64")
     both = index(amd64, arm64)
@@ -144,13 +183,15 @@ def test_a_docker_engine_takes_it(
 ) -> None:
     image = runnable("hello")
     Pusher(api, "loaded-by-us").push(image, "1")
+    Pusher(api, "loaded-by-us").push(artifact(image, b"sbom", ARTIFACT_SBOM))
     loaded = client.images.load("loaded-by-us", engine=docker_host)
     try:
         assert (loaded.tag, loaded.digest) == ("loaded-by-us:1", image.digest)
         there = docker_engine.images.get("loaded-by-us:1")
         assert loaded.id == there.id == digest_of(image.blobs[0])
         docker_engine.images.remove("loaded-by-us:1", force=True)
-        client.images.export("loaded-by-us", tmp_path / "image.tar")
+        client.images.export("loaded-by-us", tmp_path / "image.tar", referrers=True)
+        assert len(index_of(tmp_path / "image.tar")) == 2
         with (tmp_path / "image.tar").open("rb") as file:
             assert docker_engine.images.load(file)[0].id == loaded.id
     finally:

@@ -40,8 +40,9 @@ def pushed(client: Client, reference: str, target: str, **options: Any) -> dict[
     return client.activities.wait(client.images.push(reference, target, **options).id).result
 
 
-def hedgerow(made: Plane, *arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": search_path(), "HOME": str(made.folder), "HEDGEROW_WORKSPACE": str(made.folder)}
+def hedgerow(made: Plane, *arguments: str, said: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+    """``more`` goes into the environment."""
+    environment = {"PATH": search_path(), "HOME": str(made.folder), "HEDGEROW_WORKSPACE": str(made.folder)} | more
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, "image", "push", *arguments],
         cwd=made.folder,
@@ -141,6 +142,8 @@ def test_a_secret_that_holds_no_user_is_told(made: Plane, image: str) -> None:
         ("10.0.0.1/a:1", {}, "egress_refused"),
         ("169.254.169.254/a:1", {}, "egress_refused"),
         ("registry.example.com/UPPER", {}, "remote_reference_invalid"),
+        ("team/churn:4", {}, "remote_reference_invalid"),
+        ("http://churn:4", {}, "remote_reference_invalid"),
         ("127.0.0.1:1/a:1", {"username": "ada"}, "registry_login_missing"),
         ("127.0.0.1:1/a:1", {"password": "geheim"}, "registry_login_missing"),
         ("127.0.0.1:1/a:1", {"username": "a", "password": "b", "secret": "c"}, "registry_login_missing"),
@@ -189,3 +192,22 @@ def test_the_command_line_pushes(made: Plane, image: str) -> None:
         assert refused.returncode == 1
         assert "wants to know who asks" in refused.stderr
         assert hedgerow(made, image, target, "--username", "ada").returncode == 2
+
+
+def test_the_command_line_logs_in_as_docker_did(made: Plane, image: str, tmp_path: Path) -> None:
+    config, run = tmp_path / "config.json", tmp_path / "containers"
+    run.mkdir()
+    with hostile_registry(scheme="bearer", identity="identity-4471") as registry:
+        target = f"{registry.address}/churn:1"
+        config.write_text(json.dumps({"auths": {registry.address: {"identitytoken": "identity-4471"}}}))
+        done = hedgerow(made, image, target, "--docker-login", DOCKER_CONFIG=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert everywhere(made.folder, "identity-4471") == []
+        nobody = hedgerow(made, image, target, "--docker-login")
+        assert (nobody.returncode, "docker login" in nobody.stderr) == (1, True)
+        assert hedgerow(made, image, target, "--docker-login", "--username", "ada").returncode == 2
+    with hostile_registry(scheme="basic", login=("ada", "geheim-3310")) as registry:
+        kept = {"auths": {registry.address: {"username": "ada", "password": "geheim-3310"}}}
+        (run / "auth.json").write_text(json.dumps(kept))
+        done = hedgerow(made, image, f"{registry.address}/churn:1", "--docker-login", XDG_RUNTIME_DIR=str(tmp_path))
+        assert done.returncode == 0, done.stderr

@@ -230,5 +230,11 @@ def test_the_command_line(shelf: Shelf, server: RunningServer, tmp_path: Path) -
     written = hedgerow(server, "image", "sbom", "shown", "-o", "sbom.json", folder=tmp_path)
     assert written.returncode == 0
     assert (tmp_path / "sbom.json").read_bytes() == bill()
+    (tmp_path / "sbom.json").write_text("mine")
+    kept = hedgerow(server, "image", "sbom", "shown", "-o", "sbom.json", folder=tmp_path)
+    assert (kept.returncode, "sbom.json is there already" in kept.stderr, "--force" in kept.stderr) == (1, True, True)
+    assert (tmp_path / "sbom.json").read_text() == "mine"
+    assert hedgerow(server, "image", "sbom", "shown", "-o", "sbom.json", "--force", folder=tmp_path).returncode == 0
+    assert (tmp_path / "sbom.json").read_bytes() == bill()
     nowhere = hedgerow(server, "image", "sbom", "shown", "-o", "absent/sbom.json", folder=tmp_path)
     assert (nowhere.returncode, "cannot be written" in nowhere.stderr) == (1, True)

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from hedgerow.contracts.names import MEDIA_OCI_INDEX
+from hedgerow.contracts.oci import Descriptor
 from packager.oci.blobs import BlobFolder
-from packager.oci.documents import Descriptor
 from packager.oci.export import export_image
 from tests.packager_builders import model_of, read_json_blob, request_for, run_packager, write_base_layout, write_onnx_model
 from tests.waiting import wait_for

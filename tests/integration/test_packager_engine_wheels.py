@@ -13,6 +13,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from hedgerow.contracts.oci import Platform
 from packager.bases.fetch import BaseImage, fetch_base
 from packager.cache.layers import LayerCache
 from packager.distribution.access import RemoteAccess
@@ -24,7 +25,6 @@ from packager.environment.lock import lock_environment
 from packager.environment.uv_command import Uv, environment_for_uv, find_uv
 from packager.environment.wheels import environment_layers
 from packager.errors import EngineFailed, EngineMissing, EnvironmentUnsolvable, SourceBuildFailed
-from packager.oci.documents import Platform
 from tests.packager_builders import write_wheel
 from tests.waiting import wait_for
 

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import pytest
 
 from hedgerow.contracts.build import BuildRequest
-from hedgerow.contracts.document import encode
 from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_LAYER_GZIP
 from tests.packager_builders import (
     Built,
@@ -31,10 +29,12 @@ from tests.packager_builders import (
     request_for,
     run_packager,
     write_base_archive,
+    write_base_layout,
     write_onnx_model,
     write_runtime_wheels,
     write_wheel,
 )
+from tests.packager_process import write_order
 from tests.waiting import wait_for
 
 # A uv that may neither use the network nor find anything in a cache.
@@ -202,6 +202,7 @@ def test_a_source_with_reserved_or_secret_names_is_refused(
         ({"base": "oci:/nonexistent"}, "base_unreadable", "/nonexistent"),
         ({"base": "docker-archive:/etc/passwd"}, "base_unreadable", "/etc/passwd"),
         ({"python_version": "3.12"}, "base_python", "Python 3.11"),
+        ({"python_version": "3.8.10"}, "python_unsupported", "--python 3.11"),
         ({"platforms": ["linux/arm64"]}, "base_platform", "linux/amd64"),
     ],
 )
@@ -234,15 +235,14 @@ def test_two_packages_with_one_file_are_named(tmp_path: Path, model: Path, base:
     assert "shared.py comes with different content from one and from two" in built.problem_text
 
 
-def test_a_gzipped_base_layer_stays_as_it_is(tmp_path: Path, model: Path, wheels: dict[str, str]) -> None:
-    base = write_base_archive(tmp_path / "gz.tar", gzip=True)
-    assert build(tmp_path, model, base, wheels).exit_code == 0
-    with tarfile.open(base) as tar:
-        packed = tar.extractfile("abc/layer.tar")
-        assert packed is not None
-        first = layers_of(tmp_path / "out")[0]
-        assert first["mediaType"] == MEDIA_OCI_LAYER_GZIP
-        assert blob_path(tmp_path / "out", first["digest"]).read_bytes() == packed.read()
+def test_the_layers_that_a_manifest_names_stay_as_they_are(
+    tmp_path: Path, model: Path, base: Path, wheels: dict[str, str]
+) -> None:
+    with tarfile.open(base) as archive:
+        archive.extract("abc/layer.tar", tmp_path, filter="data")
+    layout = write_base_layout(tmp_path / "layout", tmp_path / "abc" / "layer.tar", "amd64")
+    assert build(tmp_path, model, f"oci:{layout}", wheels).exit_code == 0
+    assert layers_of(tmp_path / "out")[0] == layers_of(layout)[0]
 
 
 def test_a_base_whose_layer_is_not_what_its_config_says_is_refused(
@@ -297,6 +297,8 @@ def test_two_platforms_make_an_index_and_share_what_is_the_same(tmp_path: Path, 
     assert [entry["platform"]["architecture"] for entry in index["manifests"]] == ["amd64", "arm64"]
     one, two = (read_json_blob(tmp_path / "out2" / "out", entry["digest"])["layers"] for entry in index["manifests"])
     assert one[-3:] == two[-3:]  # runtime, model, configuration
+    again = build(tmp_path / "out3", model, f"oci:{both}", wheels, platforms=["linux/arm64", "linux/x86_64"])
+    assert (again.result.reused, again.result.digest) == (True, built.result.digest)
 
 
 def test_an_exported_image_has_both_indexes(tmp_path: Path, model: Path, base: Path, wheels: dict[str, str]) -> None:
@@ -312,9 +314,7 @@ def test_an_exported_image_has_both_indexes(tmp_path: Path, model: Path, base: P
 
 def start(request: BuildRequest, folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """A build that runs beside the test."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "request.json").write_bytes(encode(request))
-    argv = [sys.executable, "-P", "-m", "packager", "build", str(folder / "request.json")]
+    argv = write_order("build", request, folder)
     quiet = {"PATH": os.environ["PATH"], "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**quiet, **environment})
 

@@ -9,8 +9,10 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from hedgerow.contracts.secret_files import SecretInSource
 from hedgerow.safe_tar import UnsafeArchive
 from packager.cache.layers import LayerCache
 from packager.cache.scratch import scratch_folder
@@ -20,7 +22,6 @@ from packager.errors import (
     PackedFileChanged,
     ReservedName,
     ScriptNotFound,
-    SecretInSource,
     SpecialFile,
     UnreadableFile,
     UnusableFileName,
@@ -29,6 +30,7 @@ from packager.oci.blobs import BlobFolder
 from packager.oci.tar_layer import DiskEntry, tar_chunks
 from packager.source_files import list_files, list_source, locate_script
 from packager.verify.unpack import unpack_layers
+from tests.packager_builders import model_of, request_for, run_packager, write_onnx_model
 
 
 @pytest.fixture
@@ -245,3 +247,14 @@ def test_a_damaged_layer_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "layer.tar").write_bytes(b"\x1f\x8bno gzip at all")
     with pytest.raises(UnsafeArchive, match="damaged"):
         unpack_layers([tmp_path / "layer.tar"], tmp_path)
+
+
+def test_a_build_refuses_a_model_with_a_secret_unless_it_is_named(tmp_path: Path) -> None:
+    folder = write_onnx_model(tmp_path / "m")
+    (folder / ".env").write_text("TOKEN=1")
+    request = request_for("onnx", [model_of(folder)], tmp_path)
+    refused = run_packager(request, tmp_path)
+    assert refused.problem_code == "secret_in_source"
+    assert "--allow-secret adder/.env" in refused.problem_text
+    built = run_packager(msgspec.structs.replace(request, allowed_secrets=["adder/.env"]), tmp_path)
+    assert built.exit_code == 0, built.stderr

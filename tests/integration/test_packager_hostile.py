@@ -10,12 +10,13 @@ import pytest
 
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.names import MEDIA_OCI_INDEX
+from hedgerow.contracts.oci import ImageConfig, Platform
 from packager.bases.base_archive import from_archive
 from packager.bases.base_layout import from_layout
 from packager.cache.layers import LayerCache
 from packager.errors import BaseUnreadable, BlobCorrupt
 from packager.oci.blobs import DOCUMENT_BYTES_MAX, BlobFolder
-from packager.oci.documents import ImageConfig, Platform, read_foreign
+from packager.oci.documents import read_foreign
 from packager.oci.layout import find_manifest
 from tests.packager_builders import (
     model_of,

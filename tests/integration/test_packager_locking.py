@@ -101,7 +101,7 @@ def test_a_python_that_is_too_new_is_said(shelf: Shelf) -> None:
     shelf.add("fast", "1.0", "cp310-cp310-manylinux_2_17_x86_64")
     told = shelf.refusal("fast", python_version="3.13")
     assert "fast has no wheel that fits" in told
-    assert "fast has wheels for Python 3.10, 3.11." in told
+    assert "fast has wheels for Python 3.11." in told  # no image can have 3.10
 
 
 def test_32_bit_arm_takes_its_own_wheels(shelf: Shelf) -> None:
@@ -132,6 +132,23 @@ def test_requirements_that_clash_are_both_named(shelf: Shelf) -> None:
     shelf.add("numpy", "1.0")
     shelf.add("numpy", "2.0")
     assert "numpy==1.0 and numpy>=2 are both asked for" in shelf.refusal("numpy==1.0", "numpy>=2")
+
+
+def test_pins_of_old_files_are_all_named_with_what_follows_them(shelf: Shelf) -> None:
+    """As in Azure ML's examples of 2020: pinned to versions without wheels for this Python, and against the scoring server."""
+    for tags in ("cp36-cp36m-manylinux1_x86_64", "cp38-cp38-manylinux1_x86_64"):
+        shelf.add("numpy", "1.18.5", tags)
+    for version in ("1.23.5", "1.26.4", "2.4.0"):
+        shelf.add("numpy", version, "cp311-cp311-manylinux_2_17_x86_64")
+    shelf.add("scikit-learn", "0.22.2", "cp38-cp38-manylinux1_x86_64")
+    shelf.add("scikit-learn", "1.1.3", "cp311-cp311-manylinux_2_17_x86_64")
+    told = shelf.refusal("numpy>=1.26", "numpy==1.18.5", "scikit-learn==0.22.2")
+    assert "numpy>=1.26 (of the scoring server)" in told
+    assert "and numpy==1.18.5 and scikit-learn==0.22.2 have no wheels that fit" in told
+    assert "What has one: numpy 1.23.5 and newer, scikit-learn 1.1.3 and newer." in told
+    assert "numpy==1.23.5 and numpy>=1.26 (of the scoring server) are both asked for. What the scoring server needs stays" in (
+        shelf.refusal("numpy>=1.26", "numpy==1.23.5")
+    )
 
 
 def test_an_index_that_does_not_answer_is_named(shelf: Shelf) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hedgerow.contracts.document import decode, encode
+from hedgerow.contracts.document import decode
 from hedgerow.contracts.image import ScoringConfig
 from hedgerow.contracts.names import (
     MEDIA_MODEL_CONFIG,
@@ -33,6 +33,7 @@ from tests.packager_builders import (
     run_packager,
     write_onnx_model,
 )
+from tests.packager_process import write_order
 
 
 def test_an_artifact_is_an_oci_layout_in_modelpack_types(tmp_path: Path) -> None:
@@ -160,9 +161,8 @@ def test_a_large_model_is_never_in_memory(tmp_path: Path) -> None:
     with (folder / "model.onnx").open("wb") as file:
         file.truncate(400_000_000)
     # RLIMIT_DATA bounds what the process may allocate; a Python that imports the packager needs about 40 MB.
-    (tmp_path / "request.json").write_bytes(encode(request_for("onnx", [model_of(folder)], tmp_path)))
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "packager", "build", str(tmp_path / "request.json")],
+        write_order("build", request_for("onnx", [model_of(folder)], tmp_path), tmp_path),
         capture_output=True,
         timeout=120,
         check=False,
@@ -176,8 +176,7 @@ def test_a_full_disk_is_said_and_leaves_a_cache_that_works(tmp_path: Path) -> No
     folder.mkdir()
     (folder / "model.onnx").write_bytes(bytes(3_000_000))
     request = request_for("onnx", [model_of(folder)], tmp_path)
-    (tmp_path / "request.json").write_bytes(encode(request))
-    argv = [sys.executable, "-P", "-m", "packager", "build", str(tmp_path / "request.json")]
+    argv = write_order("build", request, tmp_path)
     limited = subprocess.run(
         argv,
         capture_output=True,

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 
 from hedgerow.contracts.build import BuildRequest, BuildResult, ProgressLine
 from hedgerow.contracts.build_report import BuildReport
-from hedgerow.contracts.document import convert, decode, digest_of, encode
+from hedgerow.contracts.document import convert, decode, digest_of
 from hedgerow.contracts.names import ARTIFACT_BUILD_REPORT, ARTIFACT_SBOM, ARTIFACT_VERIFICATION, MEDIA_OCI_LAYER_GZIP
 from tests.packager_builders import (
     Built,
@@ -30,6 +29,7 @@ from tests.packager_builders import (
     write_runtime_wheels,
     write_wheel,
 )
+from tests.packager_process import write_order
 
 TOP = Path(__file__).parents[2]
 
@@ -94,6 +94,12 @@ def test_what_changes_the_image_changes_its_key(
     assert (second.reused, second.digest == first.digest) == (False, False)
 
 
+def test_the_patch_version_of_python_is_the_base_s(tmp_path: Path, places: dict[str, Any], wheels: dict[str, str]) -> None:
+    first = build(tmp_path / "a", places, wheels).result
+    second = build(tmp_path / "b", places, wheels, python_version="3.11.9").result
+    assert (second.reused, second.digest) == (True, first.digest)
+
+
 def test_a_script_that_changed_is_packed_anew(tmp_path: Path, places: dict[str, Any], wheels: dict[str, str]) -> None:
     build(tmp_path / "a", places, wheels)
     (places["source"] / "score.py").write_text("def init(): pass\ndef run(data): return 2\n")
@@ -152,9 +158,12 @@ def test_beyond_its_limit_the_cache_drops_what_was_used_longest_ago(
 def test_from_another_clone_with_other_habits_it_is_the_same_digest(
     tmp_path: Path, places: dict[str, Any], wheels: dict[str, str]
 ) -> None:
+    (places["source"] / "data").mkdir()
+    (places["source"] / "data" / "grün.txt").write_text("ü")
     results = []
     habits = (
-        {"LANG": "C", "TZ": "UTC", "PYTHONHASHSEED": "1"},
+        # Without UTF-8 for file names, as under a locale with another character set.
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "UTC", "PYTHONHASHSEED": "1"},
         {"LC_ALL": "C.UTF-8", "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "2", "SOURCE_DATE_EPOCH": "1700000000"},
     )
     for number, habit in enumerate(habits):
@@ -172,9 +181,8 @@ def test_from_another_clone_with_other_habits_it_is_the_same_digest(
 
 def _build_in(clone: Path, order: BuildRequest, environment: dict[str, str], *, umask: int) -> BuildResult:
     """The packager of another clone; the package that is installed here must not be the one that runs."""
-    clone.joinpath("request.json").write_bytes(encode(order))
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "packager", "build", str(clone / "request.json")],
+        write_order("build", order, clone),
         capture_output=True,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(clone), "DOCKER_HOST": "unix:///none.sock", **environment},
         umask=umask,

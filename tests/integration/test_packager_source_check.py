@@ -11,11 +11,11 @@ import pytest
 import zstandard
 
 from hedgerow.contracts.names import MEDIA_OCI_LAYER_GZIP
+from hedgerow.contracts.oci import Descriptor, ImageConfig, RootFs
 from packager.bases.base_image import BaseImage
 from packager.bases.base_modules import base_modules
 from packager.cache.layers import LayerCache
 from packager.errors import ImportsMissing
-from packager.oci.documents import Descriptor, ImageConfig, RootFs
 from packager.scripts.check_source import check_source
 from packager.source_files import list_files
 

@@ -17,6 +17,7 @@ import pytest
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.image import Verification
 from hedgerow.process import Supervised
+from hedgerow.process.sandbox import SANDBOX_GID, TEST_UIDS
 from packager.cache.layers import LayerCache
 from packager.cache.scratch import scratch_folder
 from packager.errors import VerificationFailed
@@ -25,7 +26,7 @@ from packager.source_files import list_files
 from packager.verify.drive import Limits, drive
 from packager.verify.entry_point import Command
 from packager.verify.local_process import LocalProcess
-from packager.verify.quarters import TEST_UIDS, processes_of, quarters
+from packager.verify.sandbox import Sandbox, borrowed_sandbox, processes_of
 from packager.verify.subject import Sample, Subject, subject_of
 from registry.controller.sandbox import make_sandbox
 from registry.workspace import open_workspace
@@ -286,18 +287,24 @@ def run_shell(folder: Path, script: str) -> tuple[int, str]:
     scratch.mkdir(parents=True, mode=0o700)
     (cache / "secret").write_text("secret")
     (cache / "secret").chmod(0o600)
-    with quarters(scratch, cache, [Path("/bin/sh")]) as place:
+    with borrowed_sandbox(scratch, cache, [Path("/bin/sh")]) as place:
         assert place.uid is not None, place.note
         (place.root / "model").mkdir(mode=0o700)
         (place.root / "model" / "weights").write_text("weights")
         place.open_for_reading()
-        process = Supervised(place.records / "one")
-        process.start(place.spec(["/bin/sh", "-c", script], {"ROOT": str(place.root), "CACHE": str(cache)}))
-        wait_for(lambda: process.tail(1).strip().endswith("done"), what="the script to finish", timeout_s=30)
-        said = process.tail(100)
-        process.stop(0.0)
+        said = said_inside(place, script, ROOT=str(place.root), CACHE=str(cache))
     assert processes_of(place.uid) == []
     return place.uid, said
+
+
+def said_inside(place: Sandbox, script: str, **environment: str) -> str:
+    """What a shell in ``place`` wrote, up to its "done"."""
+    process = Supervised(place.records / "one")
+    process.start(place.spec(["/bin/sh", "-c", script], environment))
+    wait_for(lambda: process.tail(1).strip().endswith("done"), what="the script to finish", timeout_s=30)
+    said = process.tail(100)
+    process.stop(0.0)
+    return said
 
 
 def test_foreign_code_has_a_user_of_its_own_and_one_folder(open_folder: Path) -> None:
@@ -318,7 +325,7 @@ def test_what_hides_in_a_session_of_its_own_is_ended_as_well(open_folder: Path) 
 def test_a_fork_bomb_is_bounded_and_ended(open_folder: Path) -> None:
     scratch = open_folder / "cache" / "scratch"
     scratch.mkdir(parents=True)
-    with quarters(scratch, open_folder / "cache", [Path("/bin/sh")]) as place:
+    with borrowed_sandbox(scratch, open_folder / "cache", [Path("/bin/sh")]) as place:
         process = Supervised(place.records / "bomb")
         # The shell itself forks once, at the beginning: later it could not.
         process.start(place.spec(["/bin/sh", "-c", "b() { b | b & }; b; exec sleep 60"], {}))
@@ -333,9 +340,25 @@ def test_two_tests_at_once_have_two_users(open_folder: Path) -> None:
     for name in ("a", "b"):
         scratch = open_folder / name / "scratch"
         scratch.mkdir(parents=True)
-        places.append(quarters(scratch, open_folder / name, [Path("/bin/sh")]))
+        places.append(borrowed_sandbox(scratch, open_folder / name, [Path("/bin/sh")]))
     with places[0] as first, places[1] as second:
         assert first.uid != second.uid
+
+
+def test_two_tests_at_once_see_nothing_of_each_other(open_folder: Path) -> None:
+    cache = open_folder / "cache"
+    for name in ("a", "b"):
+        (cache / "scratch" / name).mkdir(parents=True)
+    sandboxes = [borrowed_sandbox(cache / "scratch" / name, cache, [Path("/bin/sh")]) for name in ("a", "b")]
+    with sandboxes[0] as first, sandboxes[1] as second:
+        (first.root / "weights").write_text("weights")
+        first.open_for_reading()
+        words = "id -g; id -G; cat $FIRST/weights; ls $FIRST; touch $HOME/x && stat -c %g $HOME/x; echo done"
+        for place, denied in ((first, 0), (second, 2)):
+            said = said_inside(place, words, FIRST=str(first.root))
+            assert said.splitlines()[:2] == [str(place.uid), f"{place.uid} {SANDBOX_GID}"], said
+            assert said.count("ermission denied") == denied, said
+            assert said.splitlines()[-2] == str(place.uid), "what it makes is its group's alone"
 
 
 def test_in_a_workspace_it_has_a_user_that_reads_nothing_of_other_images(open_folder: Path) -> None:
@@ -345,7 +368,7 @@ def test_in_a_workspace_it_has_a_user_that_reads_nothing_of_other_images(open_fo
     with scratch_folder(layers) as scratch:
         blobs = LayerCache(layers, scratch).blobs
         blob = blobs.path(blobs.add([b"weights of somebody else"]).digest)
-        with quarters(scratch, layers, [Path("/bin/sh")]) as place:
+        with borrowed_sandbox(scratch, layers, [Path("/bin/sh")]) as place:
             assert place.uid is not None, place.note
             process = Supervised(place.records / "one")
             process.start(place.spec(["/bin/sh", "-c", f"cat {blob}; ls {blob.parent}; echo done"], {}))
@@ -363,7 +386,7 @@ def test_who_takes_all_users_of_tests_gains_nothing(open_folder: Path) -> None:
             held = taken.enter_context(socket.socket(socket.AF_UNIX))
             with suppress(OSError):  # another test has it
                 held.bind(f"\0hedgerow-test-user-{uid}")
-        with pytest.raises(VerificationFailed, match="are taken"), quarters(scratch, open_folder / "cache", []):
+        with pytest.raises(VerificationFailed, match="are taken"), borrowed_sandbox(scratch, open_folder / "cache", []):
             pytest.fail("it runs as somebody")
 
 
@@ -372,11 +395,11 @@ def test_where_its_user_cannot_go_it_is_said(open_folder: Path) -> None:
     scratch = closed / "cache" / "scratch"
     scratch.mkdir(parents=True)
     closed.chmod(0o700)
-    with quarters(scratch, closed / "cache", [Path("/bin/sh")]) as place:
+    with borrowed_sandbox(scratch, closed / "cache", [Path("/bin/sh")]) as place:
         assert place.uid is None
         assert str(closed) in place.note
     wanted = pytest.raises(VerificationFailed, match="without a user of its own")
-    with wanted, quarters(closed / "again", closed / "cache", [Path("/bin/sh")], required=True):
+    with wanted, borrowed_sandbox(closed / "again", closed / "cache", [Path("/bin/sh")], required=True):
         pytest.fail("it runs as root")
     assert stat.S_IMODE((closed / "cache").stat().st_mode) == stat.S_IMODE(scratch.stat().st_mode), "left as it was"
 

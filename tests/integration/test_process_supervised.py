@@ -18,7 +18,7 @@ from hedgerow.process import Absent, AlreadyRunning, Exited, ProcessSpec, Proces
 from hedgerow.process.errors import ProcessGone
 from hedgerow.process.identity import is_alive, start_time_ticks
 from hedgerow.process.memory import pss_bytes
-from hedgerow.process.sandbox import sandboxed
+from hedgerow.process.sandbox import SANDBOX_UID, sandboxed
 from tests.process_folders import PATH, REPOSITORY, Folders, alive, ended, need_root, pids_in, process_folders, python, shell
 from tests.waiting import wait_for
 
@@ -342,13 +342,14 @@ def test_sandboxed_code_sees_no_secret_and_no_file_of_ours(folders: Folders, tmp
     secret = tmp_path / "secret"
     secret.write_text("hunter2")
     secret.chmod(0o600)
-    spec = ProcessSpec(argv=["/bin/sh", "-c", f"cat {secret}; env; id -u"], cwd="/", environment={"TOKEN": "t", "PATH": PATH})
+    spec = ProcessSpec(argv=["/bin/sh", "-c", f"cat {secret}; env; id -u"], cwd="/", environment={"PATH": PATH})
     one = folders.make()
-    one.start(sandboxed(spec, running_as_root=True))
+    one.start(sandboxed(spec, uid=SANDBOX_UID))
     ended(one)
     output = one.log_path.read_text()
     assert "hunter2" not in output
-    assert "TOKEN" not in output
+    variables = {name for name, sign, _ in (line.partition("=") for line in output.splitlines()) if sign}
+    assert {"PATH", "LANG"} <= variables <= {"PATH", "LANG", "PWD", "OLDPWD", "SHLVL", "_"}, "nothing of ours"
     assert output.splitlines()[-1] == "64999"
 
 

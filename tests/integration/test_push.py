@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 
 from hedgerow.backoff import Backoff
@@ -25,6 +24,7 @@ from hedgerow.contracts.names import (
     MEDIA_OCI_INDEX,
     MEDIA_OCI_LAYER_TAR,
 )
+from hedgerow.contracts.oci import Descriptor, Platform
 from hedgerow.contracts.push import PushRequest, PushResult, RegistryCredentials
 from hedgerow.contracts.remote_image import RemoteReferenceInvalid
 from hedgerow.egress import EgressPolicy, EgressRefused
@@ -36,11 +36,11 @@ from packager.distribution.errors import (
 )
 from packager.distribution.push import push
 from packager.errors import BlobCorrupt
-from packager.oci.documents import Descriptor, Platform
 from packager.oci.layout import OciLayout
 from tests.cutting_proxy import cutting_proxy
 from tests.fixtures.oci_registry import OciRegistry
 from tests.hostile_registry import HostileRegistry, hostile_registry
+from tests.packager_process import run_verb
 from tests.waiting import free_port, wait_for
 
 MB = 1_000_000
@@ -245,15 +245,8 @@ def test_another_digest_than_the_image_s_is_no_target(tmp_path: Path) -> None:
 
 
 def run_push(folder: Path, request: PushRequest, environment: dict[str, str]) -> tuple[int, list[ProgressLine], str]:
-    order = folder / "push.json"
-    order.write_bytes(encode(request))
-    argv = [sys.executable, "-P", "-m", "packager", "push", str(order)]
-    done = subprocess.run(argv, capture_output=True, env=environment, cwd=folder, timeout=60, check=False)
-    return (
-        done.returncode,
-        [msgspec.json.decode(line, type=ProgressLine) for line in done.stdout.splitlines()],
-        done.stderr.decode(),
-    )
+    done = run_verb("push", request, folder, environment, timeout_s=60)
+    return done.exit_code, done.lines, done.stderr
 
 
 def test_the_process_tells_its_progress_and_never_the_password(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Other people's tools push to and pull from a real server: skopeo, and a Docker engine through the token flow."""
+"""Other people's tools push to and pull from a real server: skopeo, oras, and a Docker engine through the token flow."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import docker
 import pytest
+from oras.provider import Registry
 
-from hedgerow.contracts.names import ARTIFACT_SBOM
+from hedgerow.contracts.names import ARTIFACT_SBOM, MEDIA_MODEL_CONFIG
 from tests.fixtures.oci_registry import OciRegistry
 from tests.oci_client import Pusher, artifact, container, digest_of
 from tests.registry_server import Api, RunningServer
@@ -83,6 +84,71 @@ def test_skopeo_pulls_what_lies_beside_an_image(server: RunningServer, api: Api,
     credential = f"--src-creds=x:{api.token('puller')}"
     skopeo(skopeo_binary, tmp_path, "copy", "--src-tls-verify=false", credential, source, f"dir:{tmp_path / 'sbom'}")
     assert (tmp_path / "sbom" / digest_of(b'{"bomFormat":"CycloneDX"}')[7:]).read_bytes() == b'{"bomFormat":"CycloneDX"}'
+
+
+@pytest.fixture
+def oras(api: Api) -> Iterator[Registry]:
+    """Sends a contributor's token with each request: its other way asks for a registry token once, and reads are first."""
+    made = Registry(insecure=True, auth_backend="basic")
+    made.auth.set_basic_auth("me", api.token("contributor"))
+    yield made
+    made.session.close()
+
+
+def test_oras_pushes_a_model_and_pulls_it(server: RunningServer, api: Api, oras: Registry, tmp_path: Path) -> None:
+    files = {"model.onnx": b"weights" * 50_000, "labels.txt": b"cat\ndog\n"}
+    (tmp_path / "config.json").write_text('{"descriptor": {"name": "m"}}')
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    target = f"{address(server)}/from-oras:v1"
+    config = f"{tmp_path / 'config.json'}:{MEDIA_MODEL_CONFIG}"
+    pushed = oras.push(
+        target,
+        files=[str(tmp_path / name) for name in files],
+        manifest_config=config,
+        manifest_annotations={"org.example.by": "oras"},
+        disable_path_validation=True,
+        do_chunked=True,
+        chunk_size=100_000,
+        quiet=True,
+    )
+    made = api.get("/api/v1/images/from-oras:1").json()
+    assert (made["digest"], made["kind"], made["tags"]) == (pushed.headers["docker-content-digest"], "onnx", {"oci.tag": "v1"})
+    assert oras.get_tags(f"{address(server)}/from-oras") == ["1", "v1"]
+    for name in (target, f"{address(server)}/from-oras@{made['digest']}"):
+        tool = Registry(insecure=True, auth_backend="token")
+        tool.auth.set_basic_auth("me", api.token("puller"))
+        pulled = tool.pull(name, outdir=str(tmp_path / "out"))
+        tool.session.close()
+        assert {Path(path).name: Path(path).read_bytes() for path in pulled} == files
+
+
+def test_oras_attaches_to_an_image(server: RunningServer, api: Api, oras: Registry) -> None:
+    pusher, image = Pusher(api, "attached-to"), container(tar_of("a", b"x"))
+    pusher.push(image, "1")
+    beside = artifact(image, b"a report", "application/vnd.example.report")
+    for content in beside.blobs:
+        pusher.upload(content)
+    # This client writes the manifest down itself, so its digest is that of what `requests` makes of it.
+    manifest = json.loads(beside.manifest)
+    digest = digest_of(json.dumps(manifest, allow_nan=False).encode())
+    where = oras.get_container(f"{address(server)}/attached-to@{digest}")
+    attached = oras.upload_manifest(manifest, where)
+    assert (attached.status_code, attached.headers["oci-subject"]) == (201, image.digest)
+    listed = pusher.get(f"referrers/{image.digest}", accept="*/*").json()["manifests"]
+    assert [(one["digest"], one["artifactType"]) for one in listed] == [(digest, "application/vnd.example.report")]
+    assert oras.get_manifest(where) == manifest
+
+
+def test_oras_is_told_why_a_file_is_no_image(
+    server: RunningServer, oras: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(ValueError, match="BAD REQUEST"):
+        oras.push(
+            f"{address(server)}/just-a-file:v1", files=[str(tmp_path / "notes.txt")], disable_path_validation=True, quiet=True
+        )
+    assert "an artifact of the type 'application/vnd.unknown.config.v1+json' is no image" in caplog.text
 
 
 @pytest.fixture

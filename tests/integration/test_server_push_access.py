@@ -130,6 +130,10 @@ def test_a_tool_is_told_where_to_get_a_token(server: RunningServer, api: Api) ->
         assert client.get("/v2/a/tags/list").headers["www-authenticate"] == f'{realm},scope="repository:a:pull"'
         begun = client.post("/v2/a/blobs/uploads/")
         assert begun.headers["www-authenticate"] == f'{realm},scope="repository:a:pull,push"'
+        mounted = client.post("/v2/a/blobs/uploads/", params={"mount": digest_of(b"x"), "from": "b"})
+        assert mounted.headers["www-authenticate"] == f'{realm},scope="repository:a:pull,push repository:b:pull"'
+        strange = client.post("/v2/a/blobs/uploads/", params={"mount": digest_of(b"x"), "from": 'b" c'})
+        assert strange.headers["www-authenticate"] == f'{realm},scope="repository:a:pull,push"'
         model = client.get("/v2/models/a/manifests/1")
         assert model.headers["www-authenticate"] == f'{realm},scope="repository:models/a:pull"'
         assert client.get("/v2/_catalog").headers["www-authenticate"] == f'{realm},scope="registry:catalog:*"'

@@ -224,6 +224,10 @@ def test_a_build_is_queued_pinned_and_the_controller_woken(server: RunningServer
         ({"models": ["ready", "ready:1"]}, "build_refused"),
         ({"environment": "absent"}, "not_found"),
         ({"script": "score.py"}, "build_refused"),
+        # Before a model is converted or a base fetched.
+        ({"platforms": ["linux/riscv64"]}, "unsupported_platform"),
+        ({"kind": "docker", "platforms": ["linux/arm64", "linux/aarch64"]}, "platform_repeated"),
+        ({"kind": "docker", "bases": {"windows/amd64": "docker:x"}}, "unsupported_platform"),
         ({"source": [{"path": "score.py", "digest": digest_of_text("absent"), "size_bytes": 1}]}, "blob_missing"),
         ({"kind": "toaster"}, "invalid_document"),
         ({"unknown": 1}, "invalid_document"),

@@ -118,6 +118,19 @@ def test_what_a_queued_build_needs_stays_until_it_ends(home: Home) -> None:
     assert home.on_disk() == set()
 
 
+def test_what_a_build_finds_stored_is_held_and_the_rest_is_not_promised(home: Home) -> None:
+    layer = home.keep(b"a layer of the version before")
+    with home.database.write() as connection:
+        request = BuildImage(name="i", models=["m:1"])
+        building = activities.create(connection, kind="image.build", subject="i", request=request, now=NOW)
+        assert blobs.hold_known(connection, building, [digest_of_text("new"), layer]) == [layer]
+        assert blobs.hold_known(connection, building, [layer]) == [layer]
+    assert home.collect().blobs == 0
+    with home.database.write() as connection:
+        connection.execute(blob_rows.update().values(leased_until=blobs.CONDEMNED))
+        assert blobs.hold_known(connection, building, [layer]) == [], "what is about to be deleted is no content any more"
+
+
 def test_asking_for_content_renews_its_lease(home: Home) -> None:
     digest = home.keep(b"x")
     now = datetime.now(UTC)

@@ -13,19 +13,18 @@ import pytest
 
 from hedgerow.contracts.backup import BackupEnd, BackupHeader
 from hedgerow.contracts.backup_archive import (
-    ARCHIVE_TAIL,
     NO_DIGEST,
     BackupDamaged,
     BackupTooNew,
     Member,
     blob_name,
     member_header,
-    padding,
     read_header,
     read_members,
     signed_off,
 )
 from hedgerow.contracts.document import digest_of, encode
+from hedgerow.tar_headers import END_OF_TAR, padding
 
 HEADER = BackupHeader(
     format=1,
@@ -51,7 +50,7 @@ MEMBERS = [
 def archive(members: list[tuple[str, bytes]]) -> bytes:
     data = b"".join(member_header(name, len(content)) + content + padding(len(content)) for name, content in members)
     end = encode(signed_off(BackupEnd(rows={}, blobs=3, blob_bytes=1212, digest=NO_DIGEST), sha256(data)))
-    return data + member_header("end.json", len(end)) + end + padding(len(end)) + ARCHIVE_TAIL
+    return data + member_header("end.json", len(end)) + end + padding(len(end)) + END_OF_TAR
 
 
 def read(data: bytes) -> list[tuple[str, bytes]]:

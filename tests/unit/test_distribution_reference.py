@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from hedgerow.contracts.push import RegistryCredentials
-from hedgerow.contracts.remote_image import DOCKER_HUB, RemoteImage, RemoteReferenceInvalid, names_a_host
+from hedgerow.contracts.remote_image import DOCKER_HUB, RemoteImage, RemoteReferenceInvalid, names_a_host, push_target
 from packager.distribution.challenge import read_challenges, token_address
 from packager.distribution.errors import LoginsUnreadable
-from packager.distribution.logins import Login, read_logins
+from packager.distribution.login import Login
+from packager.distribution.logins import read_logins
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -78,6 +79,20 @@ def test_a_first_part_that_can_only_be_a_host(text: str, host: bool) -> None:
     assert names_a_host(text) is host
 
 
+@pytest.mark.parametrize("text", ["churn", "churn:4", "team/churn:4", "http://churn", "https://team/churn", "ada:geheim@a.b/c"])
+def test_a_push_names_its_registry(text: str) -> None:
+    with pytest.raises(RemoteReferenceInvalid, match="a push names its registry") as refused:
+        push_target(text)
+    assert "geheim" not in refused.value.sentence()
+
+
+def test_a_push_to_docker_hub_says_so() -> None:
+    assert push_target("docker.io/ada/churn:4").host == DOCKER_HUB
+    assert push_target("http://10.1.2.3:5000/churn").origin == "http://10.1.2.3:5000"
+    with pytest.raises(RemoteReferenceInvalid, match="is no tag"):
+        push_target("a.b/churn:")
+
+
 def test_challenges_are_read_as_the_standard_writes_them() -> None:
     text = 'Basic realm="a, \\"b\\"", Bearer realm="https://t.example/token",service="r",scope="repository:a:pull,push"'
     basic, bearer = read_challenges([text])
@@ -107,7 +122,7 @@ def test_logins_of_docker_are_read_by_host(tmp_path: Path) -> None:
         "kept.by.a.helper": {},
     }
     file.write_text(json.dumps({"auths": auths, "credsStore": "desktop", "psFormat": "x"}))
-    assert read_logins(file) == {
+    assert read_logins(file).logins == {
         DOCKER_HUB: Login("hub", "pass:word"),
         "ghcr.io": Login("ada", "secret"),
         "r.example.com": Login("bob", "x"),

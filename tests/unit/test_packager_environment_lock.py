@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from hedgerow.contracts.platforms import PlatformRepeated, UnsupportedPlatform, normal_platforms
 from packager.environment.lock import lock_text, make_lock, tidy_requirements
-from packager.environment.platforms import normal_platforms, uv_platform
+from packager.environment.platforms import uv_platform
 from packager.environment.uv_command import environment_for_uv
 from packager.environment.uv_words import said
-from packager.errors import PlatformRepeated, RequirementRefused, UnsupportedPlatform
-from packager.settings import RUNTIME_REQUIREMENTS
+from packager.errors import RequirementRefused
+from packager.settings import OLDEST_PYTHON_MINOR, RUNTIME_REQUIREMENTS
 
 HASH_A, HASH_B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 COMPILED = f"""\
@@ -99,6 +100,7 @@ def test_runtime_requirements_are_those_of_the_package() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     core = [line for line in project["dependencies"] if line.startswith("msgspec")]
     assert sorted(RUNTIME_REQUIREMENTS) == sorted(core + project["optional-dependencies"]["runtime"])
+    assert project["requires-python"] == f">=3.{OLDEST_PYTHON_MINOR}"
 
 
 def test_uv_sees_only_what_it_needs_of_the_environment(tmp_path: Path) -> None:

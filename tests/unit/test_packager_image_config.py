@@ -8,8 +8,9 @@ from typing import Any
 
 from hedgerow.contracts.build import BuildModel
 from hedgerow.contracts.image import ModelRef
+from hedgerow.contracts.oci import History, ImageConfig, Platform, RootFs
 from packager.image_config import container_config, model_config
-from packager.oci.documents import CREATED, History, ImageConfig, Platform, RootFs
+from packager.oci.documents import CREATED
 from packager.oci.tar_layer import StoredLayer
 from packager.recipe import ModelFacts
 from packager.source_files import FoundFile

@@ -11,6 +11,7 @@ from hedgerow.contracts.build import BuildModel, BuildRequest
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.image import ModelRef, ScoringConfig
 from hedgerow.contracts.names import MEDIA_MODEL_WEIGHT_TAR, MEDIA_OCI_LAYER_GZIP, MEDIA_OCI_LAYER_TAR, MEDIA_SCORING_CONFIG
+from hedgerow.contracts.oci import ImageConfig, Platform, RootFs
 from hedgerow.errors import HedgerowError
 from packager.bases.fetch import NO_PYTHON, UNKNOWN_PYTHON, BaseImage
 from packager.errors import (
@@ -20,9 +21,9 @@ from packager.errors import (
     NoOnnxFile,
     NothingToPack,
     OnnxImageTakesModelsOnly,
+    PythonUnsupported,
     SeveralOnnxFiles,
 )
-from packager.oci.documents import ImageConfig, Platform, RootFs
 from packager.oci.tar_layer import DataEntry
 from packager.recipe import (
     ModelFacts,
@@ -30,6 +31,7 @@ from packager.recipe import (
     check_base,
     check_request,
     docker_layers,
+    image_python,
     onnx_entry,
     onnx_layers,
     scoring_config,
@@ -162,3 +164,14 @@ def test_a_base_with_the_wrong_python_is_refused(python: str) -> None:
 
 def test_a_base_whose_python_cannot_be_told_is_left_to_the_test_of_the_image() -> None:
     check_base(base(UNKNOWN_PYTHON), "docker:b", Platform.parse("linux/amd64"), "3.11")
+
+
+def test_the_base_decides_the_patch_version_of_python() -> None:
+    assert [image_python(asked) for asked in ("3.11", "3.11.9", "3.13.0")] == ["3.11", "3.11", "3.13"]
+
+
+@pytest.mark.parametrize("asked", ["3.10", "3.8.10", "2.7", "3", "4.11", "abc", "3.11.x", ""])
+def test_a_python_on_which_the_scoring_server_does_not_run(asked: str) -> None:
+    with pytest.raises(PythonUnsupported, match=r"runs on Python 3\.11 and newer") as refused:
+        image_python(asked)
+    assert "--python 3.11" in refused.value.advice

@@ -319,3 +319,15 @@ def test_texts_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
     assert (list(texts), len(texts), texts["score.py"]) == (["gone.py", "score.py"], 2, b"x")
     with pytest.raises(UnreadableFile, match=r"gone\.py"):
         texts["gone.py"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["from sklearn.externals import joblib", "import sklearn.externals.joblib as j", "from sklearn.externals.joblib import load"],
+)
+def test_what_old_examples_import_comes_with_what_to_write_instead(script: str) -> None:
+    (found,) = problems(script, "sklearn")
+    assert found.reason == "gone since scikit-learn 0.23: write `import joblib`"
+    assert found.package == ""
+    assert problems(f"try:\n    {script}\nexcept ImportError:\n    import joblib", "sklearn joblib") == []
+    assert problems("from sklearn.externals import conftest", "sklearn") == []

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from hedgerow.contracts.oci import ImageConfig, RootFs
 from hedgerow.contracts.proof import ProofReport
 from packager.engine.docker_bench import published_on
 from packager.engine.port import LeftContainer
 from packager.errors import VerificationFailed
 from packager.image_config import container_config
-from packager.oci.documents import ImageConfig, RootFs, read_foreign
+from packager.oci.documents import read_foreign
 from packager.verify.entry_point import Command, installed_command, local_command, proof_command
 from packager.verify.in_container import Owner, is_abandoned
 from packager.verify.prover import read_reports

@@ -11,7 +11,7 @@ import pytest
 from hedgerow.process import Absent, Exited, ProcessSpec, ProcessStartFailed, ResourceLimits, Running
 from hedgerow.process.launch import spec_message
 from hedgerow.process.records import ExitRecord, StateRecord, Unreadable, observation
-from hedgerow.process.sandbox import SANDBOX_LIMITS, sandboxed
+from hedgerow.process.sandbox import SANDBOX_LIMITS, SANDBOX_UID, sandboxed
 from hedgerow.process.shim_child import Spec
 
 STARTED, ENDED = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
@@ -108,19 +108,19 @@ def test_sandbox_takes_environment_user_and_fills_limits() -> None:
     spec = ProcessSpec(
         argv=["p"],
         cwd="/c",
-        environment={"PATH": "/opt/bin", "TOKEN": "secret", "LD_PRELOAD": "x"},
+        environment={"PATH": "/opt/bin", "HOME": "/h"},
         limits=ResourceLimits(memory_bytes=100),
         log_files=9,
         exit_with_starter=True,
     )
-    safe = sandboxed(spec, running_as_root=True)
-    assert safe.environment == {"PATH": "/opt/bin", "LANG": "C.UTF-8"}
+    safe = sandboxed(spec, uid=SANDBOX_UID)
+    assert safe.environment == {"PATH": "/opt/bin", "LANG": "C.UTF-8", "HOME": "/h"}
     assert (safe.uid, safe.gid) == (64999, 64999)
     assert safe.limits.memory_bytes == 100
     assert safe.limits.processes == SANDBOX_LIMITS.processes
     assert (safe.argv, safe.cwd, safe.log_files, safe.exit_with_starter) == (["p"], "/c", 9, True)
-    assert sandboxed(spec, running_as_root=True, sandbox_uid=7).uid == 7
-    assert sandboxed(spec, running_as_root=False).uid is None
+    assert (sandboxed(spec, uid=7).uid, sandboxed(spec, uid=7).gid) == (7, 64999), "the group is that of all sandboxes"
+    assert (sandboxed(spec, uid=None).uid, sandboxed(spec, uid=None).gid) == (None, None)
 
 
 def test_a_shim_imports_only_what_costs_no_memory() -> None:

@@ -192,6 +192,16 @@ def test_a_python_that_images_cannot_have(asked: str) -> None:
         read_conda(f"name: x\ndependencies:\n- {asked}\n")
 
 
+def test_a_file_for_an_old_python_is_read_for_another_one() -> None:
+    text = "dependencies:\n- python=3.6.2\n- numpy\n- pip: [azureml-defaults]\n"
+    with pytest.raises(EnvironmentRefused, match=r"Line 2 of the conda file.*Python 3\.6\.2 is too old") as refused:
+        read_conda(text)
+    assert "--conda FILE --python 3.11" in refused.value.advice
+    found = read_conda(text, python_version="3.11")
+    assert (found.python_version, found.conda_packages, found.requirements) == ("3.11", ["numpy"], ["azureml-defaults"])
+    assert read_conda("dependencies: [numpy]", python_version="3.12").python_version is None
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.scripts.shims.finder import MODULES, ShimFinder, install_shims
+from runtime.scripts.shims.finder import MODULES, InstalledModel, ShimFinder, install_shims
 from runtime.scripts.shims.schema import converted, get_input_schema, get_supported_versions, input_schema, is_schema_decorated
 from runtime.scripts.shims.schema_numpy import NumpyParameterType
 from runtime.scripts.shims.schema_pandas import PandasParameterType
@@ -319,7 +319,7 @@ def shims() -> Iterator[None]:
     before = set(sys.modules)
     install_shims()
     yield
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, ShimFinder)]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, ShimFinder | InstalledModel)]
     for name in set(sys.modules) - before:
         if name.partition(".")[0] in {"azureml", "inference_schema", "azureml_inference_server_http"}:
             del sys.modules[name]
@@ -366,3 +366,34 @@ assert rawhttp.__module__ == "runtime.scripts.shims.raw_http"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_installed_azureml_core_finds_models_where_they_are_here(tmp_path: Path) -> None:
+    """The real one looks in `azureml-models` below the working folder, where Azure's images have them."""
+    real = {
+        "azureml/core/__init__.py": "from .model import Model\n",
+        "azureml/core/model.py": (
+            "class Model:\n"
+            "    kept = 1\n"
+            "    @staticmethod\n"
+            "    def get_model_path(model_name, version=None, _workspace=None):\n"
+            "        raise FileNotFoundError\n"
+        ),
+        "models/churn/2/model.pkl": "",
+    }
+    for name, text in real.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = f"""
+import inspect, sys
+sys.path.insert(0, {str(tmp_path)!r})
+from runtime.scripts.shims.finder import install_shims
+install_shims()
+from azureml.core import Model
+assert Model.kept == 1 and "class Model" in inspect.getsource(Model)
+print(Model.get_model_path("churn"), Model.get_model_path("churn", version=2))
+"""
+    environment = {"AZUREML_MODEL_DIR": str(tmp_path / "models" / "churn" / "2")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "models/churn/2/model.pkl")] * 2

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from hedgerow.contracts.model import FileEntry
-from hedgerow.errors import InvalidDocument
 from hedgerow.sdk.errors import DownloadDamaged, FileChanged, FileNamesCollide, NotARegularFile, NothingToRegister
 from hedgerow.sdk.files import collect, read_again, save
 
@@ -68,9 +67,11 @@ def test_links_must_stay_inside(tmp_path: Path) -> None:
 
 
 def test_a_name_that_no_record_can_hold_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "two\nlines").write_bytes(b"")
-    with pytest.raises(InvalidDocument, match="path"):
-        collect([tmp_path])
+    for name in ("two\nlines", "back\\slash"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(NotARegularFile, match="a file whose name holds a control character or a backslash"):
+            collect([tmp_path])
+        (tmp_path / name).unlink()
 
 
 def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:

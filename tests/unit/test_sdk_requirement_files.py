@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hedgerow.sdk.errors import RequirementsUnreadable
-from hedgerow.sdk.requirement_files import MAX_BYTES, read_lines
+from hedgerow.sdk.requirement_files import MAX_BYTES, read_conda_text, read_lines
 
 
 def write(folder: Path, **files: str | bytes) -> None:
@@ -59,3 +59,28 @@ def test_many_files_end(tmp_path: Path) -> None:
     (tmp_path / "f120.txt").write_text("end\n")
     with pytest.raises(RequirementsUnreadable, match="more than 100 files"):
         read_lines(tmp_path / "f0.txt")
+
+
+def test_a_conda_file_brings_the_files_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "req").mkdir()
+    write(tmp_path, more="scipy\n")
+    write(tmp_path / "req", base="# pins\nnumpy==1.26.4 \\\n  --hash=sha256:00\n\n'quoted' ; x\n-r ../more.txt\n")
+    (tmp_path / "conda.yml").write_text(
+        "name: x  # -r no.txt\ndependencies:\n- python=3.11\n- pip:\n  - -r req/base.txt  # ours\n  - '-rmore.txt'\n  - six\n"
+    )
+    assert read_conda_text(tmp_path / "conda.yml").splitlines()[4:] == [
+        '  - "numpy==1.26.4    --hash=sha256:00"',
+        "  - \"'quoted' ; x\"",
+        '  - "scipy"',
+        '  - "scipy"',
+        "  - six",
+    ]
+
+
+def test_what_a_conda_file_names_must_be_there_and_no_address(tmp_path: Path) -> None:
+    (tmp_path / "conda.yml").write_text("dependencies:\n- pip:\n  - -r nowhere.txt\n")
+    with pytest.raises(FileNotFoundError):
+        read_conda_text(tmp_path / "conda.yml")
+    # An address stays for whoever makes the environment to refuse, with the line.
+    (tmp_path / "conda.yml").write_text("dependencies:\n- pip:\n  - -r https://host/r.txt\n- --name\n")
+    assert read_conda_text(tmp_path / "conda.yml").splitlines()[2:] == ["  - -r https://host/r.txt", "- --name"]

@@ -1,4 +1,4 @@
-"""`python -P -m inside open|finish JOB.json`: one step inside the jail. What it has to say stands in files, not on stdout."""
+"""`python -P -m inside open|finish JOB.json`: one step inside the sandbox. What it has to say stands in files, not on stdout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def main(step: str, job_file: Path) -> int:
 
 def _run(step: str, told: dict[str, object], result: Path) -> None:
     if step == "finish":
-        from .finish import FinishJob, finish
+        from .finish import finish
+        from .finish_material import FinishJob
 
         opened = Path(str(told.pop("opened")))
         finish(FinishJob(**told), opened, result)  # type: ignore[arg-type]  # written by the packager

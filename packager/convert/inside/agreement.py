@@ -89,16 +89,23 @@ def _numeric(left: Array, right: Array, atol: float, rtol: float) -> tuple[Array
 
 
 def _ties(wanted: Sequence[Array], atol: float, rtol: float) -> Array:
+    """Where any label (there may be several targets, each with its scores) hangs on less than the tolerance."""
     rows = len(wanted[0])
+    found = np.zeros(rows, dtype=bool)
+    if all(answer.dtype.kind == "f" for answer in wanted) and len(wanted) < 2:
+        return found
     for scores in wanted:
-        if scores.dtype.kind != "f" or scores.ndim > 2 or len(wanted) < 2:
+        if scores.dtype.kind != "f" or scores.ndim > 2:
             continue
         table = scores.reshape(rows, -1)
         if table.shape[1] == 1:
-            return np.abs(table[:, 0]) <= atol
-        two = np.sort(table, axis=1)[:, -2:]
-        return np.abs(two[:, 1] - two[:, 0]) <= atol + rtol * np.abs(two[:, 1])
-    return np.zeros(rows, dtype=bool)
+            found |= np.abs(table[:, 0]) <= atol
+        elif table.shape[1]:
+            two = np.sort(table, axis=1)[:, -2:]
+            found |= np.abs(two[:, 1] - two[:, 0]) <= atol + rtol * np.abs(two[:, 1])
+        if all(answer.ndim < 2 or answer.shape[1] == 1 for answer in wanted if answer.dtype.kind != "f"):
+            break  # one label, whose scores come first
+    return found
 
 
 def _texts(labels: Array) -> Array:

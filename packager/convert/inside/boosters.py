@@ -5,20 +5,23 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .agreement import Array
-from .double_trees import with_double_thresholds
+from .boosted_trees import forest_of
+from .failures import Failure
+from .forest import forest_model
 from .opened import Attempt, Job, Opened
+from .precision import with_float_inputs
 from .rows import Terrain, check_rows
 from .samples import matrix_of
 from .thresholds import lightgbm_thresholds, xgboost_thresholds
 
 # onnxmltools writes opsets up to here for boosters.
 _OPSET_MOST = 15
-_SPLIT_TREES = 50
 
 Ask = Callable[[Array], "list[Array]"]
 
@@ -38,12 +41,12 @@ def open_xgboost(model: Any, sample: dict[str, Array] | None, job: Job) -> Opene
         # The converter reads features by number; names as the user gave them stop it.
         booster.feature_names = None
         try:
-            return _onnxmltools("xgboost", model, features, job)
+            return _onnxmltools(model, features, job)
         finally:
             booster.feature_names = names
 
-    labels = _class_names(model)
-    return _opened(model, ask, terrain, names, sample, job, [Attempt("", convert)], labels)
+    attempts = [Attempt("", convert), Attempt("its trees written anew", lambda: with_float_inputs(_own(model, "X")))]
+    return _opened(model, ask, terrain, names, sample, job, attempts, _class_names(model))
 
 
 def open_lightgbm(model: Any, sample: dict[str, Array] | None, job: Job) -> Opened:  # noqa: ANN401 - Booster or LGBMModel
@@ -58,17 +61,18 @@ def open_lightgbm(model: Any, sample: dict[str, Array] | None, job: Job) -> Open
     whole = frozenset(index for index, name in enumerate(names) if infos.get(name, {}).get("values"))
     terrain = Terrain(features, thresholds=thresholds, takes_nan=True, whole=whole)
 
-    def convert(**options: object) -> Any:  # noqa: ANN401 - onnx.ModelProto
-        return _onnxmltools("lightgbm", model, features, job, zipmap=False, **options)
-
     attempts = [
-        Attempt("", convert),
-        Attempt("thresholds and input in FP64", lambda: with_double_thresholds(convert(), thresholds)),
+        Attempt("", lambda: with_float_inputs(_own(model, "X")), narrow=True),
+        Attempt("input in FP64", lambda: _own(model, "X")),
     ]
-    if len(dumped["tree_info"]) > _SPLIT_TREES:
-        remedy = f"trees added up in groups of {_SPLIT_TREES}"
-        attempts.append(Attempt(remedy, lambda: convert(split=_SPLIT_TREES)))
     return _opened(model, ask, terrain, names, sample, job, attempts, _class_names(model))
+
+
+def _own(model: Any, name: str) -> Any:  # noqa: ANN401 - of either library, a ModelProto
+    forest = forest_of(model)
+    if forest is None:
+        raise Failure("unsupported", what=type(model).__name__, problem="it has no trees")
+    return forest_model(forest, name)
 
 
 def _opened(
@@ -83,21 +87,23 @@ def _opened(
 ) -> Opened:
     given = None if sample is None else matrix_of(sample, terrain.features, names)
     name = job.input_names[0] if len(job.input_names) == 1 else "X"
-    job_rows = check_rows(terrain, given, lambda _: True)
+    job_rows = check_rows(terrain, given, ask)
 
     def answer(rows: dict[str, Array]) -> list[Array]:
         return ask(rows[name])
 
-    renamed = [Attempt(one.remedy, lambda one=one: _rename_input(one.make(), name)) for one in attempts]  # type: ignore[misc]  # bound now
-    return Opened(type(model).__name__, {name: job_rows.values}, job_rows.from_sample, answer, renamed, labels)
+    renamed = [replace(one, make=lambda one=one: _rename_input(one.make(), name)) for one in attempts]  # type: ignore[misc]  # bound now
+    kind = type(model).__name__
+    return Opened(
+        kind, {name: job_rows.values}, job_rows.from_sample, answer, renamed, labels, ordinary=job_rows.ordinary, gaps_named=True
+    )
 
 
-def _onnxmltools(library: str, model: Any, features: int, job: Job, **options: object) -> Any:  # noqa: ANN401 - of any library
+def _onnxmltools(model: Any, features: int, job: Job) -> Any:  # noqa: ANN401 - of XGBoost, a ModelProto
     onnxmltools = importlib.import_module("onnxmltools")
     types = importlib.import_module("onnxmltools.convert.common.data_types")
-    convert = getattr(onnxmltools, f"convert_{library}")
     opset = min(job.target_opset, _OPSET_MOST)
-    return convert(model, initial_types=[("X", types.FloatTensorType([None, features]))], target_opset=opset, **options)
+    return onnxmltools.convert_xgboost(model, initial_types=[("X", types.FloatTensorType([None, features]))], target_opset=opset)
 
 
 def _rename_input(model: Any, name: str) -> Any:  # noqa: ANN401 - onnx.ModelProto
@@ -121,6 +127,8 @@ def _estimator(model: Any) -> Ask:  # noqa: ANN401 - an estimator
 def _xgboost_estimator(model: Any) -> Ask:  # noqa: ANN401 - XGBModel
     names = model.get_booster().feature_names
     plain = _estimator(model)
+    if "c" in (model.get_booster().feature_types or []):
+        return _xgboost_categories(model)
     if not names:
         return plain
 
@@ -130,11 +138,31 @@ def _xgboost_estimator(model: Any) -> Ask:  # noqa: ANN401 - XGBModel
     return ask
 
 
-def _xgboost_booster(booster: Any, objective: str, names: list[str] | None) -> Ask:  # noqa: ANN401 - xgboost.Booster
-    matrix = importlib.import_module("xgboost").DMatrix
+def _xgboost_categories(model: Any) -> Ask:  # noqa: ANN401 - XGBModel
+    """Asked by the numbers of its categories, which the estimator takes from a data frame only."""
+    matrix, booster = importlib.import_module("xgboost").DMatrix, model.get_booster()
+    best = getattr(model, "best_iteration", None) if getattr(model, "early_stopping_rounds", None) else None
+    span = (0, 0 if best is None else int(best) + 1)
 
     def ask(rows: Array) -> list[Array]:
-        return _labelled(np.asarray(booster.predict(matrix(rows, feature_names=names))), objective)
+        named = {"feature_names": booster.feature_names, "feature_types": booster.feature_types}
+        scores = np.asarray(booster.predict(matrix(rows, enable_categorical=True, **named), iteration_range=span))
+        if not hasattr(model, "predict_proba"):
+            return [scores]
+        scores = np.column_stack([1 - scores, scores]) if scores.ndim == 1 else scores
+        return [np.asarray(model.classes_)[scores.argmax(axis=1)], scores]
+
+    return ask
+
+
+def _xgboost_booster(booster: Any, objective: str, names: list[str] | None) -> Ask:  # noqa: ANN401 - xgboost.Booster
+    matrix, kinds = importlib.import_module("xgboost").DMatrix, booster.feature_types
+
+    def ask(rows: Array) -> list[Array]:
+        return _labelled(
+            np.asarray(booster.predict(matrix(rows, feature_names=names, feature_types=kinds, enable_categorical=True))),
+            objective,
+        )
 
     return ask
 
@@ -145,7 +173,7 @@ def _lightgbm_booster(booster: Any, objective: str) -> Ask:  # noqa: ANN401 - li
 
 def _labelled(scores: Array, objective: str) -> list[Array]:
     """A booster gives scores only; its conversion says the label as well."""
-    if objective.startswith("binary") and scores.ndim == 1:
+    if objective.startswith(("binary:logistic", "binary sigmoid")) and scores.ndim == 1:
         return [(scores > 0.5).astype(np.int64), np.column_stack([1 - scores, scores])]
     if objective.startswith("multi") and scores.ndim == 2:
         return [scores.argmax(axis=1), scores]

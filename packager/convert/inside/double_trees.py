@@ -37,22 +37,46 @@ def with_double_thresholds(model: Any, thresholds: dict[int, Array]) -> Any:  # 
 
 
 def with_missing_branches(model: Any, trees: list[Any]) -> Any:  # noqa: ANN401 - onnx.ModelProto; sklearn's Tree
-    """``model`` changed in place: a missing value takes the branch that training gave it. Raises Failure `unsupported`."""
+    """``model`` changed in place: a missing value takes the branch that training gave it.
+
+    ``trees`` in the order in which they were converted; an ensemble that is not made of the next of them stays as it is.
+    """
     from onnx import helper
 
-    nodes = [node for node in model.graph.node if node.op_type in _TREES]
-    if len(nodes) != 1:
-        raise Failure("unsupported", what="several ensembles in one model", problem="the branches of gaps cannot be written")
-    found = {one.name: helper.get_attribute_value(one) for one in nodes[0].attribute}
-    go_left = [tree.__getstate__()["nodes"]["missing_go_to_left"] for tree in trees]
-    tracks = [
-        0 if mode in (b"LEAF", "LEAF") else int(go_left[tree][node])
-        for mode, tree, node in zip(found["nodes_modes"], found["nodes_treeids"], found["nodes_nodeids"], strict=True)
-    ]
-    kept = [one for one in nodes[0].attribute if one.name != "nodes_missing_value_tracks_true"]
-    del nodes[0].attribute[:]
-    nodes[0].attribute.extend([*kept, helper.make_attribute("nodes_missing_value_tracks_true", tracks)])
+    waiting = list(trees)
+    for node in [one for one in model.graph.node if one.op_type in _TREES]:
+        found = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        sizes = _sizes(found["nodes_treeids"])
+        own = waiting[: len(sizes)]
+        if [tree.node_count for tree in own] != sizes or not all(
+            "missing_go_to_left" in _nodes(tree).dtype.names for tree in own
+        ):
+            continue
+        del waiting[: len(sizes)]
+        _set_tracks(node, found, [_nodes(tree)["missing_go_to_left"] for tree in own])
     return model
+
+
+def _nodes(tree: Any) -> Array:  # noqa: ANN401 - sklearn's Tree
+    return tree.__getstate__()["nodes"]
+
+
+def _sizes(tree_ids: list[int]) -> list[int]:
+    """How many nodes each tree has."""
+    return [int(count) for count in np.unique(np.asarray(tree_ids), return_counts=True)[1]]
+
+
+def _set_tracks(node: Any, found: dict[str, Any], go_left: list[Array]) -> None:  # noqa: ANN401 - onnx.NodeProto
+    from onnx import helper
+
+    first = min(found["nodes_treeids"])
+    tracks = [
+        0 if mode in (b"LEAF", "LEAF") else int(go_left[tree - first][number])
+        for mode, tree, number in zip(found["nodes_modes"], found["nodes_treeids"], found["nodes_nodeids"], strict=True)
+    ]
+    kept = [one for one in node.attribute if one.name != "nodes_missing_value_tracks_true"]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute("nodes_missing_value_tracks_true", tracks)])
 
 
 def _rewrite(node: Any, thresholds: dict[int, Array]) -> None:  # noqa: ANN401 - onnx.NodeProto

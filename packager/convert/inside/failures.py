@@ -1,4 +1,4 @@
-"""How what runs inside the jail says why it could not: a kind and its values, in a file that the packager reads."""
+"""How what runs inside the sandbox says why it could not: a kind and its values, in a file that the packager reads."""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ _ROWS = 48
 _ROW_BYTES_MAX = 16 << 20
 # Lengths to try for axes that have none, beside rows: words, samples of a sound.
 _LENGTHS = (16, 128, 16_000)
-_KINDS = {"float": "float32", "double": "float64", "float16": "float16", "int64": "int64", "int32": "int32", "bool": "bool"}
+_WORDS = np.array(["a", "b", "yes", "no", "", "two words", "7", "\u00e4\u00f6"])
+_KINDS = {"float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "string": "str"}
+_KINDS |= {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
 def open_onnx(path: Path, sample: dict[str, Array] | None, job: Job) -> Opened:
@@ -36,6 +38,9 @@ def open_onnx(path: Path, sample: dict[str, Array] | None, job: Job) -> Opened:
         raise
     except Exception as problem:
         raise Failure("unpickle", file=path.name, problem=str(problem)) from problem
+
+    if not session.get_inputs():
+        raise Failure("unsupported", what="a model without inputs", problem="it says the same to everything")
 
     def answer(given: dict[str, Array]) -> list[Array]:
         return run_session(session, given)
@@ -111,7 +116,9 @@ def _made(inputs: list[Any], count: int, length: int) -> dict[str, Array]:
         shape = [part if isinstance(part, int) else length for part in one.shape]
         if shape and (batch or not isinstance(one.shape[0], int)):
             shape[0] = count
-        if kind.startswith(("float", "double")):
+        if kind == "string":
+            rows[one.name] = random.choice(_WORDS, shape)
+        elif kind.startswith(("float", "double")):
             rows[one.name] = random.standard_normal(shape).astype(_KINDS[kind])
         else:
             rows[one.name] = random.integers(0, 2, shape).astype(_KINDS[kind])

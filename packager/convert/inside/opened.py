@@ -33,16 +33,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One way to convert; ``remedy`` says in a phrase what is not the usual in it. ``make`` gives an onnx.ModelProto."""
+    """One way to convert; ``remedy`` says in a phrase what is not the usual in it. ``make`` gives an onnx.ModelProto.
+
+    ``narrow``: it is asked in FP32, and must say to those numbers what the original says to them. It counts only where the
+    original answers ordinary rows the same before and after they are rounded to FP32.
+    """
 
     remedy: str
     make: Callable[[], Any]
+    narrow: bool = False
 
 
 @dataclass(frozen=True)
 class Opened:
     """``rows`` by input name, exact (FP64 where a conversion may have FP32); ``answer`` is the original's, in the order of
-    the conversion's outputs: label first, then its scores. ``facts``: what of the model is to be kept beside it.
+    the conversion's outputs: label first, then its scores. The first ``ordinary`` rows are such as may come.
+    ``gaps_named``: False where the user's sample has no missing values; then rows with them may differ, and that is told.
     """
 
     estimator: str
@@ -53,3 +59,5 @@ class Opened:
     labels: list[str] | None = None
     notes: list[str] = field(default_factory=list)
     has_rows: bool = True
+    ordinary: int = 0
+    gaps_named: bool = True

@@ -1,14 +1,16 @@
 """Makes the rows that a tabular model and its conversion are compared on: the sample's, ordinary ones, rows on and around the
-thresholds of trees, extremes, and gaps where the model takes them. Seeded: the same model and sample give the same rows."""
+thresholds of trees, both sides of jumps, extremes, and gaps where the model takes them. Seeded: the same model and sample give
+the same rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .agreement import Array
+from .edges import Ask, edge_rows
+from .failures import Failure
 
 SEED = 20_070
 _SAMPLE_ROWS = 512
@@ -18,37 +20,77 @@ _THRESHOLD_ROWS = 768
 
 @dataclass(frozen=True)
 class Terrain:
-    """What a model says of its own inputs. ``thresholds``: feature → the values at which its trees branch."""
+    """What a model says of its own inputs. ``thresholds``: feature → the values at which its trees branch; ``known``: rows that
+    it carries in itself; ``jumps``: whether it may jump elsewhere too; ``whole``: columns that hold numbers of categories."""
 
     features: int
     center: Array | None = None
     spread: Array | None = None
     thresholds: dict[int, Array] = field(default_factory=dict)
     takes_nan: bool = False
+    known: Array | None = None
+    jumps: bool = False
     whole: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class CheckRows:
-    """``values`` [n, features] FP64; the first ``from_sample`` rows are the user's own (or ordinary ones where there is none)."""
+    """``values`` [n, features] FP64; the first ``from_sample`` rows are the user's own (or ordinary ones where there is none),
+    the first ``ordinary`` are such as may come."""
 
     values: Array
     from_sample: int
+    ordinary: int
 
 
-def check_rows(terrain: Terrain, sample: Array | None, accepted: Callable[[Array], bool]) -> CheckRows:
-    """``accepted`` tells whether the original answers such rows at all; kinds of rows that it refuses are left out."""
+def check_rows(terrain: Terrain, sample: Array | None, ask: Ask) -> CheckRows:
+    """``ask`` is the original; kinds of rows that it refuses are left out. Raises Failure `sample_needed`."""
     random = np.random.default_rng(SEED)
-    ordinary = _ordinary(terrain, sample, random)
-    kept = [sample[:_SAMPLE_ROWS], ordinary] if sample is not None else [ordinary]
+    kept = [sample[:_SAMPLE_ROWS]] if sample is not None else []
+    kept.append(_accepted_ordinary(terrain, sample, random, ask))
     from_sample = len(kept[0])
     pool = np.concatenate(kept)
-    offers = (_on_thresholds(terrain, pool, random), _extremes(pool), _gaps(terrain, pool, random))
-    kept.extend(more for more in offers if len(more) and accepted(more))
-    values = np.concatenate(kept)
+    known = np.empty((0, terrain.features)) if terrain.known is None else terrain.known
+    offers = [known, _on_thresholds(terrain, pool, random), _extremes(pool), _gaps(terrain, pool, random)]
+    if terrain.jumps and not terrain.whole:
+        offers.append(edge_rows(ask, np.concatenate([pool, known]), random))
+    kept.extend(more for more in (_whole(terrain, offer) for offer in offers) if len(more) and _answers(ask, more))
+    return CheckRows(np.concatenate(kept), from_sample, len(pool))
+
+
+def _accepted_ordinary(terrain: Terrain, sample: Array | None, random: np.random.Generator, ask: Ask) -> Array:
+    """Models of counts, shares and categories refuse ordinary numbers: these are offered first, others after."""
+    rows = _whole(terrain, _ordinary(terrain, sample, random))
+    if sample is not None:
+        return rows if _answers(ask, rows) else sample[: len(rows)]
+    offers = [rows, np.abs(rows), np.floor(np.abs(rows) * 2)]
+    if terrain.known is not None:
+        offers.append(terrain.known[random.integers(0, len(terrain.known), len(rows))])
+    problem: Exception | None = None
+    for offer in offers:
+        try:
+            ask(offer)
+        except Exception as found:  # noqa: BLE001 - foreign code; rows that it refuses are not its inputs
+            problem = problem or found
+            continue
+        return offer
+    why = f"it refuses made-up rows ({type(problem).__name__}: {str(problem).strip().splitlines()[0][:300]})"
+    raise Failure("sample_needed", why=why)
+
+
+def _answers(ask: Ask, rows: Array) -> bool:
+    try:
+        ask(rows)
+    except Exception:  # noqa: BLE001 - foreign code; rows that it refuses are not its inputs
+        return False
+    return True
+
+
+def _whole(terrain: Terrain, rows: Array) -> Array:
+    rows = rows.copy()
     for column in terrain.whole:
-        values[:, column] = np.abs(np.round(values[:, column]))
-    return CheckRows(values, from_sample)
+        rows[:, column] = np.abs(np.round(rows[:, column]))
+    return rows
 
 
 def _ordinary(terrain: Terrain, sample: Array | None, random: np.random.Generator) -> Array:

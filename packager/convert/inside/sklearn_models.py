@@ -3,30 +3,56 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Any
 
 import numpy as np
 
 from .agreement import Array
-from .double_trees import with_double_thresholds, with_missing_branches
 from .failures import Failure
-from .opened import ML_DOMAIN, ML_OPSET, Attempt, Job, Opened
+from .landmarks import known_rows, whole_columns
+from .odd_rows import with_odd_rows
+from .opened import Job, Opened
 from .rows import SEED, Terrain, check_rows
 from .samples import matrix_of
-from .thresholds import inner_trees, plain_trees, sklearn_thresholds
+from .sklearn_convert import scores_of, steps_of, tensor_type
+from .sklearn_ways import Ways, jumps_somewhere
+from .thresholds import inner_trees, sklearn_thresholds
 
 _TABLE_ROWS = 256
+_ONLY_WHOLE = "Columns {columns} are numbers of categories: only whole numbers were compared, send no others."
+_AROUND_ZERO = (
+    "It was compared on made-up numbers around zero, as the model does not say what its inputs are like: "
+    "a sample input would bring rows as they come."
+)
+_CENTERS = (
+    ("mean_", "scale_"),
+    ("center_", "scale_"),
+    ("data_min_", "data_range_"),
+    ("cluster_centers_", ""),
+    ("statistics_", ""),
+)
 
 
 def open_sklearn(model: Any, sample: dict[str, Array] | None, job: Job) -> Opened:  # noqa: ANN401 - any estimator
     """Raises Failure `no_predict`, `sample_needed`, `sample_unfit`."""
+    model = getattr(model, "best_estimator_", model)  # a search answers as the best that it found
     if not any(hasattr(model, name) for name in ("predict", "transform")):
         raise Failure("no_predict", found=_kind(model))
+    _make_convertible(model)
     columns = _text_columns(model, sample)
     if columns is not None:
         return _by_column(model, columns, sample, job)
     return _by_matrix(model, sample, job)
+
+
+def _make_convertible(model: Any) -> None:  # noqa: ANN401 - any estimator
+    """Rewrites what says the same otherwise, and stops the converter: an infinite threshold (all but missing values are below
+    it), weights as a list."""
+    for tree in inner_trees(model):
+        tree.threshold[np.isposinf(tree.threshold)] = np.finfo(np.float32).max
+    for step in steps_of(model):
+        if isinstance(getattr(step, "weights", None), list):
+            step.weights = np.asarray(step.weights)
 
 
 def _by_matrix(model: Any, sample: dict[str, Array] | None, job: Job) -> Opened:  # noqa: ANN401 - any estimator
@@ -35,40 +61,57 @@ def _by_matrix(model: Any, sample: dict[str, Array] | None, job: Job) -> Opened:
         raise Failure("sample_needed", why=f"{_kind(model)} does not say how many values a row has")
     names = [str(name) for name in getattr(model, "feature_names_in_", [])] or None
     given = None if sample is None else matrix_of(sample, int(features), names)
-    thresholds = sklearn_thresholds(model)
-    # Trees branch on gaps by what they saw; converters forget it. That matters only to whom rows with gaps are.
-    with_gaps = _takes_nan(model) and (not inner_trees(model) or (given is not None and bool(np.isnan(given).any())))
-    terrain = Terrain(int(features), *_center(model, int(features)), thresholds, with_gaps)
     name = job.input_names[0] if len(job.input_names) == 1 else "X"
 
     def answer(rows: dict[str, Array]) -> list[Array]:
         return answers(model, _frame(rows[name], names))
 
-    def accepted(values: Array) -> bool:
-        return _answers(lambda: answer({name: values}))
+    thresholds = sklearn_thresholds(model)
+    terrain = _terrain(model, int(features), thresholds)
+    rows = check_rows(terrain, given, lambda values: answer({name: values}))
 
-    rows = check_rows(terrain, given, accepted)
+    def typed(kind: str) -> list[tuple[str, Any]]:
+        return [(name, tensor_type(kind)([None, int(features)]))]
 
-    def converted(tensor_type: str) -> Any:  # noqa: ANN401 - onnx.ModelProto
-        return _convert(model, [(name, _type(tensor_type)([None, int(features)]))], job)
+    return Opened(
+        _kind(model),
+        {name: rows.values},
+        rows.from_sample,
+        answer,
+        Ways(model, thresholds, typed, job).attempts(),
+        _labels(model),
+        _told(terrain, sampled=given is not None),
+        ordinary=rows.ordinary,
+        gaps_named=given is None or bool(np.isnan(given).any()),
+    )
 
-    attempts = [Attempt("", lambda: converted("FloatTensorType"))]
-    if thresholds:
-        remedy = "thresholds and input in FP64"
-        attempts.append(Attempt(remedy, lambda: with_double_thresholds(converted("FloatTensorType"), thresholds)))
-    if with_gaps and plain_trees(model):
-        remedy = "the branch of missing values as trained"
-        attempts.append(Attempt(remedy, lambda: with_missing_branches(converted("FloatTensorType"), plain_trees(model))))
-    attempts.append(Attempt("all numbers in FP64", lambda: converted("DoubleTensorType")))
+
+def _told(terrain: Terrain, *, sampled: bool) -> list[str]:
     notes = []
-    if _takes_nan(model) and not with_gaps:
-        notes.append("Rows with missing values (NaN) were not compared: the sample input has none.")
-    return Opened(_kind(model), {name: rows.values}, rows.from_sample, answer, attempts, _labels(model), notes)
+    if terrain.whole:
+        notes.append(_ONLY_WHOLE.format(columns=", ".join(str(column) for column in sorted(terrain.whole))))
+    if not sampled and terrain.center is None and terrain.known is None and not terrain.thresholds:
+        notes.append(_AROUND_ZERO)
+    return notes
+
+
+def _terrain(model: Any, features: int, thresholds: dict[int, Array]) -> Terrain:  # noqa: ANN401 - any estimator
+    return Terrain(
+        features,
+        *_center(model, features),
+        thresholds,
+        takes_nan=_takes_nan(model),
+        known=known_rows(steps_of(model), features),
+        jumps=not thresholds and jumps_somewhere(model),
+        whole=whole_columns(steps_of(model)[:2], features),
+    )
 
 
 def _by_column(model: Any, columns: dict[str, Array], sample: dict[str, Array] | None, job: Job) -> Opened:  # noqa: ANN401 - any estimator
     """One input [rows, 1] for each column: text and numbers do not fit one tensor."""
     random = np.random.default_rng(SEED)
+    unused = _unused_columns(model)
+    columns = {name: values for name, values in columns.items() if name not in unused}
     own = len(next(iter(columns.values()))) if sample is not None else _TABLE_ROWS
     rows = {name: _mixed(values, own, random) for name, values in columns.items()}
     single = list(rows) == [""]
@@ -78,49 +121,45 @@ def _by_column(model: Any, columns: dict[str, Array], sample: dict[str, Array] |
     def answer(given: dict[str, Array]) -> list[Array]:
         if single:
             return answers(model, next(iter(given.values())).ravel())
-        return answers(model, _table_frame(given))
+        return answers(model, _table_frame(given, unused))
 
     try:
         answer(rows)
     except Exception as problem:
-        raise Failure("sample_unfit", problem=f"{type(problem).__name__}: {problem}") from problem
+        words = f"{type(problem).__name__}: {problem}"
+        if sample is None:
+            raise Failure("sample_needed", why=f"it refuses made-up rows ({words[:300]})") from problem
+        raise Failure("sample_unfit", problem=words) from problem
+    ordinary = len(next(iter(rows.values())))
+    rows = with_odd_rows(rows, answer, random, edges=jumps_somewhere(model))
 
-    def converted(numbers: str) -> Any:  # noqa: ANN401 - onnx.ModelProto
+    def typed(numbers: str) -> list[tuple[str, Any]]:
         kinds = {name: "StringTensorType" if values.dtype.kind == "U" else numbers for name, values in rows.items()}
-        return _convert(model, [(name, _type(kind)([None, 1])) for name, kind in kinds.items()], job)
+        return [(name, tensor_type(kind)([None, 1])) for name, kind in kinds.items()]
 
-    attempts = [
-        Attempt("", lambda: converted("FloatTensorType")),
-        Attempt("all numbers in FP64", lambda: converted("DoubleTensorType")),
-    ]
-    return Opened(_kind(model), rows, min(own, _TABLE_ROWS), answer, attempts, _labels(model))
+    gaps_named = sample is None or any(np.isnan(values).any() for values in columns.values() if values.dtype.kind == "f")
+    return Opened(
+        _kind(model),
+        rows,
+        min(own, _TABLE_ROWS),
+        answer,
+        Ways(model, {}, typed, job).attempts(),
+        _labels(model),
+        ordinary=ordinary,
+        gaps_named=bool(gaps_named),
+    )
 
 
 def answers(model: Any, rows: Any) -> list[Array]:  # noqa: ANN401 - any estimator, any table
     """What the original says, in the order in which its conversion does: label and scores, or values."""
-    if not hasattr(model, "predict"):
+    if not hasattr(model, "predict") or hasattr(model, "get_support"):
         transformed = model.transform(rows)
         return [np.asarray(transformed.toarray() if hasattr(transformed, "toarray") else transformed)]
     first = np.asarray(model.predict(rows))
-    for name in _scores(model):
+    for name in scores_of(model):
         second = getattr(model, name)(rows)
-        if not isinstance(second, list):
-            return [first, np.asarray(second)]
+        return [first, *(np.asarray(one) for one in (second if isinstance(second, list) else [second]))]
     return [first]
-
-
-def _scores(model: Any) -> list[str]:  # noqa: ANN401 - any estimator
-    kind = getattr(model, "_estimator_type", None) or _tagged_kind(model)
-    wanted = {"classifier": ["predict_proba", "decision_function"], "outlier_detector": ["decision_function"]}
-    wanted["clusterer"] = ["transform"]
-    return [name for name in wanted.get(str(kind), []) if hasattr(model, name)][:1]
-
-
-def _tagged_kind(model: Any) -> object:  # noqa: ANN401 - any estimator
-    try:
-        return importlib.import_module("sklearn.utils").get_tags(model).estimator_type
-    except Exception:  # noqa: BLE001 - foreign code; what it does not say is not known
-        return None
 
 
 def _takes_nan(model: Any) -> bool:  # noqa: ANN401 - any estimator
@@ -128,92 +167,6 @@ def _takes_nan(model: Any) -> bool:  # noqa: ANN401 - any estimator
         return bool(importlib.import_module("sklearn.utils").get_tags(model).input_tags.allow_nan)
     except Exception:  # noqa: BLE001 - older generations say it otherwise, or not at all
         return "HistGradientBoosting" in type(model).__name__
-
-
-def _convert(model: Any, initial_types: list[tuple[str, Any]], job: Job) -> Any:  # noqa: ANN401 - any estimator, a ModelProto
-    skl2onnx = importlib.import_module("skl2onnx")
-    if any(np.isinf(tree.threshold).any() for tree in inner_trees(model)):
-        # skl2onnx looks for the next smaller number of infinity, for ever.
-        raise Failure("unsupported", what="a tree that branches on missing values alone", problem="its threshold is infinite")
-    _know_boosters()
-    flattened = [step for step in _steps(model) if getattr(step, "flatten_transform", False)]
-    for step in flattened:
-        step.flatten_transform = False  # it only shapes what `transform` gives, and stops the converter
-    target = {"": job.target_opset, ML_DOMAIN: ML_OPSET}
-    plain: dict[str, object] = {"initial_types": initial_types, "target_opset": target}
-    try:
-        for options in _wishes(model):
-            try:
-                given = {"options": {id(model): options}} if options else {}
-                return _in_any_locale(skl2onnx.convert_sklearn(model, **plain, **given))
-            except (NameError, ValueError):
-                if not options:
-                    raise
-        raise AssertionError("the last wish is none")
-    finally:
-        for step in flattened:
-            step.flatten_transform = True
-
-
-def _wishes(model: Any) -> list[dict[str, bool]]:  # noqa: ANN401 - any estimator
-    """Options that a converter may know: tensors instead of a sequence of maps, and scores with their own sign."""
-    scores = _scores(model)
-    if scores == ["predict_proba"]:
-        return [{"zipmap": False}, {}]
-    if scores == ["decision_function"]:
-        return [{"zipmap": False, "raw_scores": True}, {"raw_scores": True}, {"zipmap": False}, {}]
-    return [{}]
-
-
-def _in_any_locale(model: Any) -> Any:  # noqa: ANN401 - onnx.ModelProto
-    """Lower case by a locale that small systems have: with the usual one (en_US) the model does not even load there."""
-    from onnx import helper
-
-    for node in model.graph.node:
-        if node.op_type == "StringNormalizer":
-            kept = [attribute for attribute in node.attribute if attribute.name != "locale"]
-            del node.attribute[:]
-            node.attribute.extend([*kept, helper.make_attribute("locale", "C.UTF-8")])
-    return model
-
-
-def _steps(model: Any) -> list[Any]:  # noqa: ANN401 - any estimator
-    return [model, *(step for _, step in getattr(model, "steps", []))]
-
-
-def _type(name: str) -> Any:  # noqa: ANN401 - one of skl2onnx's types
-    return getattr(importlib.import_module("skl2onnx.common.data_types"), name)
-
-
-def _know_boosters() -> None:
-    """Pipelines may hold estimators of other libraries, whose converters onnxmltools has. Without it they stay unknown."""
-    if not {"xgboost", "lightgbm"} & set(sys.modules):
-        return
-    try:
-        shapes = importlib.import_module("skl2onnx.common.shape_calculator")
-        update = importlib.import_module("skl2onnx").update_registered_converter
-        makers = "onnxmltools.convert.{0}.operator_converters.{1}"
-    except ImportError:
-        return
-    table = (
-        ("xgboost", "XGBClassifier", makers.format("xgboost", "XGBoost"), "convert_xgboost"),
-        ("xgboost", "XGBRegressor", makers.format("xgboost", "XGBoost"), "convert_xgboost"),
-        ("lightgbm", "LGBMClassifier", makers.format("lightgbm", "LightGbm"), "convert_lightgbm"),
-        ("lightgbm", "LGBMRegressor", makers.format("lightgbm", "LightGbm"), "convert_lightgbm"),
-    )
-    for library, name, module, function in table:
-        if library not in sys.modules:
-            continue
-        try:
-            estimator = getattr(importlib.import_module(library), name)
-            convert = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError):
-            continue
-        is_classifier = name.endswith("Classifier")
-        kind = "classifier" if is_classifier else "regressor"
-        shape = getattr(shapes, f"calculate_linear_{kind}_output_shapes")
-        options: dict[str, object] = {"nocl": [True, False], "zipmap": [True, False, "columns"]} if is_classifier else {}
-        update(estimator, f"{library}{name}", shape, convert, options={**options, "split": None})
 
 
 def _text_columns(model: Any, sample: dict[str, Array] | None) -> dict[str, Array] | None:  # noqa: ANN401 - any estimator
@@ -242,18 +195,38 @@ def _known_columns(model: Any) -> dict[str, Array] | None:  # noqa: ANN401 - any
     """Values that the encoders of a ColumnTransformer have seen, by column name; numbers for the other columns."""
     names = [str(name) for name in getattr(model, "feature_names_in_", [])]
     parts = _first(model, "transformers_")
+    if parts is None and names and _has_text(_first(model, "categories_")):
+        parts = [("", next(step for step in steps_of(model) if hasattr(step, "categories_")), names)]
     if not names or parts is None:
         return None
     random = np.random.default_rng(SEED)
     found = {name: random.standard_normal(_TABLE_ROWS) for name in names}
     for _, step, where in parts:
-        categories = _first(step, "categories_")
-        if isinstance(where, str) or categories is None:
+        if isinstance(where, str) or isinstance(step, str):
             continue
-        for position, seen in enumerate(categories):
-            name = names[where[position]] if isinstance(where[position], int | np.integer) else str(where[position])
+        own = [names[one] if isinstance(one, int | np.integer) else str(one) for one in where]
+        middle, spread = _center(step, len(own))
+        if middle is not None and spread is not None:
+            made = middle + random.standard_normal((_TABLE_ROWS, len(own))) * spread
+            found |= dict(zip(own, made.T, strict=True))
+        for name, seen in zip(own, _first(step, "categories_") or [], strict=False):
             found[name] = np.asarray(seen)[random.integers(0, len(seen), _TABLE_ROWS)]
     return {name: values.astype(str) if values.dtype.kind in "OUS" else values for name, values in found.items()}
+
+
+def _has_text(categories: Any) -> bool:  # noqa: ANN401 - a list of arrays, or None
+    return categories is not None and any(np.asarray(column).dtype.kind in "OUS" for column in categories)
+
+
+def _unused_columns(model: Any) -> set[str]:  # noqa: ANN401 - any estimator
+    """Columns that the model was trained with and never looks at."""
+    names = [str(name) for name in getattr(model, "feature_names_in_", [])]
+    dropped: set[str] = set()
+    for _, step, where in _first(model, "transformers_") or []:
+        if isinstance(step, str) and step == "drop" and not isinstance(where, str):
+            chosen = list(np.flatnonzero(where)) if np.asarray(where).dtype.kind == "b" else list(where)
+            dropped |= {names[one] if isinstance(one, int | np.integer) else str(one) for one in chosen}
+    return dropped
 
 
 def _mixed(values: Array, own: int, random: np.random.Generator) -> Array:
@@ -266,23 +239,45 @@ def _mixed(values: Array, own: int, random: np.random.Generator) -> Array:
 
 def _first(model: Any, attribute: str) -> Any:  # noqa: ANN401 - any estimator
     """The attribute of the model or of the first step of a pipeline that has it."""
-    for step in _steps(model):
+    for step in steps_of(model):
         if hasattr(step, attribute):
             return getattr(step, attribute)
     return None
 
 
 def _center(model: Any, features: int) -> tuple[Array | None, Array | None]:  # noqa: ANN401 - any estimator
-    for center, spread in (("mean_", "scale_"), ("center_", "scale_"), ("data_min_", "data_range_"), ("cluster_centers_", "")):
+    for center, spread in _CENTERS:
         middle = _first(model, center)
         if middle is None:
             continue
-        middle = np.asarray(middle, dtype=np.float64)
+        middle = np.asarray(middle)
+        if middle.dtype.kind not in "biuf":
+            continue
+        middle = middle.astype(np.float64)
         if middle.ndim == 2 and middle.shape[1] == features:
             return middle.mean(axis=0), middle.std(axis=0) + 1e-3
         if middle.shape == (features,):
             scale = _first(model, spread) if spread else None
-            return middle, np.asarray(scale, dtype=np.float64) if scale is not None and np.shape(scale) == (features,) else None
+            if scale is not None and np.shape(scale) == (features,):
+                return middle, np.asarray(scale, dtype=np.float64)
+            return middle, np.abs(middle) * 0.3 + 1e-3
+    return _center_of_inverse(steps_of(model), features)
+
+
+def _center_of_inverse(steps: list[Any], features: int) -> tuple[Array | None, Array | None]:
+    """Where the middle of what the first step makes comes from."""
+    for step in steps:
+        if not hasattr(step, "inverse_transform") or getattr(step, "n_features_in_", 0) != features or hasattr(step, "steps"):
+            continue
+        try:
+            found = np.asarray(
+                step.inverse_transform(np.array([[-0.5], [0.0], [0.5]]) * np.ones((1, features))), dtype=np.float64
+            )
+        except Exception:  # noqa: BLE001 - foreign code; what it does not say is not known
+            return None, None
+        if found.shape == (3, features) and np.isfinite(found).all():
+            return found[1], np.abs(found[2] - found[0]) + 1e-3
+        return None, None
     return None, None
 
 
@@ -295,19 +290,12 @@ def _frame(values: Array, names: list[str] | None) -> Any:  # noqa: ANN401 - an 
         return values
 
 
-def _table_frame(rows: dict[str, Array]) -> Any:  # noqa: ANN401 - a data frame
+def _table_frame(rows: dict[str, Array], unused: set[str]) -> Any:  # noqa: ANN401 - a data frame
     pandas = importlib.import_module("pandas")
-    return pandas.DataFrame(
-        {name: values.ravel().astype(object) if values.dtype.kind == "U" else values.ravel() for name, values in rows.items()}
-    )
-
-
-def _answers(ask: Any) -> bool:  # noqa: ANN401 - a callable
-    try:
-        ask()
-    except Exception:  # noqa: BLE001 - foreign code; rows that it refuses are not its inputs
-        return False
-    return True
+    columns = {
+        name: values.ravel().astype(object) if values.dtype.kind == "U" else values.ravel() for name, values in rows.items()
+    }
+    return pandas.DataFrame(columns | dict.fromkeys(sorted(unused), np.nan))
 
 
 def _labels(model: Any) -> list[str] | None:  # noqa: ANN401 - any estimator

@@ -13,6 +13,8 @@ from .agreement import Array
 Split = tuple[int, float]
 # How many estimators inside each other are looked into.
 _DEPTH = 4
+# What stands for infinity: branches that only missing values do not take.
+_BEYOND = 1e37
 
 
 def sklearn_thresholds(model: Any) -> dict[int, Array]:  # noqa: ANN401 - of any library
@@ -52,7 +54,7 @@ def lightgbm_thresholds(dumped: dict[str, Any]) -> dict[int, Array]:
 def _grouped(splits: Iterable[Split]) -> dict[int, Array]:
     found: dict[int, set[float]] = {}
     for feature, value in splits:
-        if np.isfinite(value):
+        if abs(value) < _BEYOND:
             found.setdefault(int(feature), set()).add(float(value))
     return {feature: np.array(sorted(values)) for feature, values in sorted(found.items())}
 

@@ -5,7 +5,6 @@ Exit code 0: done, 1: not done (the line says why), 2: the task itself cannot be
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -18,9 +17,8 @@ from hedgerow.contracts.build import ProgressLine
 from hedgerow.contracts.document import encode
 from hedgerow.errors import Bug, HedgerowError
 from registry.blobs.choose import open_store
-from registry.blobs.errors import StorageUnavailable
 from registry.blobs.port import BlobStore
-from registry.controller.errors import as_problem
+from registry.controller.errors import as_problem, of_file_work
 from registry.controller.file_work.collect import collect
 from registry.controller.file_work.lay_out import lay_out
 from registry.controller.file_work.take_in import take_in
@@ -28,7 +26,6 @@ from registry.controller.file_work.tasks import ENV_BLOBS, ENV_BLOBS_ENDPOINT, A
 from registry.controller.file_work.unpack import unpack
 
 _USAGE = "usage: python -P -m registry.controller.file_work TASK.json"
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: list[str]) -> int:
@@ -47,7 +44,7 @@ def main(arguments: list[str]) -> int:
     except HedgerowError as problem:
         return _tell(problem, 1)
     except OSError as problem:
-        return _tell(_disk_error(problem), 1)
+        return _tell(of_file_work(problem), 1)
     _say(ProgressLine(progress=1.0, result=msgspec.to_builtins(answer)))
     return 0
 
@@ -74,12 +71,6 @@ def _do(task: Task, store: BlobStore, report: Callable[[float], None]) -> Answer
 
 def _report(progress: float) -> None:
     _say(ProgressLine(progress=progress))
-
-
-def _disk_error(problem: OSError) -> HedgerowError:
-    if problem.errno in _DISK:
-        return StorageUnavailable(problem=f"{os.strerror(problem.errno)}: {problem.filename}")
-    return Bug(what=f"{type(problem).__name__}: {problem}")
 
 
 def _tell(problem: HedgerowError, code: int) -> int:

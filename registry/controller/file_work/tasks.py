@@ -32,7 +32,8 @@ class LayOut(msgspec.Struct, frozen=True, kw_only=True, tag="lay-out", forbid_un
 class TakeIn(msgspec.Struct, frozen=True, kw_only=True, tag="take-in", forbid_unknown_fields=True):
     """Store everything that image ``digest`` of the OCI layout in ``layout`` consists of. Answers :class:`Parts`.
 
-    ``referrers`` are manifests that lie beside it (``BuildResult.referrers``): what they lead to is stored with it.
+    ``referrers`` are manifests that lie beside it (``BuildResult.referrers``): what they lead to is stored with it. Of what the
+    records know already (``known``, and held until the image is recorded) only the documents are looked at again.
     """
 
     blobs: str
@@ -40,6 +41,7 @@ class TakeIn(msgspec.Struct, frozen=True, kw_only=True, tag="take-in", forbid_un
     digest: Digest
     media_type: str
     referrers: list[Digest] = []
+    known: list[Digest] = []
 
 
 class Collect(msgspec.Struct, frozen=True, kw_only=True, tag="collect", forbid_unknown_fields=True):

@@ -5,22 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import msgspec
-
-from hedgerow.contracts.names import MEDIA_MODEL_MANIFEST, Digest
+from hedgerow.contracts.names import MEDIA_MODEL_MANIFEST
+from hedgerow.contracts.oci import ImageDocument, read_image_document
 from hedgerow.safe_tar import UnsafeArchive, unpack_tar
 from registry.blobs import BlobStore
 from registry.controller.errors import ImageNotRunnable
 from registry.controller.file_work.tasks import Unpack
-
-
-class _Layer(msgspec.Struct, frozen=True):
-    digest: Digest
-
-
-class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
-    layers: list[_Layer]
-    artifact_type: str = ""
 
 
 def unpack(task: Unpack, store: BlobStore) -> None:
@@ -30,7 +20,7 @@ def unpack(task: Unpack, store: BlobStore) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True, mode=0o755)
     try:
-        for layer in _manifest(task.digest, store).layers:
+        for layer in _manifest(task.digest, store).layers or ():
             with store.open(layer.digest) as archive:
                 unpack_tar(archive, part, name=layer.digest)
         part.rename(target)
@@ -40,13 +30,13 @@ def unpack(task: Unpack, store: BlobStore) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _manifest(digest: str, store: BlobStore) -> _Manifest:
+def _manifest(digest: str, store: BlobStore) -> ImageDocument:
     with store.open(digest) as content:
         data = content.read()
     try:
-        manifest = msgspec.json.decode(data, type=_Manifest)
-    except (msgspec.DecodeError, msgspec.ValidationError) as problem:
+        manifest = read_image_document(data)
+    except ValueError as problem:
         raise ImageNotRunnable(digest=digest, problem=f"its manifest is not one ({problem})") from problem
-    if manifest.artifact_type != MEDIA_MODEL_MANIFEST:
+    if manifest.artifact_type != MEDIA_MODEL_MANIFEST or manifest.layers is None:
         raise ImageNotRunnable(digest=digest, problem="it is no model artifact")
     return manifest

@@ -1,7 +1,8 @@
 """Makes the shims importable under the names that scripts use, in a script's process only and after everything installed.
 
 It stands last on ``sys.meta_path``: whatever the image really has was found before. A child of a package that is really
-installed is not ours to add, but for ``azureml``, which is a namespace that many packages share.
+installed is not ours to add, but for ``azureml``, which is a namespace that many packages share. One thing of an installed
+package is changed: azureml-core looks for models in a folder of Azure's images, and is told where they are here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 _HERE = __package__
@@ -71,7 +72,39 @@ class ShimFinder(MetaPathFinder, Loader):
         return True
 
 
+class InstalledModel(MetaPathFinder):
+    """Stands first: an installed azureml-core keeps its ``Model``, whose ``get_model_path`` becomes ours."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname != "azureml.core.model":
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _OurModelPaths(spec.loader)
+        return spec
+
+
+class _OurModelPaths(Loader):
+    """The loader of the installed module, and then the change."""
+
+    def __init__(self, installed: Loader) -> None:
+        self._installed = installed
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._installed, name)  # what inspect and linecache ask of a loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._installed.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._installed.exec_module(module)
+        ours = importlib.import_module(f"{_HERE}.model_paths")
+        if installed := vars(module).get("Model"):
+            installed.get_model_path = staticmethod(ours.Model.get_model_path)
+
+
 def install_shims() -> None:
-    """Put the finder last on sys.meta_path, once."""
+    """Put the finders on sys.meta_path, once."""
     if not any(isinstance(finder, ShimFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, InstalledModel())
         sys.meta_path.append(ShimFinder())

@@ -1,4 +1,4 @@
-"""``Model.get_model_path`` of azureml-core, which no longer installs on today's Pythons. Everything else of it is a client's."""
+"""``Model.get_model_path`` of azureml-core. Everything else of it is a client's, and there only where it is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs one command of foreign code in a jail (jail_entry.py), for a limited time, and keeps the end of what it prints."""
+"""Runs one command of foreign code in a sandbox (sandbox_entry.py), for a limited time, and keeps the end of what it prints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from pathlib import Path
 
 from hedgerow.clock import Clock
 from hedgerow.process.limits import RLIMIT_NAMES
-from hedgerow.process.sandbox import SANDBOX_UID, sandboxed
+from hedgerow.process.sandbox import CONVERT_UID, SANDBOX_GID, sandboxed
 from hedgerow.process.spec import ProcessSpec, ResourceLimits
-from packager.convert.errors import JailUnavailable
-from packager.convert.jail_entry import CLOSED
+from packager.convert.errors import SandboxUnavailable
+from packager.convert.sandbox_entry import CLOSED
 
-_ENTRY = Path(__file__).with_name("jail_entry.py")
-# Apart from the users of runs, replicas (SANDBOX_UID) and tests of images (the 64 below it): limits count processes by user.
-JAIL_UID = SANDBOX_UID - 100
+_ENTRY = Path(__file__).with_name("sandbox_entry.py")
 _LOG_BYTES = 64 << 10
 # Same answers every time: no threads that add up in another order, no random hashes, no byte code left behind.
 _STEADY = {
@@ -59,8 +57,8 @@ _NOT_ENTERED = 126
 
 
 @dataclass(frozen=True)
-class Jail:
-    """Limits of every command. ``python`` starts the jail, it need not be the one inside."""
+class Sandbox:
+    """Limits of every command. ``python`` starts the sandbox, it need not be the one inside."""
 
     python: Path
     memory_bytes: int
@@ -68,12 +66,12 @@ class Jail:
     clock: Clock
 
     def run(self, command: Command) -> Finished:
-        """Run ``command`` to its end. Raises JailUnavailable when it cannot begin, OSError when not even the jail starts."""
+        """Run ``command`` to its end. Raises SandboxUnavailable when it cannot begin, OSError when nothing starts."""
         as_root = os.geteuid() == 0
         root = command.folder / "root"
         root.mkdir(exist_ok=True)
         if as_root:
-            os.chown(command.writable, JAIL_UID, SANDBOX_UID)
+            os.chown(command.writable, CONVERT_UID, SANDBOX_GID)
         reading, writing = os.pipe()
         order = command.folder / "order.json"
         order.write_text(json.dumps(self._order(command, root, writing, as_root=as_root)), encoding="utf-8")
@@ -95,27 +93,29 @@ class Jail:
         finally:
             _end(process)
             os.close(reading)
-        if finished.exit_code == _NOT_ENTERED and "the jail could not be entered" in finished.log:
-            raise JailUnavailable(problem=finished.log.strip().splitlines()[-1][:300])
+        if finished.exit_code == _NOT_ENTERED and "the sandbox could not be entered" in finished.log:
+            raise SandboxUnavailable(problem=finished.log.strip().splitlines()[-1][:300])
         return finished
 
     def _order(self, command: Command, root: Path, report_fd: int, *, as_root: bool) -> dict[str, object]:
         limits = ResourceLimits(
             memory_bytes=self.memory_bytes, cpu_time_s=int(self.timeout_s * 4) + 5, processes=512, file_size_bytes=2 << 30
         )
-        bare = ProcessSpec(argv=list(command.argv), cwd=str(command.folder), environment={}, limits=limits)
-        inside = sandboxed(bare, running_as_root=as_root, sandbox_uid=JAIL_UID)
         home = {"HOME": str(command.writable), "TMPDIR": str(command.writable)}
         path = {"PYTHONPATH": ":".join(str(one) for one in command.python_path)}
+        bare = ProcessSpec(
+            argv=list(command.argv), cwd=str(command.folder), environment={**_STEADY, **home, **path}, limits=limits
+        )
+        inside = sandboxed(bare, uid=CONVERT_UID if as_root else None)
         numbers = {name: getattr(inside.limits, field) for field, name in RLIMIT_NAMES.items()}
         return {
             "parent": os.getpid(),
             "root": str(root),
-            "uid": JAIL_UID,
-            "gid": SANDBOX_UID,  # the group that a workspace lets pass through its folders
+            "uid": CONVERT_UID,
+            "gid": SANDBOX_GID,
             "argv": inside.argv,
             "cwd": inside.cwd,
-            "environment": {**inside.environment, **_STEADY, **home, **path},
+            "environment": inside.environment,
             "limits": {**numbers, "RLIMIT_CORE": 0},
             "readable": [str(one) for one in (command.folder, *command.readable)],
             "writable": [str(command.writable)],

@@ -1,4 +1,4 @@
-"""`python -I -S jail_entry.py ORDER.json`: shuts itself into a jail and becomes the command of the order. Standard library only.
+"""`python -I -S sandbox_entry.py ORDER.json`: shuts itself in and becomes the command of the order. Standard library only.
 
 As root (or where users may make namespaces): no network, no processes but its own, a file system that holds the order's readable
 paths (read only), its one writable folder and nothing else, an own user without rights, limits. When a namespace is refused, only
@@ -22,7 +22,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(order: dict) -> None:  # type: ignore[type-arg]  # the JSON of jail.py
+def main(order: dict) -> None:  # type: ignore[type-arg]  # the JSON of sandbox.py
     """Never returns."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != order["parent"]:
@@ -59,7 +59,7 @@ def _unshare() -> None:
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
 
 
-def _build_root(order: dict) -> None:  # type: ignore[type-arg]  # the JSON of jail.py
+def _build_root(order: dict) -> None:  # type: ignore[type-arg]  # the JSON of sandbox.py
     """A small file system in memory; what may be seen stands at its own path in it, so that paths mean the same inside."""
     root = order["root"]
     _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=0755")
@@ -74,7 +74,7 @@ def _build_root(order: dict) -> None:  # type: ignore[type-arg]  # the JSON of j
         _bind(root, path, read_only=False)
     for path in order["writable"]:
         _bind(root, path, read_only=False)
-    Path(root, "etc/passwd").write_text(f"jail:x:{order['uid']}:{order['gid']}::{order['cwd']}:/bin/false\n", encoding="ascii")
+    Path(root, "etc/passwd").write_text(f"sandbox:x:{order['uid']}:{order['gid']}::{order['cwd']}:/bin/false\n", encoding="ascii")
     Path(root, "dev/shm").mkdir(parents=True, exist_ok=True)
     shared = f"{root}/dev/shm"  # noqa: S108 - a mount in its own file system
     _mount("tmpfs", shared, "tmpfs", MS_NOSUID | MS_NODEV, "size=256m,mode=1777")
@@ -98,7 +98,7 @@ def _bind(root: str, path: str, *, read_only: bool) -> None:
         _mount("none", str(target), None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID)
 
 
-def _become(order: dict, *, isolated: bool) -> None:  # type: ignore[type-arg]  # the JSON of jail.py
+def _become(order: dict, *, isolated: bool) -> None:  # type: ignore[type-arg]  # the JSON of sandbox.py
     """Limits, user, folder, exec."""
     try:
         os.umask(0o022)
@@ -117,8 +117,8 @@ def _become(order: dict, *, isolated: bool) -> None:  # type: ignore[type-arg]  
         os.write(order["report_fd"], CLOSED if isolated else OPEN)
         os.close(order["report_fd"])
         os.execve(order["argv"][0], order["argv"], order["environment"])  # noqa: S606 - no shell is wanted
-    except BaseException as problem:  # noqa: BLE001 - foreign code must not begin outside of its jail
-        os.write(2, f"the jail could not be entered: {problem!r}\n".encode())
+    except BaseException as problem:  # noqa: BLE001 - foreign code must not begin outside of its sandbox
+        os.write(2, f"the sandbox could not be entered: {problem!r}\n".encode())
     finally:
         os._exit(126)
 

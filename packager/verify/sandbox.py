@@ -1,4 +1,4 @@
-"""Where foreign code lives while it is tested as a process: folders of its own and, as root, a user of its own.
+"""The sandbox of an image that is tested as a process: folders of its own and, as root, a user and a group of its own.
 
 The user is lent to one test at a time on the whole machine. So a bound on its number of processes is a bound for the test
 alone, and at the end everything that runs as that user is ended, whatever it did to get away. What a killed packager left
@@ -21,17 +21,13 @@ from pathlib import Path
 
 import msgspec
 
-from hedgerow.process.limits import within_ours
 from hedgerow.process.procfs import read_stat
-from hedgerow.process.reach import first_barred
-from hedgerow.process.sandbox import SANDBOX_UID, sandboxed
+from hedgerow.process.reach import barred_by, open_way
+from hedgerow.process.sandbox import SANDBOX_GID, TEST_UIDS, sandboxed
 from hedgerow.process.spec import ProcessSpec, ResourceLimits
 from packager.errors import VerificationFailed
 
 log = logging.getLogger(__name__)
-# Below the user of replicas and training runs. Their group opens the way through a workspace, so it is theirs too.
-TEST_UIDS = range(SANDBOX_UID - 64, SANDBOX_UID)
-_GID = SANDBOX_UID
 _LEAST_MEMORY_BYTES = 1 << 30
 _SHARE_OF_MEMORY = 0.8
 # kill(-1): everything that this user may signal, but for the one that asks.
@@ -42,7 +38,7 @@ _LIMITS = ResourceLimits(open_files=4096, cpu_time_s=3600, processes=1024, file_
 
 
 @dataclass(frozen=True)
-class Quarters:
+class Sandbox:
     """``root`` holds the unpacked image and can be read, ``home`` can be written, ``records`` are ours alone.
 
     ``uid`` None: it runs as our own user, for the reason in ``note`` (empty where that is no surprise).
@@ -59,17 +55,13 @@ class Quarters:
         """A process of foreign code that ends when we do."""
         home = str(self.home)
         given = {"PATH": os.defpath, **environment, "HOME": home, "TMPDIR": home}
-        bare = ProcessSpec(argv=list(argv), cwd=home, environment=given, exit_with_starter=True)
         limits = msgspec.structs.replace(_LIMITS, memory_bytes=self.memory_bytes)
-        inside = sandboxed(
-            msgspec.structs.replace(bare, limits=limits),
-            running_as_root=self.uid is not None,
-            sandbox_uid=self.uid or SANDBOX_UID,
-        )
-        gid = _GID if self.uid is not None else None
-        return msgspec.structs.replace(
-            inside, environment={**inside.environment, **given}, limits=within_ours(inside.limits), gid=gid
-        )
+        bare = ProcessSpec(argv=list(argv), cwd=home, environment=given, limits=limits, exit_with_starter=True)
+        inside = sandboxed(bare, uid=self.uid)
+        if self.uid is None:
+            return inside
+        # A group of its own as well; that of all sandboxes only to pass through the workspace's folders.
+        return msgspec.structs.replace(inside, gid=self.uid, groups=[SANDBOX_GID])
 
     def open_for_reading(self) -> None:
         """Let its user read what was unpacked into ``root``, whatever our umask was."""
@@ -83,7 +75,7 @@ class Quarters:
 
 
 @contextlib.contextmanager
-def quarters(scratch: Path, cache: Path, installation: Iterable[Path], *, required: bool = False) -> Iterator[Quarters]:
+def borrowed_sandbox(scratch: Path, cache: Path, installation: Iterable[Path], *, required: bool = False) -> Iterator[Sandbox]:
     """Folders below ``scratch``, which is a folder of ``cache``. ``installation``: what the process must be able to enter.
 
     When the block ends nothing of it runs any more where it had a user of its own; the caller stops what it started itself.
@@ -99,12 +91,15 @@ def quarters(scratch: Path, cache: Path, installation: Iterable[Path], *, requir
             raise VerificationFailed(problem=f"it may not be tested without a user of its own, and {note}")
         if uid is not None:
             _open_way(cache, place)
+            # Here the way of all sandboxes ends: of the group below there is only this one.
+            os.chown(place, -1, uid)
+            place.chmod(0o710)
             records.chmod(0o700)
             root.chmod(0o755)
             home.chmod(0o700)
-            os.chown(home, uid, _GID)
+            os.chown(home, uid, uid)
         try:
-            yield Quarters(root, home, records, uid, note, _memory_bytes())
+            yield Sandbox(root, home, records, uid, note, _memory_bytes())
         finally:
             if uid is not None:
                 end_all_of(uid)
@@ -123,7 +118,7 @@ def _own_user(ways: Iterable[Path]) -> Iterator[tuple[int | None, str]]:
         if uid is None:
             # Any program of this machine can take these names, so being without one must not be worth anything.
             raise VerificationFailed(problem="all users for tests of this machine are taken")
-        barred = next((found for way in ways if (found := first_barred(way, uid, _GID)) is not None), None)
+        barred = barred_by(ways, uid)
         if barred is not None:
             yield None, f"user {uid} cannot enter {barred}"
             return
@@ -171,9 +166,7 @@ def _open_way(cache: Path, place: Path) -> None:
     """For passing through only; ``cache`` and what lies between are ours, what is above is not touched."""
     folder = place.resolve()
     while folder.is_relative_to(cache.resolve()):
-        mode = folder.stat().st_mode
-        os.chown(folder, -1, _GID)
-        folder.chmod(mode & 0o7707 | 0o010)
+        open_way(folder)
         folder = folder.parent
 
 
