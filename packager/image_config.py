@@ -67,11 +67,16 @@ def _run_config(base: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str,
             "StartPeriod": 30 * _SECOND_NS,
             "Retries": 3,
         },
-        "Labels": {**(base.get("Labels") or {}), **labels},
+        "Labels": {**_inherited_labels(base), **labels},
         "User": NOBODY,
         # Empty and writable; `-P` keeps what is written there off the import path.
         "WorkingDir": "/tmp",  # noqa: S108 - the container's own
     }
+
+
+def _inherited_labels(base: Mapping[str, Any]) -> dict[str, str]:
+    """Without what OCI's predefined labels (image-spec, annotations) say: title, version and source are the base's own."""
+    return {name: value for name, value in (base.get("Labels") or {}).items() if not name.startswith("org.opencontainers.image.")}
 
 
 def _environment(base: list[str]) -> list[str]:

@@ -19,7 +19,7 @@ from packager.oci.tar_layer import TAR_GENERATION
 from packager.recipe import SOURCE_FOLDER
 
 # Raise it whenever the same inputs give another image.
-_GENERATION = 1
+_GENERATION = 2
 
 
 @dataclass(frozen=True)

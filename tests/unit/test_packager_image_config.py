@@ -63,6 +63,13 @@ def test_labels_keep_those_of_the_base() -> None:
     assert labels["hedgerow.image.kind"] == "docker"
 
 
+def test_what_predefined_labels_say_of_the_base_is_not_said_of_the_image() -> None:
+    of_base = {"org.opencontainers.image.title": "python", "org.opencontainers.image.source": "https://example.com", "team": "ml"}
+    labels = made(base(config={"Labels": of_base}))["config"]["Labels"]
+    assert labels["team"] == "ml"
+    assert [name for name in labels if name.startswith("org.opencontainers.")] == ["org.opencontainers.image.base.digest"]
+
+
 def test_history_has_a_line_for_each_layer_even_when_the_base_has_none() -> None:
     for history in (None, [], [History(created_by="x", empty_layer=True)]):
         lines = made(base(history=history))["history"]
