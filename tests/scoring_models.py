@@ -241,6 +241,14 @@ def fails_on_negative() -> Path:
 
 
 @cache
+def side_by_side() -> Path:
+    """x f32[N,2], y f32[N,1] -> z f32[N,3]: the columns of both."""
+    inputs = [value("x", _FLOAT, ["N", 2]), value("y", _FLOAT, ["N", 1])]
+    node = helper.make_node("Concat", ["x", "y"], ["z"], axis=1)
+    return build("side-by-side", [node], inputs, [value("z", _FLOAT, ["N", 3])])
+
+
+@cache
 def total() -> Path:
     """x f32[N,?] -> y f32[1]: the sum of everything, however many rows there are."""
     nodes = [helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0), helper.make_node("Unsqueeze", ["s", "zero"], ["y"])]

@@ -127,7 +127,7 @@ class Mlflow:
 
     def give(self, model: Forest) -> None:
         shutil.rmtree(self._folder / "model", ignore_errors=True)
-        save = [self._bin / "python", "-c", textwrap.dedent(_SAVE_MLFLOW), model.file, self._folder / "model"]
+        save: list[str | Path] = [self._bin / "python", "-c", textwrap.dedent(_SAVE_MLFLOW), model.file, self._folder / "model"]
         run(save, self._folder, {**self._docker.variables, **_SILENT})
 
     def warm_up(self) -> None:
@@ -144,8 +144,16 @@ class Mlflow:
         return Built({"mlflow": made + built}, self._docker.image_id(self.image), parts)
 
     def _generate(self, context: Path) -> None:
-        words = [self._bin / "mlflow", "models", "generate-dockerfile", "-m", self._folder / "model", "-d", context]
-        run([*words], self._folder, {**self._docker.variables, **_SILENT})
+        words: list[str | Path] = [
+            self._bin / "mlflow",
+            "models",
+            "generate-dockerfile",
+            "-m",
+            self._folder / "model",
+            "-d",
+            context,
+        ]
+        run(words, self._folder, {**self._docker.variables, **_SILENT})
 
     def forget(self) -> None:
         self._docker.forget(self.image)

@@ -33,6 +33,7 @@ from runtime.models.loaded_model import Engagement, Interface, LoadedModel
 from runtime.models.onnx_file import OnnxFacts, check_safe, read_facts
 from runtime.models.providers import CPU, Arena, Engine, Refusal, Wish, short_name, worth_a_try
 from runtime.models.rows.verdict import RowVerdict, row_verdict
+from runtime.models.uneven_inputs import unevenness
 from runtime.tensors import ORT_DATATYPES, Array
 
 _log = logging.getLogger("hedgerow.runtime.models")
@@ -126,6 +127,10 @@ class OnnxModel(LoadedModel):
         except Exception as problem:
             if type(problem).__name__ == "InvalidArgument":
                 raise BadBody(problem=_first_sentence(problem), hint=f"See the inputs of model {self.name}.") from None
+            if uneven := unevenness(feeds, self.axis_names):
+                raise BadBody(
+                    problem=uneven, hint=f"Send model {self.name} as many rows of one input as of the others."
+                ) from None
             raise ModelFailed(model=self.name) from problem
         return dict(zip(names, values, strict=True))
 

@@ -256,3 +256,15 @@ def test_the_page_is_not_in_the_way_of_the_probes(tmp_path: Path) -> None:
         assert server.get("/", headers={"accept": "text/html"}).text == "Healthy"
         assert server.post("/docs").status_code == 405
         assert json.loads(server.get("/v2/health/ready").text) == {"ready": True}
+
+
+def test_inputs_that_differ_in_their_rows_are_the_callers_mistake(tmp_path: Path) -> None:
+    def body(rows: int) -> dict[str, Any]:
+        return {"inputs": {"x": [[1, 2]] * 2, "y": [[3]] * rows}}
+
+    with served(models.side_by_side(), tmp_path) as server:
+        refused = server.post("/score", json.dumps(body(1)), headers={"content-type": "application/json"})
+        assert refused.status_code == 400, refused.text
+        assert "inputs 'x' and 'y' disagree about the axis N: 2 and 1" in refused.json()["message"]
+        scored = server.post("/score", json.dumps(body(2)), headers={"content-type": "application/json"})
+        assert scored.status_code == 200, scored.text

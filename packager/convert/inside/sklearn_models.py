@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -123,13 +124,7 @@ def _by_column(model: Any, columns: dict[str, Array], sample: dict[str, Array] |
             return answers(model, next(iter(given.values())).ravel())
         return answers(model, _table_frame(given, unused))
 
-    try:
-        answer(rows)
-    except Exception as problem:
-        words = f"{type(problem).__name__}: {problem}"
-        if sample is None:
-            raise Failure("sample_needed", why=f"it refuses made-up rows ({words[:300]})") from problem
-        raise Failure("sample_unfit", problem=words) from problem
+    _check_taken(lambda: answer(rows), sampled=sample is not None)
     ordinary = len(next(iter(rows.values())))
     rows = with_odd_rows(rows, answer, random, edges=jumps_somewhere(model))
 
@@ -148,6 +143,17 @@ def _by_column(model: Any, columns: dict[str, Array], sample: dict[str, Array] |
         ordinary=ordinary,
         gaps_named=bool(gaps_named),
     )
+
+
+def _check_taken(ask: Callable[[], object], *, sampled: bool) -> None:
+    """Raises Failure `sample_needed` or `sample_unfit` where the original refuses its first rows."""
+    try:
+        ask()
+    except Exception as problem:
+        words = f"{type(problem).__name__}: {problem}"
+        if not sampled:
+            raise Failure("sample_needed", why=f"it refuses made-up rows ({words[:300]})") from problem
+        raise Failure("sample_unfit", problem=words) from problem
 
 
 def answers(model: Any, rows: Any) -> list[Array]:  # noqa: ANN401 - any estimator, any table
