@@ -294,8 +294,9 @@ def _check_address(target: Target, address: Address, policy: EgressPolicy) -> No
     if policy.allows_network(address) or policy.allows_host(target.host, address):
         return
     if not is_public(address):
-        where = "" if str(address) == target.host else f"{target.host} is "
-        raise _refused(target.url, f"{where}{address}, which is no public address")
+        by_name = str(address) != target.host
+        problem = f"{target.host} is {address}, which is no public address" if by_name else "it is no public address"
+        raise _refused(target.url, problem)
     if target.scheme == "http":
         raise _refused(target.url, "plain http goes only where the operator allows it")
     _check_port(target)

@@ -31,7 +31,7 @@ def seen_at(path: Path, now: datetime) -> str | None:
                 return None
             if found.st_size <= _SMALL_BYTES:
                 return "sha256:" + hashlib.sha256(file.read(_SMALL_BYTES + 1)).hexdigest()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
     if abs(now.timestamp() - found.st_ctime) < _UNSETTLED_S:
         return None

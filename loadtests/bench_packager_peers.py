@@ -25,7 +25,7 @@ from pathlib import Path
 
 from loadtests.bench_packager import Yard
 from loadtests.packagers import figures
-from loadtests.packagers.base import CallersNetwork, make_base, names
+from loadtests.packagers.base_image import CallersNetwork, make_base, names
 from loadtests.packagers.builders import BENTOML, MLFLOW, Bentoml, Builder, Built, Hedgerow, Mlflow
 from loadtests.packagers.engine import Docker, Pushed, blobs_of
 from loadtests.packagers.figures import Column

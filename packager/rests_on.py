@@ -36,7 +36,10 @@ def look_at_bases(request: BuildRequest, default_base: str | None, now: datetime
 def rests_on(
     request: BuildRequest, bases: list[FileFact] | None, locks: Iterable[EnvironmentLock], cache: LayerCache
 ) -> list[FileFact] | None:
-    """``bases`` are those of :func:`look_at_bases`. With ``dockerfile`` an engine has its say, so None."""
+    """All that the answer rests on; None where it cannot be known from files. ``bases`` are those of :func:`look_at_bases`.
+
+    With ``dockerfile`` an engine has its say.
+    """
     if bases is None or request.dockerfile:
         return None
     # Not as it stands there now: another build may have renewed it since this one read it.

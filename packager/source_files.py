@@ -89,7 +89,7 @@ def refuse_secrets(folder: Path, files: Iterable[FoundFile], allowed: frozenset[
         if named in allowed:
             continue
         # A link is also what it leads to.
-        what = secret_by_name(file.path, file.source.resolve().relative_to(root).as_posix(), ())
+        what = secret_by_name(file.path, file.source.resolve().relative_to(root).as_posix())
         if what is None and file.size_bytes <= SEARCHED_BYTES_MAX:
             what = secret_by_content(_content(file))
         if what is not None:

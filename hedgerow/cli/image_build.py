@@ -10,13 +10,14 @@ import click
 from hedgerow.cli import complete
 from hedgerow.cli.image_built import tell
 from hedgerow.cli.options import json_option, key_values, tag_option, workspace
+from hedgerow.contracts.platforms import normal_platform
 
 if TYPE_CHECKING:
     from hedgerow.contracts.image import ImageKind, StageName
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.images)
 @click.option(
     "--model",
     "-m",
@@ -87,7 +88,7 @@ def build(
     **same: Any,  # noqa: ANN401 - the options that the SDK has under the same names and types
 ) -> None:
     """Build NAME's next version from registered models."""
-    everywhere, of_platforms = _bases(bases)
+    everywhere, of_platforms = _bases(bases, platforms.split(","))
     _check_models(kind, models, stages)
     _check_parts(kind, {"--script": script, "--base": bases, "--dockerfile": dockerfile})
     folder = source or (script.parent if script else None)
@@ -136,18 +137,33 @@ def _path_in(folder: Path, script: Path) -> str:
     return found.relative_to(root).as_posix()
 
 
-def _bases(given: tuple[str, ...]) -> tuple[str | None, dict[str, str]]:
+def _bases(given: tuple[str, ...], platforms: list[str]) -> tuple[str | None, dict[str, str]]:
     """The base of all platforms, and those of single ones (`linux/arm64=oci:DIR`)."""
     everywhere: str | None = None
     of_platforms: dict[str, str] = {}
     for text in given:
         platform, equals, reference = text.partition("=")
         if equals and platform.startswith("linux/"):
-            of_platforms[platform] = reference
+            _check_built(text, platform, platforms)
+            of_platforms[platform] = _base(reference)
         elif everywhere is None:
-            everywhere = text
+            everywhere = _base(text)
         else:
             raise click.UsageError(
                 f"--base was given twice: {everywhere} and {text}. Write PLATFORM=REF for bases of single platforms."
             )
     return everywhere, of_platforms
+
+
+def _check_built(text: str, platform: str, platforms: list[str]) -> None:
+    """Said here: a base that no platform is built on would be passed over in silence. Raises UnsupportedPlatform."""
+    if normal_platform(platform) not in map(normal_platform, platforms):
+        raise click.UsageError(f"--base {text}: {platform} is not built. Add it to --platform, or leave this base out.")
+
+
+def _base(reference: str) -> str:
+    """A path as it is meant here: the control plane, which opens it, works in another folder."""
+    scheme, colon, path = reference.partition(":")
+    if scheme not in ("oci", "docker-archive") or not path:
+        return reference
+    return f"{scheme}{colon}{Path(path).expanduser().absolute()}"

@@ -13,7 +13,7 @@ import click
 from hedgerow.atomic_write import atomic_write
 from hedgerow.cli import complete
 from hedgerow.cli.options import json_option, workspace
-from hedgerow.cli.output import plain, print_json, print_table, size
+from hedgerow.cli.output import as_shown, plain, print_json, print_table, size
 
 if TYPE_CHECKING:
     from hedgerow.sdk.explain import Change, Explanation, FileExplained, LayerExplained, PlatformExplained
@@ -55,7 +55,7 @@ def sbom(reference: str, platform: str | None, file: Path | None, force: bool) -
     with workspace() as client:
         document = client.images.sbom(reference, platform)
     if file is None:
-        click.echo(document)
+        click.echo(as_shown(document))
         return
     try:
         atomic_write(file, document, replace=force)

@@ -28,6 +28,8 @@ def export(reference: str, file: Path, platform: str | None, referrers: bool, fo
     if str(file) == "-":
         if as_json:
             raise click.UsageError("Standard output is the image's; leave --json out.")
+        if sys.stdout.isatty():
+            raise click.UsageError("A terminal cannot show an image: name a FILE, or send standard output elsewhere (| or >).")
         with workspace() as client, transfer(f"exporting {reference}") as on_progress:
             client.images.export(reference, sys.stdout.buffer, platform=platform, referrers=referrers, on_progress=on_progress)
         return

@@ -32,8 +32,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - anything msgspec can encode
     """One JSON value, indented on a terminal, compact in a pipe."""
-    data = msgspec.json.encode(document)
-    click.echo(msgspec.json.format(data, indent=2) if sys.stdout.isatty() else data)
+    click.echo(as_shown(msgspec.json.encode(document)))
+
+
+def as_shown(data: bytes) -> bytes:
+    """JSON indented on a terminal; elsewhere byte for byte as it is."""
+    return msgspec.json.format(data, indent=2) if sys.stdout.isatty() else data
 
 
 def plain(value: object) -> str:
@@ -154,7 +158,19 @@ def transfer(title: str) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def follow(client: Client, activity_id: str, title: str, *, quiet: bool = False) -> Activity:
-    """Wait for an activity, with a progress bar on a terminal and plain lines elsewhere (on standard error)."""
+    """Wait for an activity, with a progress bar on a terminal and plain lines elsewhere (on standard error).
+
+    Ctrl-C ends the waiting, not the work, which others may wait for as well; what can be done about it is said.
+    """
+    try:
+        return _awaited(client, activity_id, title, quiet=quiet)
+    except KeyboardInterrupt:
+        again, stop = f"hedgerow activity follow {activity_id}", f"hedgerow activity cancel {activity_id}"
+        click.echo(f"The work goes on without you. Watch it again: {again}\nStop it: {stop}", err=True)
+        raise
+
+
+def _awaited(client: Client, activity_id: str, title: str, *, quiet: bool) -> Activity:
     if quiet:
         return client.activities.wait(activity_id)
     if not sys.stderr.isatty():

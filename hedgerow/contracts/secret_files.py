@@ -7,7 +7,6 @@ this finds what people and tools leave lying about; it does not find what somebo
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from fnmatch import translate
 
 from hedgerow.errors import UserError
@@ -20,6 +19,7 @@ SEARCHED_BYTES_MAX = 1 << 20
 _SECRET_NAMES = (
     *(".env", ".env.*", "*.env", ".envrc", ".netrc", ".pypirc", ".npmrc", ".git-credentials", ".htpasswd"),
     *(".pgpass", ".my.cnf", ".dockercfg", ".boto", ".s3cfg", ".vault-token", "kubeconfig"),
+    *("_netrc", ".databrickscfg", "kaggle.json", "client_secret*.json"),
     *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk"),
     *("id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk"),
     *("credentials", "credentials.json", "application_default_credentials.json", "service-account*.json"),
@@ -46,6 +46,8 @@ _CONTENTS = tuple(
         (rb"(?<![\w-])glpat-[\w-]{20}(?![\w-])", "holds a token of GitLab"),
         (rb"(?<![\w-])hf_[A-Za-z0-9]{34}(?![\w-])", "holds a token of Hugging Face"),
         (rb"(?<![\w-])xox[abprs]-[0-9A-Za-z-]{20}", "holds a token of Slack"),
+        (rb"(?<![\w-])AIza[\w-]{35}(?![\w-])", "holds a key of Google's services"),
+        (rb"(?<![\w-])sk-(?:ant-api\d\d|proj|svcacct)-[\w-]{40}", "holds the key of a language model's service"),
         (rb"(?<![\w-])pypi-AgEIcHlwaS5vcmc[\w-]{50}", "holds a token of PyPI"),
     )
 )
@@ -65,13 +67,11 @@ class SecretInSource(UserError):
         super().__init__(path=path, what=what, allow=allow or path)
 
 
-def secret_by_name(path: str, real: str, allowed: Collection[str]) -> str | None:
-    """Why ``path`` is refused, in words; None where nothing speaks against it. ``real`` is what it leads to, when it is a link.
+def secret_by_name(path: str, real: str) -> str | None:
+    """What speaks against ``path``, in words; None where nothing does. ``real`` is what it leads to, when it is a link.
 
     The folders that are left out hold passwords of their own (.git/config), to which a link could lead.
     """
-    if path in allowed:
-        return None
     hidden = looks_secret(path) or (real != path and looks_secret(real)) or (is_left_out(real) and not is_left_out(path))
     return _BY_NAME if hidden else None
 

@@ -29,10 +29,10 @@ def barred_by(paths: Iterable[Path], uid: int) -> Path | None:
     return next((folder for folder in found if folder is not None), None)
 
 
-def open_way(folder: Path) -> None:
+def open_way(folder: Path, gid: int = SANDBOX_GID) -> None:
     """Let sandboxes pass through ``folder``, which is ours: their group may enter it, and sees nothing listed."""
     mode = stat.S_IMODE(folder.stat().st_mode)
-    os.chown(folder, -1, SANDBOX_GID)
+    os.chown(folder, -1, gid)
     folder.chmod(mode & ~0o070 | 0o010)
 
 

@@ -7,7 +7,8 @@ Who starts foreign code has a sandbox.py for it, on top of this one:
     packager/convert      a model that is opened and converted: `CONVERT_UID`, without network and with a file system of its own
 
 Limits count processes by user, so the three have different ones. They share one group, to which a workspace opens the way
-through its folders (reach.py); an image under test has one of its own besides, so that no other test enters its folder.
+through its folders (reach.py); an image under test has one of its own besides, so that no other test enters its folder, and
+training runs and replicas have `RUN_GID`, without which nobody enters the folder of what is deployed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hedgerow.process.spec import ProcessSpec, ResourceLimits
 
 SANDBOX_UID = 64999
 SANDBOX_GID = 64999
+RUN_GID = SANDBOX_GID - 101
 TEST_UIDS = range(SANDBOX_UID - 64, SANDBOX_UID)
 CONVERT_UID = SANDBOX_UID - 100
 SANDBOX_LIMITS = ResourceLimits(

@@ -12,7 +12,7 @@ from hedgerow.sdk.errors import DockerLoginUnknown
 def docker_login(target: str) -> tuple[str, str]:
     """User and password as `docker login` or `podman login` left them for the registry of ``target``.
 
-    Raises DockerLoginUnknown, RemoteReferenceInvalid, and what packager/distribution/logins.py has.
+    Raises DockerLoginUnknown, RemoteReferenceInvalid, LoginsUnreadable, LoginHelperMissing, LoginHelperFailed.
     """
     # Only here: nothing else of the client needs the packager.
     from packager.distribution.credential_helper import CredentialHelpers

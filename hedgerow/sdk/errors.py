@@ -99,7 +99,7 @@ class ActivityFailed(HedgerowError):
     remedy = "{advice}"
 
     def __init__(self, activity: Activity) -> None:
-        problem = activity.problem or Problem(code=activity.state, message="it was cancelled", remedy="Start it again.")
+        problem = activity.problem or Problem(code=activity.state, message="somebody asked it to stop", remedy="Start it again.")
         super().__init__(
             kind=activity.kind, subject=activity.subject, state=activity.state, text=problem.message, advice=problem.remedy
         )

@@ -53,7 +53,7 @@ def export(
     if not isinstance(target, Path):
         size = _write(transport, record, contents, target, on_progress)
         return _exported(record, "", size)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".part")
+    descriptor, name = _beside(target)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -65,6 +65,14 @@ def export(
     finally:
         temporary.unlink(missing_ok=True)
     return _exported(record, str(target), size)
+
+
+def _beside(target: Path) -> tuple[int, str]:
+    """A temporary file that can take the name of ``target``. Raises OSError that names the folder, not the file in it."""
+    try:
+        return tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".part")
+    except OSError as problem:
+        raise type(problem)(problem.errno, problem.strerror, str(target.parent)) from None
 
 
 def load(

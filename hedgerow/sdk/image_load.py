@@ -86,4 +86,12 @@ class Engine:
 
 
 def _words(problem: Exception) -> str:
+    """What the engine said; of a connection that failed only why, which the library buries in its own and others' classes."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
+            return f"nothing answers there ({cause.strerror})"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
     return (str(problem) or type(problem).__name__)[:300]

@@ -117,6 +117,8 @@ class Images:
         ``pushed``, ``mounted`` or ``already_there``.
 
         Raises ApiError, for example ``remote_reference_invalid``: the target names its registry, also Docker Hub (docker.io).
+        With ``docker_login``, which goes before the others, also DockerLoginUnknown, RemoteReferenceInvalid, LoginsUnreadable,
+        LoginHelperMissing, LoginHelperFailed.
         """
         if docker_login:
             username, password = kept_login(target)

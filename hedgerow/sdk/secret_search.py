@@ -31,7 +31,7 @@ def secrets_among(found: Iterable[LocalFile]) -> Iterator[tuple[LocalFile, str]]
     """Each file that looks like a secret, by name or (small ones) content, and what speaks against it. Raises FileChanged."""
     for file in found:
         path = file.entry.path
-        what = secret_by_name(path, _real(file), ())
+        what = secret_by_name(path, _real(file))
         if what is None and file.entry.size_bytes <= SEARCHED_BYTES_MAX:
             what = secret_by_content(b"".join(read_again(file)))
         if what is not None:

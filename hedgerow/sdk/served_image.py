@@ -23,11 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-import msgspec
-
 from hedgerow.contracts.image import SCORING_CONFIG_FILE
 from hedgerow.contracts.names import CONTAINER_CONFIG_TYPES, INDEX_TYPES, MEDIA_MODEL_MANIFEST, Reference
-from hedgerow.contracts.oci import Descriptor, ImageDocument, Platform, read_image_document
+from hedgerow.contracts.oci import Descriptor, ImageConfig, ImageDocument, read_foreign_json, read_image_document
 from hedgerow.contracts.platforms import of_machine
 from hedgerow.errors import InvalidName, InvalidReference
 from hedgerow.safe_tar import UnsafeArchive, unpack_tar
@@ -52,7 +50,7 @@ _OF_THE_IMAGE = ("ORT_DISABLE_TELEMETRY", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH
 _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
 _FILE_NAMES = (".tar", ".tgz", ".tar.gz", ".tar.zst")
 _DOCUMENTS_MAX = 1000
-_TAG = re.compile(r"^Tag: cp3(\d{1,2})-cp3\1-", re.MULTILINE)
+_TAG = re.compile(r"^Tag: cp3([0-9]{1,2})-cp3\1-", re.MULTILINE)
 _ENGINE = "Serve it in a container engine (hedgerow image load), or on a machine of that platform."
 
 
@@ -131,7 +129,7 @@ def _open_tar(file: IO[bytes], what: str, cache: Path, stack: ExitStack) -> Imag
     file.seek(0)
     if not head.startswith(_PACKED):
         return LayoutTar(file, what)
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".layout-", dir=_made(cache))))
+    folder = stack.enter_context(_for_the_time_being(_made(cache)))
     try:
         unpack_tar(file, folder, name=what)
     except UnsafeArchive as problem:
@@ -141,8 +139,8 @@ def _open_tar(file: IO[bytes], what: str, cache: Path, stack: ExitStack) -> Imag
 
 def _choose(source: ImageSource) -> _Chosen:
     """The one image of ``source``, for this machine. Raises ImageNotServable."""
-    here, others = _this_machine(), list[str]()
-    tops = [found for top in source.tops() if (found := _images(source, top))]
+    here, others, entered = _this_machine(), list[str](), set[str]()
+    tops = [found for top in source.tops() if (found := _images(source, top, entered))]
     if len(tops) > 1:
         raise refused(source.where, f"it holds {len(tops)} images", "Give a layout of one image.")
     for descriptor, document in tops[0] if tops else []:
@@ -150,11 +148,10 @@ def _choose(source: ImageSource) -> _Chosen:
             return _Chosen(descriptor.digest, document.layers or [], None)
         if document.config is None or document.config.media_type not in CONTAINER_CONFIG_TYPES:
             continue
-        config = _decoded(source, read_document(source, document.config))
-        runs_on = _platform(source, config)
-        if f"{runs_on}/".startswith(f"{here}/"):
-            return _Chosen(descriptor.digest, _own_layers(source, document, config), config.get("config") or {})
-        others.append(str(runs_on))
+        config = _config(source, document.config)
+        if f"{config.platform}/".startswith(f"{here}/"):
+            return _Chosen(descriptor.digest, _own_layers(source, document, config), config.config or {})
+        others.append(str(config.platform))
     if others:
         raise refused(source.where, f"it is for {', '.join(others)}, and this machine is {here}", _ENGINE)
     raise refused(source.where, "it holds no image that Hedgerow built")
@@ -165,14 +162,16 @@ def _this_machine() -> str:
     return (of_machine(machine) or f"linux/{machine}") if sys.platform == "linux" else sys.platform
 
 
-def _images(source: ImageSource, top: Descriptor) -> list[tuple[Descriptor, ImageDocument]]:
-    """The manifests below ``top``; none when it only lies beside another one (bill of materials, signature)."""
-    pending, entered, found = [top], set[str](), []
-    while pending and len(entered) < _DOCUMENTS_MAX:
+def _images(source: ImageSource, top: Descriptor, entered: set[str]) -> list[tuple[Descriptor, ImageDocument]]:
+    """The manifests below ``top`` that are not in ``entered``, and enters them; one that lies beside another is no image."""
+    pending, found = [top], []
+    while pending:
         one = pending.pop(0)
         if one.digest in entered:
             continue
         entered.add(one.digest)
+        if len(entered) > _DOCUMENTS_MAX:
+            raise refused(source.where, f"it has more than {_DOCUMENTS_MAX} manifests")
         try:
             document = read_image_document(read_document(source, one))
         except ValueError as problem:
@@ -184,37 +183,29 @@ def _images(source: ImageSource, top: Descriptor) -> list[tuple[Descriptor, Imag
     return found
 
 
-def _own_layers(source: ImageSource, document: ImageDocument, config: dict[str, Any]) -> list[Descriptor]:
+def _config(source: ImageSource, blob: Descriptor) -> ImageConfig:
+    try:
+        data = read_document(source, blob)
+        # No path and no variable can hold one.
+        if b"\\u0000" in data:
+            raise ValueError("a NUL character")
+        return read_foreign_json(data, ImageConfig)
+    except ValueError as problem:
+        raise refused(source.where, f"its configuration cannot be read ({problem})") from None
+
+
+def _own_layers(source: ImageSource, document: ImageDocument, config: ImageConfig) -> list[Descriptor]:
     """The layers that Hedgerow put above the base, as the image's history tells. Raises ImageNotServable."""
-    inner = config.get("config")
-    words = inner.get("Entrypoint") if isinstance(inner, dict) else None
+    words = (config.config or {}).get("Entrypoint")
     if not isinstance(words, list) or words[: len(_ENTRY_POINT)] != _ENTRY_POINT or len(words) <= len(_ENTRY_POINT):
-        raise refused(source.where, f"it is no image that Hedgerow built (its entry point is {words})")
-    lines = config.get("history")
-    made = (
-        [str(line.get("created_by", "")) for line in lines if isinstance(line, dict) and not line.get("empty_layer")]
-        if lines
-        else []
-    )
+        entry = f"its entry point is {words}" if words else "it has no entry point"
+        raise refused(source.where, f"it is no image that Hedgerow built ({entry})")
+    made = [line.created_by for line in config.history or [] if not line.empty_layer]
     layers = document.layers or []
     own = [layer for layer, by in zip(layers, made, strict=False) if by.startswith(_OWN_LAYER)]
     if len(made) != len(layers) or not own:
         raise refused(source.where, "its history does not say which layers Hedgerow made", _ENGINE)
     return own
-
-
-def _decoded(source: ImageSource, data: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(data, type=dict[str, Any])
-    except msgspec.MsgspecError as problem:
-        raise refused(source.where, f"its configuration cannot be read ({problem})") from None
-
-
-def _platform(source: ImageSource, config: dict[str, Any]) -> Platform:
-    try:
-        return msgspec.convert(config, Platform)
-    except msgspec.ValidationError as problem:
-        raise refused(source.where, f"its configuration cannot be read ({problem})") from None
 
 
 def _unpacked(source: ImageSource, chosen: _Chosen, cache: Path) -> Path:
@@ -245,17 +236,52 @@ def _locked(cache: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _for_the_time_being(cache: Path) -> Iterator[Path]:
+    """A folder that whoever comes next removes if we are killed: it is locked as long as somebody has it."""
+    with _locked(cache):
+        for left in cache.glob(".layout-*"):
+            with contextlib.suppress(OSError):
+                held = _hold(left)
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(held)
+        folder = Path(tempfile.mkdtemp(prefix=".layout-", dir=cache))
+        held = _hold(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def _hold(folder: Path) -> int:
+    """A descriptor that keeps ``folder`` ours. Raises OSError (BlockingIOError: it is somebody else's)."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def _made(cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = cache.stat()
+    # What lies there is run, and not looked at again.
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        problem = "the folder to unpack it into is another user's, or others may write to it"
+        raise refused(cache, problem, "Set XDG_CACHE_HOME to a folder of your own, or make it yours: chmod go-w.")
     return cache
 
 
 def _places(config: Mapping[str, Any], root: Path) -> tuple[Path, dict[str, str]]:
     """The folder to serve, and the image's environment, with paths of the image below ``root``."""
-    given = dict(str(line).partition("=")[::2] for line in config.get("Env") or [])
+    lines = config.get("Env")
+    given = dict(str(line).partition("=")[::2] for line in lines) if isinstance(lines, list) else {}
     environment = {name: given[name] for name in _OF_THE_IMAGE if name in given}
     folders = [_below(root, folder) for folder in environment.get("PYTHONPATH", "").split(":") if folder.startswith("/")]
-    environment["PYTHONPATH"] = ":".join(str(folder) for folder in folders if folder.is_dir())
+    environment["PYTHONPATH"] = ":".join(str(folder) for folder in folders if _is_folder(folder))
     return _below(root, str(config["Entrypoint"][len(_ENTRY_POINT)])), environment
 
 
@@ -264,10 +290,19 @@ def _below(root: Path, path: str) -> Path:
     return root / os.path.normpath(f"/{path}").lstrip("/")
 
 
+def _is_folder(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # a name that is too long
+        return path.is_dir()
+    return False
+
+
 def _image_folder(folder: Path, root: Path, source: ImageSource) -> Path:
-    if not folder.resolve().is_relative_to(root.resolve()) or not (folder / SCORING_CONFIG_FILE).is_file():
-        raise refused(source.where, f"there is no {SCORING_CONFIG_FILE} in it, so it is no image that Hedgerow built")
-    return folder
+    # RuntimeError is how resolve() says that links lead in a circle.
+    with contextlib.suppress(OSError, RuntimeError):
+        real = folder.resolve(strict=True)
+        if real.is_relative_to(root.resolve()) and (folder / SCORING_CONFIG_FILE).is_file():
+            return folder
+    raise refused(source.where, f"there is no {SCORING_CONFIG_FILE} in it, so it is no image that Hedgerow built")
 
 
 def _python_for(path: str, source: ImageSource) -> Path:
@@ -286,5 +321,5 @@ def _python_for(path: str, source: ImageSource) -> Path:
 
 def _minors(site: Path) -> Iterator[str]:
     for tags in site.glob("*.dist-info/WHEEL"):
-        with contextlib.suppress(OSError):
-            yield from _TAG.findall(tags.read_text(encoding="utf-8", errors="replace")[:10_000])
+        with contextlib.suppress(OSError), tags.open(encoding="utf-8", errors="replace") as file:
+            yield from _TAG.findall(file.read(10_000))

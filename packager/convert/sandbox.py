@@ -16,7 +16,7 @@ from hedgerow.process.limits import RLIMIT_NAMES
 from hedgerow.process.sandbox import CONVERT_UID, SANDBOX_GID, sandboxed
 from hedgerow.process.spec import ProcessSpec, ResourceLimits
 from packager.convert.errors import SandboxUnavailable
-from packager.convert.sandbox_entry import CLOSED
+from packager.convert.sandbox_entry import CLOSED, NOT_ENTERED, NOT_ENTERED_WORDS
 
 _ENTRY = Path(__file__).with_name("sandbox_entry.py")
 _LOG_BYTES = 64 << 10
@@ -51,9 +51,6 @@ class Finished:
     isolated: bool
     stdout: bytes
     log: str
-
-
-_NOT_ENTERED = 126
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class Sandbox:
         finally:
             _end(process)
             os.close(reading)
-        if finished.exit_code == _NOT_ENTERED and "the sandbox could not be entered" in finished.log:
+        if finished.exit_code == NOT_ENTERED and NOT_ENTERED_WORDS in finished.log:
             raise SandboxUnavailable(problem=finished.log.strip().splitlines()[-1][:300])
         return finished
 

@@ -17,6 +17,8 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 CLOSED, OPEN = b"closed", b"open"
+# How it ends where foreign code could not even begin.
+NOT_ENTERED, NOT_ENTERED_WORDS = 126, "the sandbox could not be entered"
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -118,9 +120,9 @@ def _become(order: dict, *, isolated: bool) -> None:  # type: ignore[type-arg]  
         os.close(order["report_fd"])
         os.execve(order["argv"][0], order["argv"], order["environment"])  # noqa: S606 - no shell is wanted
     except BaseException as problem:  # noqa: BLE001 - foreign code must not begin outside of its sandbox
-        os.write(2, f"the sandbox could not be entered: {problem!r}\n".encode())
+        os.write(2, f"{NOT_ENTERED_WORDS}: {problem!r}\n".encode())
     finally:
-        os._exit(126)
+        os._exit(NOT_ENTERED)
 
 
 def _exit_code(pid: int) -> int:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import selectors
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -76,12 +78,31 @@ class CredentialHelpers:
             raise failed(f"it cannot be started ({problem.strerror})") from problem
         with process:
             try:
-                said, _ = process.communicate(registry.encode(), timeout=self.timeout_s)
+                said = self._answer(process, registry)
+                if len(said) <= _ANSWER_BYTES_MAX:
+                    return process.wait(self.timeout_s), said
+                why = f"it answered more than {_ANSWER_BYTES_MAX} bytes"
             except subprocess.TimeoutExpired:
-                # With all that it started: who holds the pipe would keep us waiting.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise failed(f"it gave no answer within {self.timeout_s:g} s") from None
-        if len(said) > _ANSWER_BYTES_MAX:
-            raise failed(f"it answered more than {_ANSWER_BYTES_MAX} bytes")
-        return process.returncode, said
+                why = f"it gave no answer within {self.timeout_s:g} s"
+            # With all that it started: who holds the pipe would keep us waiting.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        raise failed(why)
+
+    def _answer(self, process: subprocess.Popen[bytes], registry: str) -> bytes:
+        """What it says up to its end, or a little more than is read of it. Raises subprocess.TimeoutExpired."""
+        if process.stdin is None or process.stdout is None:
+            return b""
+        with contextlib.suppress(BrokenPipeError), process.stdin as question:
+            question.write(registry.encode())
+        said, end_s = b"", time.monotonic() + self.timeout_s
+        with selectors.DefaultSelector() as pipe:
+            pipe.register(process.stdout, selectors.EVENT_READ)
+            while len(said) <= _ANSWER_BYTES_MAX:
+                if not pipe.select(max(end_s - time.monotonic(), 0.0)):
+                    raise subprocess.TimeoutExpired(process.args, self.timeout_s)
+                piece = os.read(process.stdout.fileno(), _ANSWER_BYTES_MAX)
+                if not piece:
+                    break
+                said += piece
+        return said

@@ -238,6 +238,8 @@ class Repository:
                     self.expect(answer, {200}, "a token")
                     return self.document(answer, _TOKEN_BYTES_MAX, "a token")
                 following = urljoin(url, location)
+            if url.startswith("https:") and not following.startswith("https:"):
+                raise self._misled("redirects from https to something else")
             if _origin(following) != _origin(url):
                 headers = {}
             url = following

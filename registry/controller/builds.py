@@ -59,6 +59,8 @@ def build_image(tools: StoryTools, activity: Activity, request: bytes) -> Story:
     folder = make_folder(tools.workspace.work / "builds" / activity.id, mode=0o711)
     try:
         ready = yield from convert_if_needed(tools, wanted.kind, plan.models, folder, span=(0.0, _CONVERTED))
+        # From here on only the packager comes here: images of others under test could pass, too, and read what is built.
+        folder.chmod(0o700)
         begin = _CONVERTED if ready != plan.models else 0.0
         plan = replace(plan, models=ready)
         key, same = yield from _made_before(tools, plan, folder)
@@ -90,7 +92,8 @@ def _build(tools: StoryTools, plan: Plan, folder: Path, key: Digest, begin: floa
     yield from laid_out(tools, folder, laid, step="laying files out", span=(begin, begin + 0.05))
     built = yield from _package(tools, plan, folder, begin + 0.05)
     if built.rests_on is not None:
-        _answers(tools).keep(plan.wanted.name, Answer(key=key, digest=built.digest, rests_on=built.rests_on))
+        answer = Answer(key=key, digest=built.digest, rests_on=built.rests_on)
+        yield from aside(lambda: _answers(tools).keep(plan.wanted.name, answer))
     return built
 
 

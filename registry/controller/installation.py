@@ -32,5 +32,8 @@ def _files(folder: str) -> Iterator[str]:
                 if entry.name != "__pycache__":
                     yield from _files(entry.path)
             else:
-                found = entry.stat()
-                yield f"{entry.path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+                try:
+                    found = entry.stat()
+                    yield f"{entry.path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+                except FileNotFoundError:  # a link to nothing, or a file that an editor has just taken away
+                    yield f"{entry.path} absent"

@@ -40,8 +40,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def question(request: BuildRequest, source: list[FileEntry], installed: str, environment: Mapping[str, str]) -> Digest:
-    """The key of an answer. What of ``request`` says only where things lie, how it is tested, or what the image is called, is
-    left out.
+    """The key of an answer, of all that was asked for: not where things lie, how it is tested, or what the image is called.
 
     ``source`` stands for the folder of the script, ``installed`` for the code that builds (``installation.fingerprint``).
     """

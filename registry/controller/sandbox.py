@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hedgerow.process import ProcessSpec, ResourceLimits
 from hedgerow.process.reach import barred_by, open_way
-from hedgerow.process.sandbox import SANDBOX_UID, sandboxed
+from hedgerow.process.sandbox import RUN_GID, SANDBOX_GID, SANDBOX_UID, sandboxed
 from registry.controller.errors import SandboxMissing
 from registry.workspace import Workspace
 
@@ -50,12 +50,14 @@ class Sandbox:
         limits = ResourceLimits(
             memory_bytes=self.memory_bytes, open_files=_OPEN_FILES, cpu_time_s=_CPU_TIME_S, processes=_PROCESSES
         )
-        return sandboxed(ProcessSpec(argv=argv, cwd=str(cwd), environment=dict(environment), limits=limits), uid=self.uid)
+        groups = [] if self.uid is None else [RUN_GID]
+        bare = ProcessSpec(argv=argv, cwd=str(cwd), environment=dict(environment), limits=limits, groups=groups)
+        return sandboxed(bare, uid=self.uid)
 
     def give(self, folder: Path) -> None:
         """Let foreign code write into ``folder``."""
         if self.uid is not None:
-            os.chown(folder, self.uid, self.uid)
+            os.chown(folder, self.uid, SANDBOX_GID)
 
 
 def make_sandbox(workspace: Workspace, installation: Iterable[Path], *, running_as_root: bool, required: bool) -> Sandbox:
@@ -75,5 +77,7 @@ def _open_way(workspace: Workspace) -> None:
     for file in workspace.folder.glob("*.db*"):
         file.chmod(0o600)
     # In the cache builds test what they built (packager/verify/sandbox.py).
-    for folder in (workspace.folder, workspace.run, workspace.work, workspace.cache):
+    for folder in (workspace.folder, workspace.work, workspace.cache):
         open_way(folder)
+    # Deployed images can be read by all who get this far, and an image under test is not to.
+    open_way(workspace.run, RUN_GID)

@@ -25,9 +25,13 @@ class SideWork:
         """The caller takes the descriptor over and closes it after the end. Raises Bug where no thread can be started."""
         try:
             end = os.eventfd(0, os.EFD_CLOEXEC)
+        except OSError as problem:
+            raise of_file_work(problem) from problem
+        try:
             # A daemon: a file system that hangs must not keep the controller from ending.
             threading.Thread(target=self._run, args=(end,), name="side work", daemon=True).start()
-        except (OSError, RuntimeError) as problem:
+        except RuntimeError as problem:
+            os.close(end)
             raise of_file_work(problem) from problem
         return end
 

@@ -41,5 +41,7 @@ def _checked(connection: Connection, deployment: str, module: str, spec: ModuleS
     record = images.get(connection, Reference.parse(spec.image))
     if record.kind not in _IMAGE_KINDS[spec.kind]:
         problem = f"module {module} is of kind {spec.kind}, image {record.name}:{record.version} of kind {record.kind}"
+        fitting = "docker" if record.kind == "docker" else "process"
+        problem = f'{problem}, which needs kind = "{fitting}"'
         raise ManifestInvalid(name=deployment, problem=problem)
     return msgspec.structs.replace(spec, image=f"{record.name}:{record.version}")

@@ -107,7 +107,7 @@ def facts_of(manifest: Manifest, found: Gathered) -> Facts:
             raise PushedManifestInvalid(problem=f"an artifact of the type {single.artifact_type[:80]!r} is no image")
         kinds.append(kind)
         labels = labels or config.labels
-        platform = (str(named.platform) if named and named.platform else config.platform)[:_NAME_LENGTH_MAX]
+        platform = _shown(str(named.platform) if named and named.platform else config.platform, _NAME_LENGTH_MAX)
         platforms.append(PlatformImage(platform=platform or "any", digest=single.digest, size_bytes=_size(single)))
     if not kinds:
         raise PushedManifestInvalid(problem="it has no image")
@@ -117,7 +117,10 @@ def facts_of(manifest: Manifest, found: Gathered) -> Facts:
 
 
 def record_of(name: str, version: int, manifest: Manifest, facts: Facts, tags: dict[str, str], now: datetime) -> ImageRecord:
-    """Models are not named: labels that came from elsewhere prove nothing about the models of this workspace."""
+    """Models are not named: labels that came from elsewhere prove nothing about the models of this workspace.
+
+    Raises PushedManifestInvalid.
+    """
     base_digest = facts.labels.get(LABEL_BASE_DIGEST, "")
     return ImageRecord(
         name=name,
@@ -128,9 +131,9 @@ def record_of(name: str, version: int, manifest: Manifest, facts: Facts, tags: d
         size_bytes=sum(one.size_bytes for one in facts.platforms),
         platforms=facts.platforms,
         models=[],
-        base=facts.labels.get(LABEL_BASE_NAME, "")[:_NAME_LENGTH_MAX] or None,
+        base=_shown(facts.labels.get(LABEL_BASE_NAME, ""), _NAME_LENGTH_MAX) or None,
         base_digest=base_digest if is_digest(base_digest) else None,
-        tool_version=facts.labels.get(LABEL_TOOL, "")[:100] or "pushed",
+        tool_version=_shown(facts.labels.get(LABEL_TOOL, ""), 100) or "pushed",
         tags=tags,
         created_at=now,
     )
@@ -163,6 +166,13 @@ def _config_of(manifest: Manifest) -> ImageConfig:
     if config is None or kind_of(manifest.document, {}) != "docker":
         return ImageConfig()
     return decoded(_small(config.digest), ImageConfig, "its config")
+
+
+def _shown(text: str, length_max: int) -> str:
+    """What people see in their terminals. Raises PushedManifestInvalid for what would do more there."""
+    if not text.isprintable():
+        raise PushedManifestInvalid(problem=f"{text[:80]!r} cannot be shown")
+    return text[:length_max]
 
 
 def _size(manifest: Manifest) -> int:

@@ -290,7 +290,7 @@ def _row(connection: Connection, activity_id: str, *, lock: bool = False) -> Row
     query = select(activities).where(activities.c.id == activity_id)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise RecordNotFound(kind="activity", name=activity_id, command="run")
+        raise RecordNotFound(kind="activity", name=activity_id, command="activity")
     return row
 
 

@@ -101,7 +101,7 @@ def test_a_webhook_from_its_creation_to_its_end(here: Plane) -> None:
 
 def test_wrong_input_is_a_sentence(here: Plane) -> None:
     said = hedgerow(here, "webhook", "create", "x", "http://10.0.0.1/", code=1)
-    assert "10.0.0.1, which is no public address" in said
+    assert "10.0.0.1 cannot be called: it is no public address" in said
     assert "--egress-allow" in said
     hedgerow(here, "webhook", "deliveries", "x", "--state", "lost", code=2)
     hedgerow(here, "webhook", "redeliver", "x", "--event", "0", code=2)

@@ -180,6 +180,8 @@ def test_conda_packages_reach_the_packager_which_names_what_has_no_wheel(client:
 def test_a_build_can_be_cancelled(made: Plane, client: Client, tmp_path: Path) -> None:
     build = client.images.build("cancelled", [add_model(client, tmp_path / "m", name="cancelled")])
     made.one_running("job-")
+    modes = {place.stat().st_mode & 0o777 for place in (made.folder / "work").glob("builds/*")}
+    assert modes == {0o700}, "images under test may pass through the folders above, and read nothing of what is built"
     client.activities.cancel(build.id)
     assert ended(client, build.id).state == "cancelled"
     assert [image for image in client.images.list().items if image.name == "cancelled"] == []

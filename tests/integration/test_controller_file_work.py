@@ -77,6 +77,7 @@ def test_what_is_laid_out_for_a_user_belongs_to_that_user(tmp_path: Path, store:
     work(tmp_path, task)
     owners = {path.stat().st_uid for path in [tmp_path / "root", *(tmp_path / "root").rglob("*")]}
     assert owners == {54_321}
+    assert (tmp_path / "root").stat().st_mode & 0o777 == 0o700, "other sandboxes stay out, though its files can be read"
     assert store.path(digest).stat().st_uid == 0, "the blob itself stays ours"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hedgerow.process import Supervised
-from hedgerow.process.sandbox import SANDBOX_UID
+from hedgerow.process.sandbox import RUN_GID, SANDBOX_UID
 from registry.controller.sandbox import Sandbox, make_sandbox
 from registry.workspace import Workspace, open_workspace
 from tests.process_folders import ended, need_root
@@ -51,10 +51,15 @@ def test_it_is_nobody_here_and_has_its_own_folder_only(workspace: Workspace) -> 
     assert run(workspace, sandbox, f"id -u; id -G; echo mine > {own}/file; cat {own}/file").split() == [
         str(SANDBOX_UID),
         str(SANDBOX_UID),
+        str(RUN_GID),
         "mine",
     ]
     secrets = [workspace.folder / "records.db", workspace.owner_token_file, workspace.keys / "signing.key", workspace.blobs]
     for secret in secrets:
         assert "Permission denied" in run(workspace, sandbox, f"cat {secret} 2>&1; ls {secret} 2>&1 || true"), secret
+    deployed = workspace.run / "images" / "model.onnx"
+    deployed.parent.mkdir(mode=0o711)
+    deployed.write_text("weights")
+    assert run(workspace, sandbox, f"cat {deployed}").split()[-1] == "weights"
     for folder in (workspace.folder, workspace.run, workspace.work):
         assert "Permission denied" in run(workspace, sandbox, f"ls {folder} 2>&1"), "it passes through and sees nothing"

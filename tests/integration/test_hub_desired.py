@@ -210,7 +210,11 @@ def test_a_signature_covers_the_exact_bytes(place: Place) -> None:
         ({"modules": {"m": ModuleSpec(image="a", command=["b"])}}, ManifestInvalid, "either an image or a command"),
         ({"modules": {"m": ModuleSpec(kind="docker")}}, ManifestInvalid, "has no image"),
         ({"modules": {"m": ModuleSpec(image="absent:3")}}, RecordNotFound, "absent:3"),
-        ({"modules": {"m": ModuleSpec(kind="docker", image="shuttle")}}, ManifestInvalid, "of kind onnx"),
+        (
+            {"modules": {"m": ModuleSpec(kind="docker", image="shuttle")}},
+            ManifestInvalid,
+            'of kind onnx, which needs kind = "process"',
+        ),
         ({"modules": {"m": ModuleSpec(command=["x" * 600_000])}}, ManifestInvalid, "the limit is"),
     ],
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -222,6 +224,14 @@ def test_no_engine(api: Api, client: Client, tmp_path: Path) -> None:
             client.images.load("no-engine", engine=host)
         assert host in raised.value.sentence()
         assert "--engine" in raised.value.sentence()
+        assert ("nothing answers there (Connection refused)." in raised.value.sentence()) == host.startswith("tcp:")
+
+
+def test_a_folder_that_is_not_there_is_named_without_our_temporary_file(api: Api, client: Client, tmp_path: Path) -> None:
+    Pusher(api, "nowhere").push(runnable("x"), "1")
+    with pytest.raises(FileNotFoundError) as missing:
+        client.images.export("nowhere", tmp_path / "folder" / "image.tar")
+    assert missing.value.filename == str(tmp_path / "folder")
 
 
 def test_the_command_line(api: Api, server: RunningServer, docker_host: str, tmp_path: Path) -> None:
@@ -306,3 +316,12 @@ def test_content_that_changed_on_the_way_leaves_no_file(api: Api, poor_link: Cli
     with pytest.raises(DownloadDamaged, match="another content"):
         poor_link.images.export("changed", tmp_path / "image.tar")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_is_not_written_to_a_terminal() -> None:
+    mine, terminal = os.openpty()
+    with os.fdopen(mine), os.fdopen(terminal, "w") as stdout:
+        argv = [sys.executable, "-c", "from hedgerow.cli.main import main; main()", "image", "export", "churn", "-"]
+        ended = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "A terminal cannot show an image: name a FILE" in " ".join(ended.stderr.split())

@@ -368,12 +368,17 @@ def test_in_a_workspace_it_has_a_user_that_reads_nothing_of_other_images(open_fo
     with scratch_folder(layers) as scratch:
         blobs = LayerCache(layers, scratch).blobs
         blob = blobs.path(blobs.add([b"weights of somebody else"]).digest)
+        deployed = workspace.run / "images" / "sha256-1" / "model.onnx"
+        deployed.parent.mkdir(parents=True)
+        deployed.parent.parent.chmod(0o711)
+        deployed.write_text("weights that are served")
+        assert deployed.stat().st_mode & 0o044 == 0o044, "for the replicas, whose user is another one"
         with borrowed_sandbox(scratch, layers, [Path("/bin/sh")]) as place:
             assert place.uid is not None, place.note
             process = Supervised(place.records / "one")
-            process.start(place.spec(["/bin/sh", "-c", f"cat {blob}; ls {blob.parent}; echo done"], {}))
+            process.start(place.spec(["/bin/sh", "-c", f"cat {blob}; ls {blob.parent}; cat {deployed}; echo done"], {}))
             wait_for(lambda: process.tail(1).strip().endswith("done"), what="the script to finish", timeout_s=30)
-            assert process.tail(100).count("ermission denied") == 2
+            assert process.tail(100).count("ermission denied") == 3
             process.stop(0.0)
 
 

@@ -144,6 +144,24 @@ def test_a_helper_that_hangs_ends_with_its_children(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 20
 
 
+def test_a_helper_that_talks_without_end_is_ended_before_it_fills_the_memory(tmp_path: Path) -> None:
+    program(tmp_path, "huge", "#!/bin/sh\nexec cat /dev/zero\n")
+    begun = time.monotonic()
+    with pytest.raises(LoginHelperFailed, match="more than 65536 bytes"):
+        CredentialHelpers({"PATH": f"{tmp_path}:/usr/bin:/bin"}).ask("huge", "a.example")
+    assert time.monotonic() - begun < 20, "it was listened to until its time was up"
+
+
+@pytest.mark.parametrize("name", ["../huge", "a b", "-x", "x/../y", "x\n", "", "x\0y", "ä"])
+def test_a_name_that_is_none_starts_no_program(tmp_path: Path, name: str) -> None:
+    (tmp_path / "docker-credential-").mkdir()
+    (tmp_path / "huge").write_text("#!/bin/sh\ntouch $0.ran\n")
+    (tmp_path / "huge").chmod(0o755)
+    with pytest.raises(LoginHelperMissing):
+        CredentialHelpers({"PATH": f"{tmp_path}:/usr/bin:/bin"}).ask(name, "a.example")
+    assert not (tmp_path / "huge.ran").exists()
+
+
 def test_a_helper_that_does_not_read_is_asked_all_the_same(tmp_path: Path) -> None:
     program(tmp_path, "deaf", '#!/bin/sh\nexec <&-\necho \'{"Username": "ada", "Secret": "right"}\'\n')
     assert CredentialHelpers({"PATH": str(tmp_path)}).ask("deaf", "a.example") == Login("ada", "right")

@@ -48,6 +48,10 @@ def test_a_submitted_run_is_shown_with_its_activity(api: Api) -> None:
     assert api.get("/api/v1/runs?experiment=other").json()["items"] == []
 
 
+def test_work_that_nobody_knows_leads_to_the_list_of_works(api: Api) -> None:
+    assert problem_of(api.get("/api/v1/activities/nope"))["remedy"].endswith("hedgerow activity list")
+
+
 def test_a_runs_own_token_logs_to_that_run_only(server: RunningServer, api: Api) -> None:
     mine, other = submit(api), submit(api)
     with server.client(run_token(server, mine["id"])) as script:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import io
 import json
+import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -18,14 +21,14 @@ from typing import Any
 import httpx
 import pytest
 
-from hedgerow.contracts.names import MEDIA_MODEL_MANIFEST
+from hedgerow.contracts.names import MEDIA_MODEL_MANIFEST, MEDIA_OCI_CONFIG
 from hedgerow.sdk.client import Client
 from hedgerow.sdk.errors import ImageNotServable
 from hedgerow.sdk.served_image import ready_image
 from hedgerow.sdk.transport import Transport
 from tests.fixtures.parts import search_path
 from tests.fixtures.real_process import RealProcess
-from tests.oci_client import Image, Pusher, container, descriptor, index
+from tests.oci_client import Image, Pusher, container, descriptor, image_of, index
 from tests.packager_builders import (
     blob_path,
     layout_manifest,
@@ -300,3 +303,75 @@ def test_a_layout_of_several_images_is_refused(artifact: Path, tmp_path: Path) -
     (layout / "index.json").write_text(json.dumps(document))
     with pytest.raises(ImageNotServable, match="it holds 2 images"):
         ready_image(str(layout), tmp_path / "cache", nobody)
+
+
+def test_one_image_under_two_names_is_one_image(artifact: Path, tmp_path: Path) -> None:
+    layout = copied(artifact, tmp_path / "twice")
+    document = json.loads((layout / "index.json").read_bytes())
+    document["manifests"] *= 2
+    (layout / "index.json").write_text(json.dumps(document))
+    assert (ready_image(str(layout), tmp_path / "cache", nobody).folder / "hedgerow.json").is_file()
+
+
+_ENTRY = ["python3", "-P", "-m", "runtime", "--image"]
+_TO_NO_END = b'{"a":' * 50_000 + b"1" + b"}" * 50_000
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"history": 5}, "its configuration cannot be read"),
+        ({"history": [5]}, "its configuration cannot be read"),
+        ({"config": 5}, "its configuration cannot be read"),
+        ({"config": {"Entrypoint": [*_ENTRY, "/a\0b"]}}, "its configuration cannot be read"),
+        (
+            {"config": {"Entrypoint": [*_ENTRY, "/etc"], "Env": ["PYTHONDONTWRITEBYTECODE=\0"]}},
+            "its configuration cannot be read",
+        ),
+        ({"config": {"Entrypoint": [*_ENTRY, "/" + "a" * 5000], "Env": 5}}, "no hedgerow.json in it"),
+        ({"config": {"Entrypoint": [*_ENTRY, "/loop"], "Env": ["PYTHONPATH=/" + "a" * 5000]}}, "no hedgerow.json in it"),
+        ({"config": {"Entrypoint": [*_ENTRY, "/../../../../etc"]}}, "no hedgerow.json in it"),
+        (_TO_NO_END, "its configuration cannot be read"),
+        (b'{"architecture":"\xff"}', "its configuration cannot be read"),
+    ],
+)
+def test_whatever_a_config_says_it_is_refused_in_words(tmp_path: Path, change: dict[str, Any] | bytes, said: str) -> None:
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        loop = tarfile.TarInfo("loop")
+        loop.type, loop.linkname = tarfile.SYMTYPE, "loop"
+        tar.addfile(loop)
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    usual = {"architecture": machine, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+    history = {"history": [{"created_by": "hedgerow: x"}]}
+    config = change if isinstance(change, bytes) else json.dumps(usual | history | change).encode()
+    layout = layout_of(tmp_path / "layout", image_of(config, MEDIA_OCI_CONFIG, [layer.getvalue()]))
+    with pytest.raises(ImageNotServable, match=said):
+        ready_image(str(layout), tmp_path / "cache", nobody)
+
+
+def test_nothing_is_run_out_of_a_cache_that_others_may_write_to(artifact: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    with pytest.raises(ImageNotServable, match="others may write to it"):
+        ready_image(str(artifact), cache, nobody)
+    assert list(cache.iterdir()) == []
+    cache.chmod(0o755)
+    ready_image(str(artifact), cache, nobody)
+
+
+def test_what_a_killed_one_unpacked_goes_and_what_another_one_needs_stays(artifact: Path, tmp_path: Path) -> None:
+    image, cache = tmp_path / "image.tar.gz", tmp_path / "cache"
+    image.write_bytes(gzip.compress(packed(artifact, tmp_path / "image.tar").read_bytes()))
+    for name in (".layout-killed", ".layout-working"):
+        (cache / name / "blobs").mkdir(parents=True)
+    working = os.open(cache / ".layout-working", os.O_RDONLY)
+    try:
+        fcntl.flock(working, fcntl.LOCK_EX)
+        ready_image(str(image), cache, nobody)
+        assert sorted(path.name for path in cache.glob(".layout-*")) == [".layout-working"]
+    finally:
+        os.close(working)
+    ready_image(str(image), cache, nobody)
+    assert list(cache.glob(".layout-*")) == []

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hedgerow.contracts.names import ARTIFACT_SBOM, MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST
-from tests.oci_client import OCTETS, Image, Pusher, artifact, container, descriptor, digest_of, index, oci_code
+from hedgerow.contracts.names import ARTIFACT_SBOM, MEDIA_OCI_CONFIG, MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST
+from tests.oci_client import OCTETS, Image, Pusher, artifact, container, descriptor, digest_of, image_of, index, oci_code
 from tests.registry_server import Api, RunningServer
 
 MISSING = "sha256:" + "0" * 64
@@ -224,7 +224,10 @@ def test_a_manifest_that_names_what_is_not_there(api: Api) -> None:
         (b"not json", "MANIFEST_INVALID"),
         (b"[]", "MANIFEST_INVALID"),
         (b"\xff\xfe", "MANIFEST_INVALID"),
+        (b'{"a":' * 100_000, "MANIFEST_INVALID"),
+        (b'{"artifactType":"\\ud800"}', "MANIFEST_INVALID"),
         ({"schemaVersion": 1}, "MANIFEST_INVALID"),
+        ({"schemaVersion": 10**40}, "MANIFEST_INVALID"),
         ({"mediaType": MEDIA_OCI_INDEX}, "MANIFEST_INVALID"),
         ({"manifests": []}, "MANIFEST_INVALID"),
         ({"config": None}, "MANIFEST_INVALID"),
@@ -236,9 +239,10 @@ def test_a_manifest_that_names_what_is_not_there(api: Api) -> None:
         ({"layers": [{"mediaType": "x", "digest": MISSING, "size": 1}] * 5001}, "MANIFEST_INVALID"),
         ({"config": descriptor(b"{}", "application/vnd.cncf.helm.config.v1+json")}, "MANIFEST_INVALID"),
         ({"config": descriptor(b"{}", "application/vnd.oci.image.config.v1+json") | {"size": 3}}, "MANIFEST_INVALID"),
+        ({"config": descriptor(b"{}", "application/vnd.oci.image.config.v1+json") | {"size": 10**30}}, "MANIFEST_INVALID"),
         ({"subject": descriptor(b"other", MEDIA_OCI_MANIFEST)}, "MANIFEST_INVALID"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_what_is_no_manifest(api: Api, change: Any, code: str) -> None:
     pusher, image = Pusher(api, "broken"), container(b"layer")
@@ -247,6 +251,35 @@ def test_what_is_no_manifest(api: Api, change: Any, code: str) -> None:
     data = change if isinstance(change, bytes) else json.dumps(json.loads(image.manifest) | change).encode()
     assert refusal(pusher.manifest(Image(data), "1")) == (400, code)
     assert pusher.get("tags/list").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b'{"architecture": "a\\u0000", "os": "linux"}',
+        b'{"architecture": "\\u001b[2J", "os": "linux"}',
+        b'{"config": {"Labels": {"org.opencontainers.image.base.name": "\\u001b[2J"}}}',
+        b'{"config": ' * 50_000 + b"{}" + b"}" * 50_000,
+        b'{"architecture": "\\ud800"}',
+        b'{"architecture": 1e999}',
+    ],
+    ids=lambda config: config[:40].decode(),
+)
+def test_a_config_that_cannot_be_read_or_shown(api: Api, config: bytes) -> None:
+    pusher, image = Pusher(api, "odd"), image_of(config, MEDIA_OCI_CONFIG, [b"layer"])
+    for content in image.blobs:
+        pusher.upload(content)
+    assert refusal(pusher.manifest(image, "1")) == (400, "MANIFEST_INVALID")
+    assert pusher.get("tags/list").status_code == 404
+
+
+def test_a_platform_that_would_write_to_a_terminal(api: Api) -> None:
+    pusher, image = Pusher(api, "escapes"), container(b"layer")
+    pusher.push(image)
+    body = {"schemaVersion": 2, "mediaType": MEDIA_OCI_INDEX}
+    named = descriptor(image.manifest, image.media_type, platform={"os": "linux", "architecture": "\x1b]0;mine\x07"})
+    both = Image(json.dumps(body | {"manifests": [named]}).encode(), [], MEDIA_OCI_INDEX)
+    assert refusal(pusher.manifest(both, "2")) == (400, "MANIFEST_INVALID")
 
 
 def test_a_manifest_under_a_wrong_address(api: Api) -> None:

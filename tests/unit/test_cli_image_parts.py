@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from hedgerow.cli import image_build
 from hedgerow.cli.image_build import build
 from hedgerow.cli.image_push import push
 
@@ -42,3 +43,16 @@ def test_what_only_a_container_has_is_refused_before_models_are_converted(
 def test_a_target_without_a_registry_is_not_sent_to_docker_hub(target: str) -> None:
     output = refused(push, "churn:4", target).output
     assert f"TARGET '{target}' names no image in a registry: a push names its registry" in " ".join(output.split())
+
+
+def test_a_base_of_a_platform_that_is_not_built_is_named() -> None:
+    answer = refused(build, "churn", "--model=churn:1", "--kind=docker", "--base=linux/arm64=docker:python:3.11")
+    assert "--base linux/arm64=docker:python:3.11: linux/arm64 is not built." in " ".join(answer.output.split())
+
+
+@pytest.mark.parametrize("scheme", ["oci", "docker-archive"])
+def test_a_base_on_this_disk_is_sent_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    everywhere, single = image_build._bases((f"{scheme}:here", f"linux/arm/v7={scheme}:/there"), ["linux/armhf", "linux/amd64"])
+    assert (everywhere, single) == (f"{scheme}:{tmp_path}/here", {"linux/arm/v7": f"{scheme}:/there"})
+    assert image_build._bases(("docker:python:3.11",), ["linux/amd64"]) == ("docker:python:3.11", {})

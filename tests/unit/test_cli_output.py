@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from click.testing import CliRunner
@@ -10,6 +11,9 @@ from click.testing import CliRunner
 from hedgerow.cli import output
 from hedgerow.cli.main import COMMANDS, cli
 from hedgerow.clock import SystemClock
+
+if TYPE_CHECKING:
+    from hedgerow.sdk.client import Client
 
 
 @pytest.mark.parametrize(
@@ -83,3 +87,24 @@ def test_elsewhere_than_on_a_terminal_values_are_whole(capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == f"a       {'x' * 300}"
     assert lines[2] == "日本語  y", "a wide letter takes two cells"
+
+
+class _Interrupted:
+    """Stands for a client whose user presses Ctrl-C while it waits."""
+
+    @property
+    def activities(self) -> _Interrupted:
+        return self
+
+    def wait(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_who_stops_waiting_is_told_that_the_work_goes_on(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        output.follow(cast("Client", _Interrupted()), "01a2-3b4c", "building churn", quiet=quiet)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "hedgerow activity follow 01a2-3b4c\n" in told.err
+    assert "hedgerow activity cancel 01a2-3b4c\n" in told.err

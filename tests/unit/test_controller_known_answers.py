@@ -151,3 +151,12 @@ def test_other_code_has_another_fingerprint(tmp_path: Path, change: Callable[[Pa
     assert fingerprint(tmp_path) == before
     change(tmp_path)
     assert fingerprint(tmp_path) != before
+
+
+def test_what_an_editor_leaves_lying_about_is_no_obstacle(tmp_path: Path) -> None:
+    for name in ("hedgerow", "packager", "runtime"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "packager" / ".#build.py").symlink_to("ada@machine.123")
+    before = fingerprint(tmp_path)
+    (tmp_path / "packager" / ".#build.py").unlink()
+    assert fingerprint(tmp_path) != before

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hedgerow.process.sandbox import SANDBOX_UID
+from hedgerow.process.sandbox import RUN_GID, SANDBOX_GID, SANDBOX_UID
 from registry.controller.errors import SandboxMissing
 from registry.controller.own_python import OwnPython
 from registry.controller.sandbox import Sandbox, make_sandbox
@@ -56,8 +56,9 @@ def test_as_root_the_workspace_is_opened_for_passing_and_its_databases_closed(tm
         assert workspace.folder.stat().st_mode & 0o777 == 0o700, "nothing is opened when it is of no use"
         found = make_sandbox(workspace, [Path("/usr/bin")], running_as_root=True, required=False)
         assert found.uid == SANDBOX_UID
-        for folder in (workspace.folder, workspace.run, workspace.work, workspace.cache):
-            assert (folder.stat().st_mode & 0o777, folder.stat().st_gid) == (0o710, SANDBOX_UID)
+        groups = {workspace.run: RUN_GID, **dict.fromkeys((workspace.folder, workspace.work, workspace.cache), SANDBOX_GID)}
+        for folder, group in groups.items():
+            assert (folder.stat().st_mode & 0o777, folder.stat().st_gid) == (0o710, group)
         assert workspace.keys.stat().st_mode & 0o077 == 0
         assert (workspace.folder / "records.db").stat().st_mode & 0o777 == 0o600
     finally:

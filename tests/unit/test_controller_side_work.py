@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,14 @@ def test_what_goes_wrong_becomes_an_error_of_ours(problem: Exception, kind: type
     work = done(SideWork(fail))
     assert isinstance(work.problem, kind)
     assert said in str(work.problem)
+
+
+def test_a_thread_that_cannot_be_started_leaves_no_descriptor() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    usual = threading.stack_size(1 << 44)  # more than any machine has
+    try:
+        with pytest.raises(Bug, match="can't start new thread"):
+            SideWork(lambda: None).start()
+    finally:
+        threading.stack_size(usual)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

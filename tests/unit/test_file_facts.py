@@ -45,11 +45,11 @@ def test_a_large_file_that_was_just_written_is_not_rested_on(tmp_path: Path) -> 
     assert seen_at(path, datetime.fromtimestamp(path.stat().st_ctime + 1.0, UTC)) is None
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "pipe"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "no name"])
 def test_what_is_no_file_is_nothing(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "it"
     if kind == "folder":
         path.mkdir()
     if kind == "pipe":
         os.mkfifo(path)  # nobody writes: reading it would never end
-    assert seen_at(path, LATER) is None
+    assert seen_at(Path("a\0b") if kind == "no name" else path, LATER) is None

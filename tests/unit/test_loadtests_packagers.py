@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.packagers.base import CallersNetwork, dockerfile, names
+from loadtests.packagers.base_image import CallersNetwork, dockerfile, names
 from loadtests.packagers.engine import Pushed, blobs_of, has_build_kit
 from loadtests.packagers.figures import PHASES, Column, parts_of, plain, rows_of, table
 

@@ -22,6 +22,10 @@ from packager.source_files import is_reserved, list_model, list_source
             "gcloud/application_default_credentials.json",
             "id_ed25519_sk",
             ".vault-token",
+            ".kaggle/kaggle.json",
+            ".databrickscfg",
+            "_netrc",
+            "client_secret_12.json",
         ),
     ],
 )
@@ -74,6 +78,9 @@ BASE64 = "MIIEpAIBAAKCAQEA7bq98+/0123456789abcdefABCDEFxyzXYZ"
         (f"HostName=h;SharedAccessKey={BASE64[:43]}=", "a shared access key of Azure"),
         ("token: ghp_" + "a1B2" * 9, "a token of GitHub"),
         ("hf_" + "aB" * 17, "a token of Hugging Face"),
+        ("key=AI" + "za" + "aB_-1" * 7, "a key of Google's services"),
+        ("sk-" + "proj-" + "aB3_" * 12, "the key of a language model's service"),
+        ("'sk-" + "ant-api03-" + "aB3-" * 12, "the key of a language model's service"),
     ],
 )
 def test_secrets_are_known_by_what_they_hold(content: str, what: str) -> None:
@@ -91,6 +98,8 @@ def test_secrets_are_known_by_what_they_hold(content: str, what: str) -> None:
         "aws_secret_access_key = os.environ['AWS_SECRET_ACCESS_KEY']",
         "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
         "xhf_" + "aB" * 17,
+        "sk-" + "learn-" * 20,
+        '{"vocab": {"sk-": 1, "AIza": 2, "hf_": 3, "ghp_": 4}}',
     ],
 )
 def test_what_only_speaks_of_keys_is_no_secret(content: str) -> None:

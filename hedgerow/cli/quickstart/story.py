@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from hedgerow.cli.output import short, size
+from hedgerow.cli.output import count, short, size
 from hedgerow.cli.quickstart.docker_base import find_docker_base
 from hedgerow.cli.quickstart.errors import DidNotHappen, ExampleDataMissing
 from hedgerow.cli.quickstart.expectations import Expectations, load_expectations
@@ -166,8 +166,8 @@ class Story:
     def _look_at_telemetry(self, client: Client, result: Any) -> None:  # noqa: ANN401 - a bound method
         stored = client.telemetry.list(DEVICE).items
         newest = stored[-1]
-        self.told["telemetry"] = f"{len(stored)} messages stored, last {newest.body[:100]}"
-        result(f"telemetry in the hub's database: #{newest.sequence} {newest.body[:80]}")
+        self.told["telemetry"] = f"{count(len(stored), 'message')} stored, last {_shortened(newest.body, 100)}"
+        result(f"telemetry in the hub's database: #{newest.sequence} {_shortened(newest.body, 80)}")
         metrics = httpx.get(f"{client.info().url}/metrics").text
         about = [text for text in metrics.splitlines() if text.startswith("hedgerow_telemetry_messages") and DEVICE in text]
         if not about:
@@ -224,3 +224,8 @@ def _post(url: str, body: dict[str, object]) -> Any:  # noqa: ANN401 - decoded J
     response = httpx.post(url, json=body, timeout=30)
     response.raise_for_status()
     return response.json()
+
+
+def _shortened(text: str, most: int) -> str:
+    """``text`` in at most so many characters; an ellipsis says that something is missing."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -64,11 +64,11 @@ def _check_opset(model: Any, job: FinishJob) -> None:  # noqa: ANN401 - onnx.Mod
     from onnx import defs
 
     made = {opset.domain: opset.version for opset in model.opset_import}.get("", 0)
-    if job.opset is not None and made > job.opset and material_uses_main(model):
+    if job.opset is not None and made > job.opset and _uses_main_domain(model):
         raise Failure("opset", asked=job.opset, made=made, most=defs.onnx_opset_version())
 
 
-def material_uses_main(model: Any) -> bool:  # noqa: ANN401 - onnx.ModelProto
+def _uses_main_domain(model: Any) -> bool:  # noqa: ANN401 - onnx.ModelProto
     """Whether an operator of the main domain is used at all: only then its opset matters to a reader."""
     return any(domain in ("", "ai.onnx") for domain, _ in operators_of(model))
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from .agreement import Array
 from .edges import edge_rows
+from .rows import takes
 
 _WORDS = (
     "",
@@ -33,7 +34,7 @@ def with_odd_rows(rows: dict[str, Array], answer: Answer, random: np.random.Gene
         for odd in _odd(values):
             line = {other: column[random.integers(0, count)].reshape(1, 1) for other, column in rows.items()}
             line[name] = np.array([[odd]])
-            if _answers(answer, line):
+            if takes(answer, line):
                 kept = {other: np.concatenate([column, line[other]]) for other, column in kept.items()}
     return _with_edges(kept, answer, random) if edges else kept
 
@@ -64,11 +65,3 @@ def _ordered(rows: dict[str, Array], numbers: list[str], table: Array, texts: di
     return {
         name: table[:, [numbers.index(name)]] if name in numbers else np.repeat(texts[name], len(table), axis=0) for name in rows
     }
-
-
-def _answers(answer: Answer, rows: dict[str, Array]) -> bool:
-    try:
-        answer(rows)
-    except Exception:  # noqa: BLE001 - foreign code; rows that it refuses are not its inputs
-        return False
-    return True

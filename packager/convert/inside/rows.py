@@ -4,7 +4,9 @@ the same rows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from .agreement import Array
 from .edges import Ask, edge_rows
 from .failures import Failure
 
+T = TypeVar("T")
 SEED = 20_070
 _SAMPLE_ROWS = 512
 _MADE_ROWS = 96
@@ -54,7 +57,7 @@ def check_rows(terrain: Terrain, sample: Array | None, ask: Ask) -> CheckRows:
     offers = [known, _on_thresholds(terrain, pool, random), _extremes(pool), _gaps(terrain, pool, random)]
     if terrain.jumps and not terrain.whole:
         offers.append(edge_rows(ask, np.concatenate([pool, known]), random))
-    kept.extend(more for more in (_whole(terrain, offer) for offer in offers) if len(more) and _answers(ask, more))
+    kept.extend(more for more in (_whole(terrain, offer) for offer in offers) if len(more) and takes(ask, more))
     return CheckRows(np.concatenate(kept), from_sample, len(pool))
 
 
@@ -62,7 +65,7 @@ def _accepted_ordinary(terrain: Terrain, sample: Array | None, random: np.random
     """Models of counts, shares and categories refuse ordinary numbers: these are offered first, others after."""
     rows = _whole(terrain, _ordinary(terrain, sample, random))
     if sample is not None:
-        return rows if _answers(ask, rows) else sample[: len(rows)]
+        return rows if takes(ask, rows) else sample[: len(rows)]
     offers = [rows, np.abs(rows), np.floor(np.abs(rows) * 2)]
     if terrain.known is not None:
         offers.append(terrain.known[random.integers(0, len(terrain.known), len(rows))])
@@ -78,7 +81,8 @@ def _accepted_ordinary(terrain: Terrain, sample: Array | None, random: np.random
     raise Failure("sample_needed", why=why)
 
 
-def _answers(ask: Ask, rows: Array) -> bool:
+def takes(ask: Callable[[T], object], rows: T) -> bool:
+    """Whether the original answers ``rows`` at all."""
     try:
         ask(rows)
     except Exception:  # noqa: BLE001 - foreign code; rows that it refuses are not its inputs

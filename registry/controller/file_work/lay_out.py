@@ -14,7 +14,8 @@ from registry.controller.file_work.tasks import LaidFile, LayOut
 def lay_out(task: LayOut, store: BlobStore) -> None:
     """Raises BlobUnknown, BlobDamaged, OSError. Paths of the task were checked when it was read; ``root`` is new."""
     root = Path(task.root)
-    root.mkdir(parents=True, mode=0o755)
+    # What an owner is given is for the owner alone: other sandboxes may pass through the folders above.
+    root.mkdir(parents=True, mode=0o755 if task.owner is None else 0o700)
     for folder in task.folders:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for file in task.files:
