@@ -23,6 +23,7 @@ _WHEEL = re.compile(r"wheel (?P<name>\S+) (?P<version>\S+)")
 _MODEL = re.compile(r"model (?P<name>[^:\s]+):(?P<version>\S+)")
 _ORIGIN = re.compile(r"(?P<name>.+)[ :](?P<version>[^ :]+)")
 _SMALL_WHEELS = re.compile(r"(?P<version>\d+) small wheels")
+_SHORT = len("sha256:") + 12
 _BASE_LAYER = re.compile(r"base layer \d+")
 # Versions stand in paths too; a file is the same file of the next version. `models/churn/3/…`, `numpy-2.4.6.dist-info/…`.
 _VERSION_FOLDER = re.compile(r"(?<=models/)(?P<name>[^/]+)/\d+/")
@@ -201,7 +202,9 @@ def _layer(number: int, new: LayerReport, old: LayerReport | None) -> LayerExpla
 def _reasons(old: LayerReport, new: LayerReport) -> list[Change]:
     """What decided the bytes and differs; where nothing of that is known, the versions of what is inside."""
     recorded = _changes(old.made_of, new.made_of) or _changes(_contents(old), _contents(new))
-    return [*recorded, *_changes({"packing": old.media_type}, {"packing": new.media_type})]
+    packing = _changes({"packing": old.media_type}, {"packing": new.media_type})
+    # Nothing that is written down differs: another compressor, or another order of files.
+    return [*recorded, *packing] or _changes({"packing": old.digest[:_SHORT]}, {"packing": new.digest[:_SHORT]})
 
 
 def _contents(layer: LayerReport) -> dict[str, str]:

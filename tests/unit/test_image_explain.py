@@ -137,6 +137,12 @@ def test_a_layer_that_stands_twice_is_fetched_once() -> None:
     assert explain(report_of(empty, empty), None).platforms[0].fetch_bytes == 32
 
 
+def test_the_same_files_packed_by_another_compressor() -> None:
+    old, new = (layer_of("source", file_of("s/a.py", "1", "source"), salt=salt) for salt in ("level 5", "level 6"))
+    (change,) = only(new, old).because
+    assert (change.name, change.before, change.now) == ("packing", old.digest[:19], new.digest[:19])
+
+
 def test_files_that_come_go_and_move() -> None:
     old = layer_of("source", file_of("s/a.py", "1", "source"), file_of("s/b.py", "2", "source"), file_of("s/c.py", "3", "source"))
     new = layer_of(
