@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -52,6 +52,9 @@ class Link(asyncio.Protocol):
         self._buffer = bytearray()
         self._last_words: asyncio.TimerHandle | None = None
         self._patient = False
+        self._let_go = False
+        # Not the same as having no transport: a process may end before it is listened to.
+        self._hung_up = False
         self._watched: int | None = None
         with contextlib.suppress(OSError, AttributeError):
             self._watched = os.pidfd_open(process.pid)
@@ -68,8 +71,9 @@ class Link(asyncio.Protocol):
                 self._transport.write(part)
 
     def go(self) -> None:
-        """Let a host that waits call init()."""
-        if self._transport is not None:
+        """Let a host that waits call init(); heard once, however often it is said."""
+        if self._transport is not None and not self._let_go:
+            self._let_go = True
             self._transport.write(GO)
 
     def pause(self) -> None:
@@ -115,7 +119,7 @@ class Link(asyncio.Protocol):
         del self._buffer[:used]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport, self._hung_up = None, True
         self._going()
 
     def _process_ended(self) -> None:
@@ -154,7 +158,7 @@ class Link(asyncio.Protocol):
         if self._last_words is None and not self._patient:
             self._last_words = self._loop.call_later(_LAST_WORDS_S, self._end)
             self._listener.leaving(self)
-        if self._transport is None and self._is_gone():
+        if self._hung_up and self._is_gone():
             self._end()
 
     def _is_gone(self) -> bool:
@@ -204,9 +208,10 @@ def _signal_name(number: int) -> str:
         return "unknown"
 
 
-async def start_host(argv: Sequence[str], listener: Listener, *, memory_bytes: int = 0) -> Link:
+async def start_host(argv: Sequence[str], listener: Listener, begun: Callable[[Link], None], *, memory_bytes: int = 0) -> Link:
     """Start a script process, with our own environment. Its last argument names the descriptor of its end of the socket pair.
 
+    ``begun`` gets the link before ``listener`` hears of it: on a busy loop a process has spoken, and ended, before this returns.
     ``memory_bytes`` is the most that it may take of its own (0: no limit); beyond that its allocations fail. Raises OSError where
     there is no room for another process.
     """
@@ -226,9 +231,14 @@ async def start_host(argv: Sequence[str], listener: Listener, *, memory_bytes: i
         # What it writes to itself; address space is no measure, since libraries reserve far more than they use.
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    loop = asyncio.get_running_loop()
+
+    def linked() -> Link:
+        link = Link(process, listener)
+        begun(link)
+        return link
+
     try:
-        _, link = await loop.create_connection(lambda: Link(process, listener), sock=ours)
+        _, link = await asyncio.get_running_loop().create_connection(linked, sock=ours)
     except BaseException:
         # Nobody else knows of it.
         ours.close()

@@ -351,9 +351,13 @@ class ScriptPool:
         task.add_done_callback(self._tasks.discard)
 
     async def _start_process(self, host: Host) -> None:
+        def begun(link: Link) -> None:
+            host.link = link
+            self._by_link[link] = host
+
         try:
             command = [*self._command, "waits" if host.early else "now"]
-            link = await start_host(command, self, memory_bytes=self._limits.memory_bytes)
+            link = await start_host(command, self, begun, memory_bytes=self._limits.memory_bytes)
         except OSError as problem:
             # No room for a process or its descriptors, for now.
             self._hosts.remove(host)
@@ -361,11 +365,7 @@ class ScriptPool:
                 self._failures += 1
                 self._could_not_start_at_all(problem.strerror or str(problem))
             return
-        host.link = link
-        self._by_link[link] = host
-        if link.ended:
-            self.ended(link, "it ended at once")
-        elif self._closing:
+        if self._closing:
             link.kill()
         elif host.early and self.facts is not None:
             link.go()
