@@ -29,26 +29,37 @@ _SECRET_NAME = re.compile("|".join(map(translate, _SECRET_NAMES)))
 _SECRET_FOLDERS = frozenset({".ssh", ".aws", ".gnupg", ".azure", ".kube", ".docker"})
 _HARMLESS_NAMES = frozenset({".env.example", ".env.sample", ".env.template"})
 # Each with enough of the secret itself that code which only speaks of such a key is none. No pattern repeats a repetition.
+# In front of it words of which one is there (in lower case): to look for them takes a hundredth of the time.
 _CONTENTS = tuple(
-    (re.compile(pattern), what)
-    for pattern, what in (
+    (tuple(word.encode() for word in words.split()), re.compile(pattern), what)
+    for words, pattern, what in (
         (
+            "private",
             rb"-----BEGIN (?:[A-Z0-9]{1,20} ){0,2}PRIVATE KEY(?: BLOCK)?-----[\s\S]{0,200}?[A-Za-z0-9+/]{40}",
             "holds a private key",
         ),
         (
+            "secret",
             rb"(?i)aws_?secret_?access_?key[\"']?\s{0,9}[:=]\s{0,9}[\"']?[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/=])",
             "holds a secret key of AWS",
         ),
-        (rb"AccountKey=[A-Za-z0-9+/]{86}==", "holds the key of an Azure storage account"),
-        (rb"SharedAccessKey=[A-Za-z0-9+/]{43}=", "holds a shared access key of Azure"),
-        (rb"(?<![\w-])(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{82})(?![\w-])", "holds a token of GitHub"),
-        (rb"(?<![\w-])glpat-[\w-]{20}(?![\w-])", "holds a token of GitLab"),
-        (rb"(?<![\w-])hf_[A-Za-z0-9]{34}(?![\w-])", "holds a token of Hugging Face"),
-        (rb"(?<![\w-])xox[abprs]-[0-9A-Za-z-]{20}", "holds a token of Slack"),
-        (rb"(?<![\w-])AIza[\w-]{35}(?![\w-])", "holds a key of Google's services"),
-        (rb"(?<![\w-])sk-(?:ant-api\d\d|proj|svcacct)-[\w-]{40}", "holds the key of a language model's service"),
-        (rb"(?<![\w-])pypi-AgEIcHlwaS5vcmc[\w-]{50}", "holds a token of PyPI"),
+        ("accountkey=", rb"AccountKey=[A-Za-z0-9+/]{86}==", "holds the key of an Azure storage account"),
+        ("sharedaccesskey=", rb"SharedAccessKey=[A-Za-z0-9+/]{43}=", "holds a shared access key of Azure"),
+        (
+            "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_",
+            rb"(?<![\w-])(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{82})(?![\w-])",
+            "holds a token of GitHub",
+        ),
+        ("glpat-", rb"(?<![\w-])glpat-[\w-]{20}(?![\w-])", "holds a token of GitLab"),
+        ("hf_", rb"(?<![\w-])hf_[A-Za-z0-9]{34}(?![\w-])", "holds a token of Hugging Face"),
+        ("xoxa- xoxb- xoxp- xoxr- xoxs-", rb"(?<![\w-])xox[abprs]-[0-9A-Za-z-]{20}", "holds a token of Slack"),
+        ("aiza", rb"(?<![\w-])AIza[\w-]{35}(?![\w-])", "holds a key of Google's services"),
+        (
+            "sk-ant-api sk-proj- sk-svcacct-",
+            rb"(?<![\w-])sk-(?:ant-api\d\d|proj|svcacct)-[\w-]{40}",
+            "holds the key of a language model's service",
+        ),
+        ("pypi-", rb"(?<![\w-])pypi-AgEIcHlwaS5vcmc[\w-]{50}", "holds a token of PyPI"),
     )
 )
 # What documentation writes in the place of a key.
@@ -78,7 +89,10 @@ def secret_by_name(path: str, real: str) -> str | None:
 
 def secret_by_content(content: bytes) -> str | None:
     """What secret is in ``content``, in words (`holds a private key`); None where none is found."""
-    for pattern, what in _CONTENTS:
+    lowered = content.lower()
+    for words, pattern, what in _CONTENTS:
+        if not any(word in lowered for word in words):
+            continue
         for match in pattern.finditer(content):
             if _MADE_UP not in match[0]:
                 return what
