@@ -63,11 +63,14 @@ def server(tmp_path: Path) -> Iterator[ScoringServer]:
         yield running
 
 
-def conversation(port: int, parts: list[bytes], pause: threading.Event) -> list[tuple[int, dict[str, str], bytes]]:
-    """Send the parts, the last one after ``pause`` is set; everything that comes back."""
+def conversation(
+    port: int, parts: list[bytes], begun: threading.Semaphore, pause: threading.Event
+) -> list[tuple[int, dict[str, str], bytes]]:
+    """Send the parts, the last one after ``pause`` is set, the others before ``begun`` is released; all that comes back."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as caller:
         for part in parts[:-1]:
             caller.sendall(part)
+        begun.release()
         pause.wait(20)
         caller.sendall(parts[-1])
         return answers_in(read_all(caller))
@@ -100,7 +103,7 @@ def scored(answer: httpx.Response) -> bool:
 
 
 def test_sigterm_ends_no_request_whatever_it_is_doing(server: ScoringServer) -> None:
-    go_on = threading.Event()
+    begun, go_on = threading.Semaphore(0), threading.Event()
     head = POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
     talks = {
         "slow": [post(b"slow"), b""],
@@ -111,7 +114,8 @@ def test_sigterm_ends_no_request_whatever_it_is_doing(server: ScoringServer) -> 
         "half a head": [POST, b"Content-Length: 1\r\n\r\nz"],
     }
     with ThreadPoolExecutor(len(talks)) as threads, Callers(server.port, b"x", scored) as callers:
-        running = {name: threads.submit(conversation, server.port, parts, go_on) for name, parts in talks.items()}
+        running = {name: threads.submit(conversation, server.port, parts, begun, go_on) for name, parts in talks.items()}
+        assert all(begun.acquire(timeout=20) for _ in talks)
         wait_for(lambda: server.metric("hedgerow_connections ") >= len(talks), what="all to be connected")
         server.process.send(signal.SIGTERM)
         wait_for(lambda: not accepts_connections(server.port), what="the door to close")
