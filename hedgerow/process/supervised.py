@@ -131,7 +131,9 @@ class Supervised:
     def _lock(self) -> int:
         deadline = time.monotonic() + SHIM_END_WAIT_S
         while True:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Not exist_ok: its look after the refusal may find the folder forgotten. What is no folder fails at its lock.
+            with contextlib.suppress(FileExistsError):
+                self._folder.mkdir(mode=0o700, parents=True)
             try:
                 lock_fd = try_lock(self._folder / "lock")
             except FileNotFoundError:  # forgotten by another process this very moment

@@ -10,18 +10,16 @@ the scoring server and every library, and a Python of this machine stands in the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from hedgerow.contracts.image import SCORING_CONFIG_FILE
 from hedgerow.contracts.names import CONTAINER_CONFIG_TYPES, INDEX_TYPES, MEDIA_MODEL_MANIFEST, Reference
@@ -30,9 +28,9 @@ from hedgerow.contracts.platforms import of_machine
 from hedgerow.errors import InvalidName, InvalidReference
 from hedgerow.safe_tar import UnsafeArchive, unpack_tar
 from hedgerow.sdk.client import Client
+from hedgerow.sdk.image_cache import ImageCache
 from hedgerow.sdk.image_sources import (
     INDEX_FILE,
-    CheckedBlob,
     ImageSource,
     LayoutFolder,
     LayoutTar,
@@ -85,10 +83,11 @@ def ready_image(what: str, cache: Path, connect: Callable[[], contextlib.Abstrac
     place = Path(what)
     if (place / SCORING_CONFIG_FILE).is_file():
         return ServedImage(place)
+    kept = ImageCache(cache)
     with ExitStack() as stack:
-        source = _open(what, place, cache, connect, stack)
+        source = _open(what, place, kept, connect, stack)
         chosen = _choose(source)
-        root = _unpacked(source, chosen, cache)
+        root = kept.unpacked(source, chosen.digest, chosen.layers)
     known = source.record.verification if isinstance(source, RecordedImage) else None
     batchable = tuple(known.batchable) if known is not None else ()
     if chosen.config is None:
@@ -99,7 +98,7 @@ def ready_image(what: str, cache: Path, connect: Callable[[], contextlib.Abstrac
 
 
 def _open(
-    what: str, place: Path, cache: Path, connect: Callable[[], contextlib.AbstractContextManager[Client]], stack: ExitStack
+    what: str, place: Path, cache: ImageCache, connect: Callable[[], contextlib.AbstractContextManager[Client]], stack: ExitStack
 ) -> ImageSource:
     if place.is_dir():
         if not (place / INDEX_FILE).is_file():
@@ -123,13 +122,13 @@ def _expect_reference(what: str) -> None:
     raise refused(what, "there is no such file or folder, and an image of the workspace is NAME or NAME:VERSION")
 
 
-def _open_tar(file: IO[bytes], what: str, cache: Path, stack: ExitStack) -> ImageSource:
+def _open_tar(file: IO[bytes], what: str, cache: ImageCache, stack: ExitStack) -> ImageSource:
     """A packed tar cannot be read from the middle: it is unpacked for the time being."""
     head = file.read(4)
     file.seek(0)
     if not head.startswith(_PACKED):
         return LayoutTar(file, what)
-    folder = stack.enter_context(_for_the_time_being(_made(cache)))
+    folder = stack.enter_context(cache.for_the_time_being())
     try:
         unpack_tar(file, folder, name=what)
     except UnsafeArchive as problem:
@@ -206,73 +205,6 @@ def _own_layers(source: ImageSource, document: ImageDocument, config: ImageConfi
     if len(made) != len(layers) or not own:
         raise refused(source.where, "its history does not say which layers Hedgerow made", _ENGINE)
     return own
-
-
-def _unpacked(source: ImageSource, chosen: _Chosen, cache: Path) -> Path:
-    """The folder of the image in ``cache``, there whole or not at all. One process unpacks at a time; others wait for it."""
-    target = _made(cache) / chosen.digest.replace(":", "-")
-    with _locked(cache):
-        if target.is_dir():
-            return target
-        for left in cache.glob(".part-*"):  # of a process that was killed: whoever unpacks has the lock
-            shutil.rmtree(left, ignore_errors=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=cache))
-        try:
-            for layer in chosen.layers:
-                unpack_tar(cast("IO[bytes]", CheckedBlob(source, layer)), part, name=layer.digest)
-            os.sync()  # after a power cut a folder with this name is whole, too
-            part.rename(target)
-        except UnsafeArchive as problem:
-            raise refused(source.where, str(problem), problem.remedy) from problem
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return target
-
-
-@contextlib.contextmanager
-def _locked(cache: Path) -> Iterator[None]:
-    with (cache / ".lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _for_the_time_being(cache: Path) -> Iterator[Path]:
-    """A folder that whoever comes next removes if we are killed: it is locked as long as somebody has it."""
-    with _locked(cache):
-        for left in cache.glob(".layout-*"):
-            with contextlib.suppress(OSError):
-                held = _hold(left)
-                shutil.rmtree(left, ignore_errors=True)
-                os.close(held)
-        folder = Path(tempfile.mkdtemp(prefix=".layout-", dir=cache))
-        held = _hold(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
-
-
-def _hold(folder: Path) -> int:
-    """A descriptor that keeps ``folder`` ours. Raises OSError (BlockingIOError: it is somebody else's)."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _made(cache: Path) -> Path:
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = cache.stat()
-    # What lies there is run, and not looked at again.
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        problem = "the folder to unpack it into is another user's, or others may write to it"
-        raise refused(cache, problem, "Set XDG_CACHE_HOME to a folder of your own, or make it yours: chmod go-w.")
-    return cache
 
 
 def _places(config: Mapping[str, Any], root: Path) -> tuple[Path, dict[str, str]]:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser
 
 from tests.browser_complaints import complaints_of
-from tests.registry_server import RunningServer, running_server
+from tests.registry_server import RunningServer
 
 PAGES = ["/api", "/api/devices", "/api/models", "/api/edge-deployments"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("api-pages")) as running:
-        yield running
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

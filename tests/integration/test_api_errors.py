@@ -14,7 +14,7 @@ from referencing import Registry, Resource
 
 from registry.server.app import add_routes
 from registry.server.openapi.document import Route, document, routes
-from tests.registry_server import Api, RunningServer, problem_of, running_server
+from tests.registry_server import Api, RunningServer, problem_of
 
 APP = Flask("test")
 APP.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
@@ -27,12 +27,6 @@ SHAPE = OAS31Validator(
     {"$ref": "openapi:#/components/schemas/ProblemAnswer"},
     registry=Registry().with_resource("openapi:", Resource.opaque(DOCUMENT)),
 )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("api-errors")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -29,12 +29,6 @@ from tests.registry_server import Api, RunningServer, problem_of, running_server
 from tests.registry_stores import add_image, add_model
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("fleet")) as running:
-        yield running
-
-
 @pytest.fixture
 def workspace(server: RunningServer) -> Workspace:
     return open_workspace(server.workspace)

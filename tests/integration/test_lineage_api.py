@@ -19,16 +19,10 @@ from registry.store.database import Database, open_database
 from registry.store.tables import activity_blobs
 from registry.store.tables import events as event_rows
 from tests.registry_lineage import COMMIT, READINGS, World, build_world
-from tests.registry_server import Api, RunningServer, problem_of, running_server
+from tests.registry_server import Api, RunningServer, problem_of
 from tests.registry_stores import NOW, add_image, add_model
 
 LINEAGE, IMAGES = "/api/v1/lineage", "/api/v1/images"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("lineage")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,7 @@ import pytest
 from hedgerow.clock import SystemClock
 from registry.store import leases, runs, tokens
 from registry.store.database import Database, open_database
-from tests.registry_server import Api, RunningServer, problem_of, running_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("runs-api")) as running:
-        yield running
+from tests.registry_server import Api, RunningServer, problem_of
 
 
 @contextmanager

@@ -28,12 +28,6 @@ OCTETS = {"content-type": "application/octet-stream"}
 LARGE = downloads.LARGE_BYTES + 3 * CHUNK_BYTES + 77
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("transfers")) as running:
-        yield running
-
-
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[Client]:
     with Client(Transport(server.url, server.owner_token)) as opened:

@@ -5,23 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from registry.server.unreadable import LONGEST_LINE
-from tests.registry_server import RunningServer, running_server
+from tests.registry_server import RunningServer
 from tests.waiting import wait_for
 
 HOST = b"Host: 127.0.0.1\r\n"
 SECRET = b"hrw_secret"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("unreadable")) as running:
-        yield running
 
 
 def exchange(server: RunningServer, sent: bytes) -> bytes:

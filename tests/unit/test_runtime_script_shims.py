@@ -338,6 +338,12 @@ def test_what_is_not_in_the_list_stays_missing() -> None:
         importlib.import_module("azureml.train")
 
 
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 def test_what_is_installed_wins(tmp_path: Path) -> None:
     real = {
         "inference_schema/__init__.py": "",
@@ -345,9 +351,7 @@ def test_what_is_installed_wins(tmp_path: Path) -> None:
         "azureml/__init__.py": "",
         "azureml/contrib/__init__.py": "",
     }
-    for name, text in real.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write(tmp_path, real)
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
@@ -381,9 +385,7 @@ def test_an_installed_azureml_core_finds_models_where_they_are_here(tmp_path: Pa
         ),
         "models/churn/2/model.pkl": "",
     }
-    for name, text in real.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write(tmp_path, real)
     code = f"""
 import inspect, sys
 sys.path.insert(0, {str(tmp_path)!r})
