@@ -16,21 +16,21 @@ import msgspec
 
 from edge_agent.bell import Bell
 from edge_agent.decisions import DecisionLog
-from edge_agent.desired import Accepted, DesiredKeeper, Refusal
-from edge_agent.engines import Engines
-from edge_agent.hands import Hands, Outcome
+from edge_agent.engines.in_use import Engines
+from edge_agent.engines.probes import Prober
+from edge_agent.images.puller import Puller
+from edge_agent.link.desired import Accepted, DesiredKeeper, Refusal
+from edge_agent.link.reported import status_code
+from edge_agent.link.reporter import Reporter, Snapshot
 from edge_agent.metrics import Metrics
-from edge_agent.observe import Observation, observe
-from edge_agent.outcome import desired_outcome, module_statuses
-from edge_agent.plan import plan, startup_order
-from edge_agent.probes import Prober
-from edge_agent.puller import Puller
-from edge_agent.reported import status_code
-from edge_agent.reporter import Reporter, Snapshot
-from edge_agent.restart_policy import Moment, learn, ordered, start_failed
-from edge_agent.situation import History, ImageState, Running, Situation, Wanted, wanted_modules
+from edge_agent.reconcile.hands import Hands, Outcome
+from edge_agent.reconcile.observe import Observation, observe
+from edge_agent.reconcile.outcome import desired_outcome, module_statuses
+from edge_agent.reconcile.plan import plan, startup_order
+from edge_agent.reconcile.restart_policy import Moment, learn, ordered, start_failed
+from edge_agent.reconcile.situation import History, ImageState, Running, Situation, Wanted, wanted_modules
+from edge_agent.reconcile.steps import Pull, Remove, Start, Step, Stop, Wait
 from edge_agent.state_store import StateStore
-from edge_agent.steps import Pull, Remove, Start, Step, Stop, Wait
 from hedgerow.clock import Clock
 from hedgerow.contracts.status import DesiredOutcome, ModuleStatus
 

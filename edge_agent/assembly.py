@@ -17,25 +17,25 @@ from pathlib import Path
 
 from edge_agent.agent import Agent
 from edge_agent.bell import Bell
-from edge_agent.courier import Courier
 from edge_agent.decisions import DecisionLog
-from edge_agent.desired import DesiredKeeper
-from edge_agent.engine import Engine, ImageSource
-from edge_agent.engine_process import ProcessEngine
-from edge_agent.engines import Engines
-from edge_agent.hands import Hands
-from edge_agent.image_store import ImageStore
-from edge_agent.intake import Intake, Tokens
-from edge_agent.link_mqtt import MqttLink
+from edge_agent.engines.engine import Engine, ImageSource
+from edge_agent.engines.engine_process import ProcessEngine
+from edge_agent.engines.in_use import Engines
+from edge_agent.engines.probes import Prober
+from edge_agent.images.image_store import ImageStore
+from edge_agent.images.pull_oci import OciImages
+from edge_agent.images.puller import Puller
+from edge_agent.link.courier import Courier
+from edge_agent.link.desired import DesiredKeeper
+from edge_agent.link.link_mqtt import MqttLink
+from edge_agent.link.reporter import Reporter, Self
+from edge_agent.link.uplink import Identity, Uplink
 from edge_agent.metrics import Metrics, Sample, exposition, of_machine, of_report
-from edge_agent.outbox import Limits, Outbox
-from edge_agent.probes import Prober
-from edge_agent.pull_oci import OciImages
-from edge_agent.puller import Puller
-from edge_agent.reporter import Reporter, Self
+from edge_agent.reconcile.hands import Hands
 from edge_agent.settings import AgentSettings
 from edge_agent.state_store import StateStore, count_start, intake_port, keep_intake_port
-from edge_agent.uplink import Identity, Uplink
+from edge_agent.telemetry.intake import Intake, Tokens
+from edge_agent.telemetry.outbox import Limits, Outbox
 from hedgerow.clock import Clock, boot_id
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.status import BufferStatus
@@ -224,7 +224,7 @@ class Assembly:
 
     def _make_docker(self) -> Engine:
         try:
-            from edge_agent.engine_docker import DockerEngine
+            from edge_agent.engines.engine_docker import DockerEngine
         except ModuleNotFoundError as problem:
             raise MissingExtra(what="Docker modules", module=problem.name, extra="edge") from None
         allowed = [word.strip() for word in self._device.settings.docker_allow.split(",") if word.strip()]
@@ -232,7 +232,7 @@ class Assembly:
 
     def _make_docker_images(self) -> ImageSource:
         try:
-            from edge_agent.engine_docker import DockerImages
+            from edge_agent.engines.engine_docker import DockerImages
         except ModuleNotFoundError as problem:
             raise MissingExtra(what="Docker modules", module=problem.name, extra="edge") from None
         return DockerImages(self._device.config, self._device.settings.docker_host)

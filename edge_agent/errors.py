@@ -1,4 +1,4 @@
-"""What can go wrong on a device, in words for its operator; ``reported.py`` maps it to the codes of a StatusReport."""
+"""What can go wrong on a device, in words for its operator; ``link/reported.py`` maps it to the codes of a StatusReport."""
 
 from __future__ import annotations
 

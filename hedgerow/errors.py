@@ -2,7 +2,7 @@
 
 Every error has a stable ``key``, a message template filled with ``fields`` and a ``remedy``. Nothing here knows HTTP
 or exit codes: each face has one mapper (``registry/server/http_errors.py``, ``runtime/http_errors.py``,
-``hedgerow/cli/main.py``, ``edge_agent/reported.py``).
+``hedgerow/cli/main.py``, ``edge_agent/link/reported.py``).
 """
 
 from __future__ import annotations

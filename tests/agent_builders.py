@@ -12,7 +12,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_agent.situation import Exited, Running, Wanted, fingerprint
+from edge_agent.reconcile.situation import Exited, Running, Wanted, fingerprint
 from hedgerow.contracts.device import DeviceConfig, TrustedKey
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.edge import DesiredModule, DesiredState, ModuleSpec

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import docker
 import pytest
 
-from edge_agent.engine import Engine, Launch
-from edge_agent.engine_docker import DockerEngine
-from edge_agent.engine_process import ProcessEngine
+from edge_agent.engines.engine import Engine, Launch
+from edge_agent.engines.engine_docker import DockerEngine
+from edge_agent.engines.engine_process import ProcessEngine
 from edge_agent.errors import EngineBlind
-from edge_agent.situation import EngineKind, Exited, Running, Seen, Wanted, fingerprint
+from edge_agent.reconcile.situation import EngineKind, Exited, Running, Seen, Wanted, fingerprint
 from hedgerow.contracts.edge import DesiredModule, Limits, ModuleSpec
 from hedgerow.contracts.names import LABEL_OWNER
 from hedgerow.errors import HedgerowError

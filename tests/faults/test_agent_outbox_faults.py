@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import BufferUnwritable
-from edge_agent.ledger import START, Mark
-from edge_agent.outbox import Limits, Outbox
+from edge_agent.telemetry.ledger import START, Mark
+from edge_agent.telemetry.outbox import Limits, Outbox
 from hedgerow.contracts.telemetry import CHAIN_START, TelemetryMessage, chain_over
 from tests.process_folders import need_root
 from tests.waiting import wait_for
@@ -26,7 +26,7 @@ ROUNDS = 8
 WRITER = """
 import os, sys, threading
 from pathlib import Path
-from edge_agent.outbox import Limits, Outbox
+from edge_agent.telemetry.outbox import Limits, Outbox
 outbox = Outbox(Path(sys.argv[1]), Limits(1 << 30, 1 << 20), lambda: None, lambda problem: os.write(2, problem.encode()))
 def write(who):
     for number in range(1_000_000):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.desired import Accepted, DesiredKeeper, Refusal
-from edge_agent.reported import status_code
+from edge_agent.link.desired import Accepted, DesiredKeeper, Refusal
+from edge_agent.link.reported import status_code
 from edge_agent.state_store import StateStore
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE

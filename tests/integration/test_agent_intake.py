@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from edge_agent.intake import CONNECTIONS_MAX, STREAMS_MAX, Intake, Tokens
 from edge_agent.metrics import Metrics
-from edge_agent.outbox import Limits, Outbox
+from edge_agent.telemetry.intake import CONNECTIONS_MAX, STREAMS_MAX, Intake, Tokens
+from edge_agent.telemetry.outbox import Limits, Outbox
 from hedgerow.clock import SystemClock
 from tests.waiting import wait_for
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent.engine import ImageSource
+from edge_agent.engines.engine import ImageSource
 from edge_agent.errors import ImageRefused, PullFailed
-from edge_agent.image_store import ImageStore
-from edge_agent.pull_oci import OciImages, choose_platform
-from edge_agent.puller import Puller
+from edge_agent.images.image_store import ImageStore
+from edge_agent.images.pull_oci import OciImages, choose_platform
+from edge_agent.images.puller import Puller
 from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_LAYER_GZIP, MEDIA_OCI_MANIFEST
 from hedgerow.contracts.oci import ImageDocument
 from hedgerow.contracts.service import ImagePin

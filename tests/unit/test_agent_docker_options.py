@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from edge_agent.docker_options import check_allowed, container_config
+from edge_agent.engines.docker_options import check_allowed, container_config
 from edge_agent.errors import OptionForbidden
-from edge_agent.situation import Wanted
+from edge_agent.reconcile.situation import Wanted
 from hedgerow.contracts.edge import Limits
 from tests.agent_builders import pin, wanted
 

@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge_agent import ledger
-from edge_agent.ledger import START, Mark
+from edge_agent.telemetry import ledger
+from edge_agent.telemetry.ledger import START, Mark
 from hedgerow.contracts.telemetry import CHAIN_START, chain_over
 
 STREAM = "telemetry"

@@ -10,11 +10,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.module_state import AFTER_CRASH, TRANSITIONS, state_of
-from edge_agent.plan import READY_PATIENCE_S, plan, startup_order
-from edge_agent.restart_policy import Moment, learn, ordered, start_failed
-from edge_agent.situation import EngineKind, Exited, History, ImageState, Running, Seen, Situation, StopCause, Wanted
-from edge_agent.steps import Pull, Remove, Start, Step, Stop, Wait
+from edge_agent.reconcile.module_state import AFTER_CRASH, TRANSITIONS, state_of
+from edge_agent.reconcile.plan import READY_PATIENCE_S, plan, startup_order
+from edge_agent.reconcile.restart_policy import Moment, learn, ordered, start_failed
+from edge_agent.reconcile.situation import EngineKind, Exited, History, ImageState, Running, Seen, Situation, StopCause, Wanted
+from edge_agent.reconcile.steps import Pull, Remove, Start, Step, Stop, Wait
 from hedgerow.contracts.edge import RestartPolicy
 from hedgerow.contracts.status import ModuleState
 from tests.agent_builders import BOOT, exited, pin, running, wanted

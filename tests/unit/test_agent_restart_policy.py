@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.restart_policy import BACKOFF, HEALTHY_RESET_S, Moment, learn, ordered, start_failed, verdict
-from edge_agent.situation import History
+from edge_agent.reconcile.restart_policy import BACKOFF, HEALTHY_RESET_S, Moment, learn, ordered, start_failed, verdict
+from edge_agent.reconcile.situation import History
 from tests.agent_builders import BOOT, exited, running, wanted
 
 MODULE = wanted()

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent import ledger
-from edge_agent.ledger import Mark, Portion
-from edge_agent.uplink import BATCH_BYTES_MIN, HELLO_TIMEOUT_S, RETRANSMIT_S, WINDOW_BATCHES, Identity, Uplink
+from edge_agent.link.uplink import BATCH_BYTES_MIN, HELLO_TIMEOUT_S, RETRANSMIT_S, WINDOW_BATCHES, Identity, Uplink
+from edge_agent.telemetry import ledger
+from edge_agent.telemetry.ledger import Mark, Portion
 from hedgerow.contracts.telemetry import Hello, TelemetryAck, TelemetryBatch, Welcome
 from tests.agent_builders import DEVICE_UUID
 from tests.hub_model import HubModel

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from edge_agent.engines.probes import STARTING_PATIENCE_S, Finding, judge, target_of
 from edge_agent.errors import ForeignDesired, ImageRefused, OlderDesired, PullFailed, WrongIncarnation
+from edge_agent.link.reported import status_code
 from edge_agent.metrics import Metrics, Sample, exposition, of_machine
-from edge_agent.outcome import desired_outcome, module_statuses
-from edge_agent.plan import plan
-from edge_agent.probes import STARTING_PATIENCE_S, Finding, judge, target_of
-from edge_agent.reported import status_code
-from edge_agent.situation import History, ImageState, Seen, Situation, Wanted
+from edge_agent.reconcile.outcome import desired_outcome, module_statuses
+from edge_agent.reconcile.plan import plan
+from edge_agent.reconcile.situation import History, ImageState, Seen, Situation, Wanted
 from hedgerow.contracts.edge import Probe
 from hedgerow.contracts.signed import SignatureRefused
 from hedgerow.contracts.status import DesiredOutcome, ModuleStatus

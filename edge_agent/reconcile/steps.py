@@ -1,10 +1,10 @@
-"""What the planner may ask for: frozen data, one union. ``hands.py`` carries it out."""
+"""What the planner may ask for: frozen data, one union. ``reconcile/hands.py`` carries it out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.situation import EngineKind, StopCause, Wanted
+from edge_agent.reconcile.situation import EngineKind, StopCause, Wanted
 from hedgerow.contracts.service import ImagePin
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edge_agent.engine import Engine
+from edge_agent.engines.engine import Engine
+from edge_agent.engines.probes import Prober, target_of
 from edge_agent.errors import EngineBlind
-from edge_agent.probes import Prober, target_of
-from edge_agent.situation import EngineKind, Running, Seen, Wanted
+from edge_agent.reconcile.situation import EngineKind, Running, Seen, Wanted
 
 
 @dataclass(frozen=True)

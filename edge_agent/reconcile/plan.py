@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_never
 
-from edge_agent.module_state import must_stop_again
-from edge_agent.restart_policy import heals, verdict
-from edge_agent.situation import Exited, Running, Seen, Situation, Wanted
-from edge_agent.steps import Pull, Remove, Start, Step, Stop, Wait
+from edge_agent.reconcile.module_state import must_stop_again
+from edge_agent.reconcile.restart_policy import heals, verdict
+from edge_agent.reconcile.situation import Exited, Running, Seen, Situation, Wanted
+from edge_agent.reconcile.steps import Pull, Remove, Start, Step, Stop, Wait
 
 # A module that is not ready by then no longer holds back those that start after it.
 READY_PATIENCE_S = 60.0

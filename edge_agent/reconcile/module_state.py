@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from edge_agent.situation import Exited, History, Running, Situation, StopCause, Wanted
-from edge_agent.steps import Step, Wait
+from edge_agent.reconcile.situation import Exited, History, Running, Situation, StopCause, Wanted
+from edge_agent.reconcile.steps import Step, Wait
 from hedgerow.contracts.status import ModuleState
 
 TRANSITIONS: Mapping[ModuleState, frozenset[ModuleState]] = {

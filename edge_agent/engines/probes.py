@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from edge_agent.situation import Health, Running, Wanted
+from edge_agent.reconcile.situation import Health, Running, Wanted
 from hedgerow.contracts.edge import Probe
 
 READY_PATH = "/v2/health/ready"

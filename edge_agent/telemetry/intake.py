@@ -21,11 +21,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from edge_agent.docker_options import HOST_NAME
+from edge_agent.engines.docker_options import HOST_NAME
 from edge_agent.errors import BufferFull, BufferUnwritable, MessageRefused, MessageTooLarge, NoSuchPath, NotAModule
 from edge_agent.metrics import Metrics
-from edge_agent.outbox import Outbox
-from edge_agent.situation import EngineKind
+from edge_agent.reconcile.situation import EngineKind
+from edge_agent.telemetry.outbox import Outbox
 from hedgerow.clock import Clock, unix_ms
 from hedgerow.contracts.names import ENV_MODULE, ENV_TELEMETRY_TOKEN, ENV_TELEMETRY_URL, HEADER_IDEMPOTENCY, check_known_name
 from hedgerow.errors import HedgerowError, NotFoundError

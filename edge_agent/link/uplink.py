@@ -12,7 +12,7 @@ Theory of operation.
   disk went back in time: a new epoch begins.
 - A connection that ends with batches on their way halves the batch size: some brokers cut off what is too large for them.
 
-All methods are called by one thread (``courier.py``), which hands in monotonic seconds as ``now_s``.
+All methods are called by one thread (``link/courier.py``), which hands in monotonic seconds as ``now_s``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from edge_agent.ledger import START, Mark, Portion
+from edge_agent.telemetry.ledger import START, Mark, Portion
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.telemetry import Hello, TelemetryAck, TelemetryBatch, TelemetryMessage, Welcome
 

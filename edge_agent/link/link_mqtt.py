@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent.link import LinkListener
+from edge_agent.link.link import LinkListener
 from hedgerow.backoff import Backoff
 from hedgerow.errors import InvalidSetting
 

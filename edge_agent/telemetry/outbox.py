@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from edge_agent import ledger
 from edge_agent.errors import BufferFull, BufferUnwritable
-from edge_agent.ledger import Mark, Portion, Receipt, Totals
 from edge_agent.settings import OverflowPolicy
+from edge_agent.telemetry import ledger
+from edge_agent.telemetry.ledger import Mark, Portion, Receipt, Totals
 
 GROUP_MAX = 512
 BUSY_TIMEOUT_S = 10.0

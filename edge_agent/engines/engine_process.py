@@ -17,9 +17,9 @@ from typing import TypeVar
 
 import msgspec
 
-from edge_agent.engine import Launch
+from edge_agent.engines.engine import Launch
 from edge_agent.errors import ImageNotPulled, ModuleStartFailed
-from edge_agent.situation import EngineKind, Exited, Running, Seen, Wanted
+from edge_agent.reconcile.situation import EngineKind, Exited, Running, Seen, Wanted
 from hedgerow.atomic_write import atomic_write
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.service import ImagePin

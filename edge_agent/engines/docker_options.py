@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from edge_agent.errors import OptionForbidden
-from edge_agent.situation import Wanted
+from edge_agent.reconcile.situation import Wanted
 
 HOST_NAME = "host.docker.internal"
 DEFAULT_LOG = {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "3"}}

@@ -18,7 +18,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from edge_agent.errors import ImageRefused, PullFailed
-from edge_agent.image_store import ImageStore, Layer, Packing
+from edge_agent.images.image_store import ImageStore, Layer, Packing
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_agent.situation import EngineKind, Seen, Wanted
+from edge_agent.reconcile.situation import EngineKind, Seen, Wanted
 from hedgerow.contracts.service import ImagePin
 
 

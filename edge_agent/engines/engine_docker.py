@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import docker
 import docker.errors
 
-from edge_agent.docker_options import check_allowed, container_config
-from edge_agent.engine import Launch
+from edge_agent.engines.docker_options import check_allowed, container_config
+from edge_agent.engines.engine import Launch
 from edge_agent.errors import EngineBlind, ImageNotPulled, ModuleStartFailed, PullFailed
-from edge_agent.situation import EngineKind, Exited, Health, Running, Seen, Wanted
+from edge_agent.reconcile.situation import EngineKind, Exited, Health, Running, Seen, Wanted
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.names import LABEL_MODULE, LABEL_OWNER, LABEL_WORKSPACE

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge_agent.module_state import state_of
-from edge_agent.reported import APPLIED, BEING_APPLIED, FAILED
-from edge_agent.situation import Exited, Running, Situation, Wanted
-from edge_agent.steps import Step
+from edge_agent.link.reported import APPLIED, BEING_APPLIED, FAILED
+from edge_agent.reconcile.module_state import state_of
+from edge_agent.reconcile.situation import Exited, Running, Situation, Wanted
+from edge_agent.reconcile.steps import Step
 from hedgerow.contracts.edge import DesiredState
 from hedgerow.contracts.status import DesiredOutcome, ModuleStatus
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from edge_agent.engine import Engine, Launch
+from edge_agent.engines.engine import Engine, Launch
 from edge_agent.errors import ImageNotPulled
-from edge_agent.puller import Puller
-from edge_agent.situation import EngineKind, Wanted
-from edge_agent.steps import Pull, Remove, Start, Step, Stop, Wait
+from edge_agent.images.puller import Puller
+from edge_agent.reconcile.situation import EngineKind, Wanted
+from edge_agent.reconcile.steps import Pull, Remove, Start, Step, Stop, Wait
 from hedgerow.errors import HedgerowError
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from edge_agent.engine import Engine
+from edge_agent.engines.engine import Engine
 from edge_agent.errors import EngineBlind
-from edge_agent.situation import EngineKind, Seen
+from edge_agent.reconcile.situation import EngineKind, Seen
 from hedgerow.errors import HedgerowError
 
 

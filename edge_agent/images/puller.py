@@ -11,8 +11,8 @@ import random
 import threading
 from collections.abc import Callable, Collection, Mapping
 
-from edge_agent.engine import ImageSource
-from edge_agent.situation import EngineKind, ImageState
+from edge_agent.engines.engine import ImageSource
+from edge_agent.reconcile.situation import EngineKind, ImageState
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.service import ImagePin
 from hedgerow.errors import HedgerowError

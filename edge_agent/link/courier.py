@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.link import Link
+from edge_agent.link.link import Link
+from edge_agent.link.uplink import Outgoing, Uplink
 from edge_agent.metrics import Metrics
-from edge_agent.uplink import Outgoing, Uplink
 from hedgerow.clock import Clock, unix_ms
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import decode, encode

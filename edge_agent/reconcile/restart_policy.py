@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edge_agent.situation import Exited, History, Running, Seen
+from edge_agent.reconcile.situation import Exited, History, Running, Seen
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.edge import RestartPolicy
 

@@ -1,7 +1,7 @@
-"""The port to the hub: topics in, topics out. Adapter: ``link_mqtt.py``.
+"""The port to the hub: topics in, topics out. Adapter: ``link/link_mqtt.py``.
 
 A link keeps no promise of its own: what it takes may be lost, what it brings may come twice. The protocol above it
-(``uplink.py``) knows, so nothing rests on a broker's memory.
+(``link/uplink.py``) knows, so nothing rests on a broker's memory.
 """
 
 from __future__ import annotations

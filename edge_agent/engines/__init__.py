@@ -1,0 +1,1 @@
+"""What runs modules: the port, processes, containers, and the probes that ask whether modules are well."""

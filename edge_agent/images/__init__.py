@@ -1,0 +1,1 @@
+"""Images on the device: fetched in the background, verified, unpacked."""

@@ -1,0 +1,1 @@
+"""The way to the hub and back: connection, protocol, desired states, reports."""
