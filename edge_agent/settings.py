@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from hedgerow.contracts.edge import OverflowPolicy
 from hedgerow.contracts.names import MAX_MQTT_PAYLOAD_BYTES
 from hedgerow.errors import InvalidSetting
 from hedgerow.logs import LogFormat
 from hedgerow.settings import load_settings, setting
-
-OverflowPolicy = Literal["drop-oldest", "drop-newest"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class AgentSettings:
     )
     overflow: OverflowPolicy = setting(
         "drop-oldest",
-        "What a full telemetry buffer does: drop-oldest (recorded as a gap) or drop-newest (507)",
+        "What a full telemetry buffer does: drop-oldest, drop-newest (507) or downsample",
         env="HEDGEROW_AGENT_OVERFLOW",
     )
     max_message_bytes: int = setting(

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from edge_agent.errors import BufferFull, BufferUnwritable
-from edge_agent.settings import OverflowPolicy
 from edge_agent.telemetry import ledger
 from edge_agent.telemetry.ledger import Mark, Portion, Receipt, Totals
+from hedgerow.contracts.edge import OverflowPolicy
 
 GROUP_MAX = 512
 BUSY_TIMEOUT_S = 10.0

@@ -105,6 +105,7 @@ MAX_MQTT_PAYLOAD_BYTES = 1024 * 1024
 
 # DSSE payload types of what a workspace signs.
 PAYLOAD_DESIRED_STATE = "application/vnd.hedgerow.desired-state.v1+json"
+PAYLOAD_METHOD_CALL = "application/vnd.hedgerow.method-call.v1+json"
 
 
 def check_name(value: str, kind: str) -> str:
@@ -165,8 +166,8 @@ class Reference:
 class DeviceTopics:
     """MQTT topics of one device; ``prefix`` is the workspace's own (``hedgerow/WORKSPACE``).
 
-    Up (device to hub): hello, telemetry, status. Down: welcome, desired, acks. Nothing in a topic is secret; every
-    payload is sealed (``contracts/seal.py``) or signed (``contracts/signed.py``).
+    Up (device to hub): hello, telemetry, status, answers. Down: welcome, desired, acks, methods. Nothing in a topic is secret;
+    every payload is sealed (``contracts/seal.py``) or signed (``contracts/signed.py``).
     """
 
     prefix: str
@@ -199,10 +200,18 @@ class DeviceTopics:
     def acks(self) -> str:
         return self._topic("acks")
 
+    @property
+    def methods(self) -> str:
+        return self._topic("methods")
+
+    @property
+    def answers(self) -> str:
+        return self._topic("answers")
+
     @staticmethod
     def uplink_filters(prefix: str) -> list[str]:
         """Subscriptions by which a hub hears every device."""
-        return [f"{prefix}/v1/devices/+/{leaf}" for leaf in ("hello", "telemetry", "status")]
+        return [f"{prefix}/v1/devices/+/{leaf}" for leaf in ("hello", "telemetry", "status", "answers")]
 
     @staticmethod
     def parse(topic: str, prefix: str) -> tuple[str, str] | None:

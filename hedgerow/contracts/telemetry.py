@@ -25,7 +25,7 @@ Counter = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 2)]
 ChainValue = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 CHAIN_START = "0" * 64
 
-GapReason = Literal["quota", "expired", "damaged", "hub-restored"]
+GapReason = Literal["quota", "expired", "damaged", "hub-restored", "downsampled"]
 
 
 class TelemetryMessage(msgspec.Struct, frozen=True, kw_only=True):
