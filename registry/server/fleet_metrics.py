@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
-import msgspec
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Device
 from registry.server.context import ServerContext
+from registry.server.numeric_leaves import numeric_leaves
 from registry.store import fleet, telemetry
 
-MAX_LEAVES = 50
 # A module that was silent for this many messages of its device is not shown.
 _WITHIN_MESSAGES = 200
 _MAX_BODY_CHARS = 65_536
@@ -30,38 +28,6 @@ def collect_metrics(here: ServerContext) -> Iterable[Metric]:
         yield from _last_values(connection, names)
 
 
-def numeric_leaves(body: str) -> list[tuple[str, float]]:
-    """(path, number) of at most ``MAX_LEAVES`` finite numbers in a JSON text, in its order; ``[]`` if it is not JSON.
-
-    ``{"a": {"b": [1.5]}}`` gives ``("a.b.0", 1.5)``; true and false are 1 and 0.
-    """
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return []
-    found: dict[str, float] = {}
-    for path, number in _leaves(value, ""):
-        # Two ways to one path ("a.b" as a key, and "b" in "a") would be one time series twice: the first counts.
-        found.setdefault(path, number)
-        if len(found) == MAX_LEAVES:
-            break
-    return list(found.items())
-
-
-def _leaves(value: object, path: str) -> Iterator[tuple[str, float]]:
-    if isinstance(value, bool | int | float):
-        try:
-            number = float(value)
-        except OverflowError:
-            return
-        if math.isfinite(number):
-            yield path or "value", number
-    elif isinstance(value, dict | list):
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, part in parts:
-            yield from _leaves(part, f"{path}.{key}" if path else str(key))
-
-
 def _devices(here: ServerContext) -> list[Device]:
     found: list[Device] = []
     after: str | None = None
@@ -74,18 +40,59 @@ def _devices(here: ServerContext) -> list[Device]:
 
 
 def _device_metrics(devices: list[Device]) -> Iterable[Metric]:
-    states = GaugeMetricFamily("hedgerow_devices", "Devices that were not revoked, by state.", labels=["state"])
     active = [device for device in devices if device.revoked_at is None]
+    states = GaugeMetricFamily("hedgerow_devices", "Devices that were not revoked, by state.", labels=["state"])
     online = sum(device.online for device in active)
     states.add_metric(["online"], online)
     states.add_metric(["silent"], len(active) - online)
+    yield states
+    yield from _of_each(active)
+    yield from _of_modules(active)
+
+
+def _of_each(active: list[Device]) -> Iterable[Metric]:
+    """One value for each device, out of its last report."""
+    families = {
+        name: GaugeMetricFamily(f"hedgerow_device_{name}", text, labels=["device"])
+        for name, text in {
+            "online": "1 while the device holds its session.",
+            "desired_version": "Version of the desired state that was issued last.",
+            "desired_code": "What became of the newest desired state: 200 applied, 202 on its way, others as IoT Edge's codes.",
+            "queue_messages": "Messages that wait on the device.",
+            "queue_bytes": "Bytes of the messages that wait on the device.",
+            "dropped_messages": "Messages that the device had to drop.",
+            "seen_timestamp_seconds": "When the device was heard last.",
+        }.items()
+    }
+    for device in active:
+        values: dict[str, float | None] = {
+            "online": float(device.online),
+            "desired_version": device.desired_version,
+            "seen_timestamp_seconds": device.seen_at.timestamp() if device.seen_at else None,
+        }
+        if device.reported is not None:
+            values["desired_code"] = device.reported.desired.code
+            if (buffer := device.reported.buffer) is not None:
+                values["queue_messages"], values["queue_bytes"] = buffer.queued_messages, buffer.queued_bytes
+                values["dropped_messages"] = buffer.dropped_messages
+        for name, value in values.items():
+            if value is not None:
+                families[name].add_metric([device.name], value)
+    return families.values()
+
+
+def _of_modules(active: list[Device]) -> Iterable[Metric]:
     running = GaugeMetricFamily("hedgerow_module_running", "1 while the module runs.", labels=["device", "module"])
     restarts = GaugeMetricFamily("hedgerow_module_restarts", "Restarts that the device counted.", labels=["device", "module"])
+    states = GaugeMetricFamily(
+        "hedgerow_module_state", "1 for the state that the module is in.", labels=["device", "module", "state"]
+    )
     for device in active:
         for name, module in (device.reported.modules if device.reported else {}).items():
             running.add_metric([device.name, name], float(module.state == "running"))
             restarts.add_metric([device.name, name], module.restart_count)
-    return states, running, restarts
+            states.add_metric([device.name, name, module.state], 1.0)
+    return running, restarts, states
 
 
 def _totals(connection: Connection, names: Mapping[str, str]) -> Iterable[Metric]:

@@ -6,10 +6,10 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, delete, func, select, update
+from sqlalchemy import Connection, Row, Select, case, delete, func, select, update
 
 from hedgerow.contracts.api import Device, EnrollDevice, FleetEvent
 from hedgerow.contracts.document import decode
@@ -85,6 +85,17 @@ def page(
         query = query.where(devices.c.name > after)
     found = [_device(row, now) for row in connection.execute(query)]
     return found[:limit], found[limit - 1].name if len(found) > limit else None
+
+
+def presence_counts(connection: Connection, now: datetime) -> dict[Presence, int]:
+    """How many devices are in each state."""
+    present = func.coalesce(device_sessions.c.expires_at, "") > to_text(now)
+    state = case((devices.c.revoked_at.is_not(None), "revoked"), (present, "online"), else_="offline")
+    query = select(state.label("state"), func.count().label("number")).select_from(
+        devices.outerjoin(device_sessions, device_sessions.c.device_uuid == devices.c.uuid)
+    )
+    counted = {row.state: row.number for row in connection.execute(query.group_by(state))}
+    return {name: counted.get(name, 0) for name in get_args(Presence)}
 
 
 def revoke(connection: Connection, name: str, now: datetime) -> Device:

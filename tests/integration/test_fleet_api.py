@@ -302,7 +302,15 @@ def test_the_fleet_in_metrics(tmp_path: Path) -> None:
         for sample in family.samples
         if sample.name.startswith(("hedgerow_device", "hedgerow_telemetry", "hedgerow_module"))
     }
+    assert values.pop(("hedgerow_device_seen_timestamp_seconds", "pump")) == pytest.approx(now.timestamp(), abs=1)
     assert values == {
+        ("hedgerow_device_online", "pump"): 1,
+        ("hedgerow_device_online", "silent"): 0,
+        ("hedgerow_device_desired_version", "pump"): 0,
+        ("hedgerow_device_desired_version", "silent"): 0,
+        ("hedgerow_device_desired_code", "pump"): 200,
+        ("hedgerow_module_state", "m", "pump", "running"): 1,
+        ("hedgerow_module_state", "backoff", "n", "pump"): 1,
         ("hedgerow_devices", "online"): 1,
         ("hedgerow_devices", "silent"): 1,
         ("hedgerow_module_running", "m", "pump"): 1,

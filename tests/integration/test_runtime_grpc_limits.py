@@ -311,8 +311,9 @@ def test_a_stream_shares_runs_of_the_model_and_keeps_its_order(tmp_path: Path) -
         stream(client) as answers,
     ):
         for number in range(60):
-            row = np.full((1, 1024), number, np.float32)
-            client.async_stream_infer("while", [filled("x", row, "FP32")], request_id=str(number))
+            # While the first one, which is long, runs, the others come together however slowly they are sent.
+            rows = np.full((100 if number == 0 else 1, 1024), number, np.float32)
+            client.async_stream_infer("while", [filled("x", rows, "FP32")], request_id=str(number))
         found = [answers.get(timeout=30)[0] for _ in range(60)]
         assert [one.get_response().id for one in found] == [str(number) for number in range(60)]
         assert [one.as_numpy("y")[0, 0] for one in found] == list(range(60))

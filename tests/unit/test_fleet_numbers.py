@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.server.fleet_metrics import MAX_LEAVES, numeric_leaves
+from registry.server.numeric_leaves import MAX_LEAVES, numeric_leaves
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ from flask import Blueprint, Response, render_template, request
 from hedgerow.contracts.names import Reference, check_known_name
 from registry.hub.desired import read_envelope
 from registry.server.http import context, needs
-from registry.server.studio import asking, reading, weights, words
+from registry.server.studio import asking, concerns, courses, reading, weights, words
 from registry.store import activities, events, fleet, images, models, runs, services, telemetry, twins
 
 PAGE = 50
 _MESSAGES, _EVENTS, _POINTS = 20, 20, 2000
+# Messages that the courses of a device's page are drawn from, and gaps shown below them.
+_DRAWN, _GAPS = 1000, 10
 
 
 def routes() -> Blueprint:
@@ -95,9 +97,12 @@ def show_service(name: str) -> Response:
 @needs("reader")
 def list_devices() -> Response:
     here = context()
+    asked = asking.kept(request.args, asking.DEVICE_FIELDS)
+    now = here.clock.now()
     with here.database.read() as connection:
-        found, following = fleet.page(connection, PAGE, _after(), here.clock.now())
-    return _page("devices.html", found=found, following=following)
+        found, following = fleet.page(connection, PAGE, _after(), now, asking.device_query(asked))
+        health = concerns.fleet_health(connection, now)
+    return _page("devices.html", found=found, following=following, asked=asked, kept=asking.query_text(asked), health=health)
 
 
 @needs("reader")
@@ -108,13 +113,16 @@ def show_device(name: str) -> Response:
         envelope = twins.desired_envelopes(connection, [device.uuid]).get(device.uuid)
         happened = fleet.events_before(connection, _EVENTS, device_uuid=device.uuid)
     with here.database.read_series() as connection:
-        rows = telemetry.newest(connection, _MESSAGES, device_uuid=device.uuid)
+        rows = telemetry.newest(connection, _DRAWN, device_uuid=device.uuid)
+        gaps = telemetry.recorded_gaps(connection, _GAPS, device_uuid=device.uuid)
     return _page(
         "device.html",
+        courses=courses.courses_of((row.module, row.time_ms, row.body) for row in rows),
+        gaps=gaps,
         device=device,
         desired=None if envelope is None else read_envelope(envelope),
         events=happened,
-        messages=reading.messages_of(rows, {device.uuid: device.name}),
+        messages=reading.messages_of(rows[-_MESSAGES:], {device.uuid: device.name}),
     )
 
 
