@@ -18,21 +18,25 @@ from edge_agent.bell import Bell
 from edge_agent.decisions import DecisionLog
 from edge_agent.engines.in_use import Engines
 from edge_agent.engines.probes import Prober
+from edge_agent.errors import NotWantedRunning
 from edge_agent.images.puller import Puller
 from edge_agent.link.desired import Accepted, DesiredKeeper, Refusal
 from edge_agent.link.reported import status_code
 from edge_agent.link.reporter import Reporter, Snapshot
-from edge_agent.metrics import Metrics
+from edge_agent.observing.metrics import Metrics
 from edge_agent.reconcile.hands import Hands, Outcome
 from edge_agent.reconcile.observe import Observation, observe
 from edge_agent.reconcile.outcome import desired_outcome, module_statuses
 from edge_agent.reconcile.plan import plan, startup_order
-from edge_agent.reconcile.restart_policy import Moment, learn, ordered, start_failed
-from edge_agent.reconcile.situation import History, ImageState, Running, Situation, Wanted, wanted_modules
-from edge_agent.reconcile.steps import Pull, Remove, Start, Step, Stop, Wait
+from edge_agent.reconcile.restart_policy import Moment, forgotten, learn, ordered, start_failed, wanted_again
+from edge_agent.reconcile.situation import History, Running, Situation, Wanted, wanted_modules
+from edge_agent.reconcile.steps import Start, Step, Stop, Wait
+from edge_agent.reconcile.tally import Tally
+from edge_agent.reconcile.trials import Trials
+from edge_agent.reconcile.wishes import Wishes, still_to_restart
 from edge_agent.state_store import StateStore
 from hedgerow.clock import Clock
-from hedgerow.contracts.status import DesiredOutcome, ModuleStatus
+from hedgerow.contracts.status import DesiredOutcome
 
 # Nothing should need it: a look without a reason, in case that a wake-up is lost.
 LOOK_AGAIN_S = 30.0
@@ -57,6 +61,7 @@ class Agent:
         hands: Hands,
         prober: Prober,
         puller: Puller,
+        trials: Trials,
         reporter: Reporter,
         decisions: DecisionLog,
         store: StateStore,
@@ -70,19 +75,22 @@ class Agent:
         self._hands = hands
         self._prober = prober
         self._puller = puller
+        self._trials = trials
         self._reporter = reporter
         self._decisions = decisions
         self._store = store
-        self._metrics = metrics
         self._clock = clock
         self._bell = bell
         self._boot_id = boot_id
         loaded = store.load("history.json", Histories)
         self._history: Mapping[str, History] = loaded.modules if loaded else {}
+        self._wishes = Wishes()
+        self._restart: dict[str, str] = {}
+        self._images_kept: frozenset[str] | None = None
         self._refusal: tuple[DesiredOutcome, float] | None = None
         self._stopping = threading.Event()
-        self._looked_at_s = clock.monotonic_s()
-        self._ran: frozenset[str] = frozenset()
+        self._tally = Tally(metrics, clock.monotonic_s())
+        self.rounds = 0
 
     def run(self) -> None:
         """Settle again and again until ``stop``."""
@@ -97,6 +105,7 @@ class Agent:
                 # One bad round must not end the care for all modules.
                 log.exception("a round failed; the next one follows")
                 wait_s = 1.0
+            self.rounds += 1
             self._bell.wait(wait_s)
 
     def stop(self) -> None:
@@ -123,46 +132,87 @@ class Agent:
                     version=version or self._desired.version, code=status_code(problem), message=problem.sentence()
                 )
                 self._refusal = (outcome, self._clock.monotonic_s())
-                self._metrics.count("hedgerow_agent_desired_refused_total", key=problem.key)
+                self._tally.refused(problem.key)
                 self._decisions.record(None, "refuse-desired", f"{outcome.code}: {problem}")
         if isinstance(answer, Accepted):
+            self._tally.accepted(answer.state.version, self._clock.monotonic_s(), changed=answer.changed)
             self._refusal = None
         self._bell.ring()
+
+    def restart_module(self, name: str, reason: str) -> None:
+        """Stop and start a module now (or start it now when it waits); no failure is counted. Raises NotWantedRunning."""
+        state = self._desired.state
+        wanted = state.modules.get(name) if state else None
+        if wanted is None or wanted.spec.status != "running":
+            raise NotWantedRunning(module=name)
+        self._wishes.restart(name, reason)
+        self._bell.ring()
+
+    def forget_failures(self, name: str) -> None:
+        """Try at once what waits, and give a version that was taken back another trial: an operator knows of a new cause."""
+        self._wishes.again(name)
+        self._bell.ring()
+
+    def network_back(self) -> None:
+        """The hub is reachable again: modules that failed for want of a network are tried now."""
+        self._wishes.network_back(self._clock.monotonic_s())
+        self._bell.ring()
+
+    @property
+    def images_kept(self) -> frozenset[str] | None:
+        """Digests of the images that must stay on this device, ways back included; None until that is known."""
+        return self._images_kept
 
     def settle_once(self) -> float:
         """One round; returns the seconds until the next look is due."""
         ended, busy = self._hands.take()
         state = self._desired.state
-        wanted = wanted_modules(state) if state else {}
-        seen = observe(self._engines.in_use({module.spec.kind for module in wanted.values()}), self._prober, wanted)
+        asked = wanted_modules(state) if state else {}
         now_s = self._clock.monotonic_s()
         moment = Moment(now_s, self._boot_id, state.version if state else 0, random.random)
+        wanted, seen = self._look(asked)
         history = self._remember(wanted, seen, ended, moment)
+        if state is not None and self._judge_versions(asked, wanted, seen, ended, history, moment):
+            wanted, seen = self._look(asked)
+        self._images_kept = frozenset(self._trials.way_back.images(asked)) if state else None
+        if self._images_kept is not None:
+            self._puller.keep_only(self._images_kept)
         situation = Situation(
             wanted=wanted if state else None,
             seen=seen.seen,
             strays=seen.strays,
             history=history,
-            images=self._images(wanted),
+            images=self._puller.images(),
             busy=busy,
             blind=seen.blind,
             now_s=now_s,
             boot_id=self._boot_id,
+            versions=self._trials.way_back.known,
+            before=self._trials.way_back.before(asked),
+            unproven=self._trials.way_back.unproven(asked),
+            proofs=self._trials.proofs.states(),
+            restart=self._restart,
         )
         steps = plan(situation)
+        self._trials.way_back.keep()
         self._keep(_with_orders(history, steps))
         self._tell(steps)
+        self._tally.began(steps)
         self._hands.run(steps)
+        self._restart = still_to_restart(situation, steps)
         modules = module_statuses(situation, steps)
-        self._count_time(modules, wanted, now_s)
-        self._reporter.show(Snapshot(self._outcome(desired_outcome(state, situation, modules, steps), now_s), modules))
-        return _until_next(steps, now_s)
+        self._tally.looked(modules, wanted, now_s)
+        outcome = desired_outcome(state, situation, modules, steps)
+        self._tally.outcome(outcome, now_s)
+        self._reporter.show(Snapshot(self._outcome(outcome, now_s), modules))
+        return _until_next(steps, self._trials.way_back.deadline_s(asked, now_s), now_s)
 
     def stop_modules(self) -> None:
         """Stop everything that runs, the last started first. For the end of an agent that was told to leave nothing behind."""
         state = self._desired.state
         wanted = wanted_modules(state) if state else {}
-        seen = observe(self._engines.in_use(set()), self._prober, wanted).seen
+        wanted = self._trials.way_back.targets(wanted)
+        seen = observe(self._engines.in_use(set()), self._prober, wanted, {}).seen
         for module in reversed(startup_order(wanted)):
             running = seen.get(module.name)
             if isinstance(running, Running):
@@ -171,6 +221,29 @@ class Agent:
                     {**self._history, module.name: ordered(self._history.get(module.name, History()), "stopped", running.run)}
                 )
                 self._engines.of(running.kind).stop(module.name, module.spec.stop_grace_s)
+
+    def _look(self, asked: Mapping[str, Wanted]) -> tuple[dict[str, Wanted], Observation]:
+        """What the device aims at, and what runs of it."""
+        wanted = self._trials.way_back.targets(asked)
+        before = self._trials.way_back.before(asked)
+        engines = self._engines.in_use({module.spec.kind for module in wanted.values()})
+        return wanted, observe(engines, self._prober, wanted, before)
+
+    def _judge_versions(
+        self,
+        asked: Mapping[str, Wanted],
+        wanted: Mapping[str, Wanted],
+        seen: Observation,
+        ended: list[Outcome],
+        history: dict[str, History],
+        moment: Moment,
+    ) -> bool:
+        """Commit, take back, refuse. True when the device now aims at something else than ``wanted``."""
+        back = self._trials.judge(asked, seen, ended, history, moment)
+        for name in back:
+            # The version that runs again has done nothing wrong.
+            history[name] = forgotten(history[name])
+        return self._trials.way_back.targets(asked) != wanted
 
     def _remember(
         self, wanted: Mapping[str, Wanted], seen: Observation, ended: list[Outcome], moment: Moment
@@ -181,31 +254,27 @@ class Agent:
         for name, module in wanted.items():
             if module.spec.kind not in seen.blind:
                 history[name] = learn(history.get(name, History()), seen.seen.get(name), module.spec.restart_policy, moment)
+        self._take_wishes(seen, history)
         return history
+
+    def _take_wishes(self, seen: Observation, history: dict[str, History]) -> None:
+        wishes = self._wishes.take()
+        self._restart.update(wishes.restart)
+        for name in wishes.again:
+            self._trials.try_again(name)
+        for name, past in history.items():
+            if name in self._restart:
+                history[name] = wanted_again(past, seen.seen.get(name))
+            elif name in wishes.again or (wishes.network and past.failures):
+                history[name] = forgotten(past)
 
     def _note(self, outcome: Outcome, history: dict[str, History], moment: Moment) -> None:
         step = outcome.step
-        kind = type(step).__name__.lower()
+        self._tally.ended(outcome)
         if outcome.problem is not None:
-            self._decisions.record(step.module, f"{kind}-failed", outcome.problem)
+            self._decisions.record(step.module, f"{type(step).__name__.lower()}-failed", outcome.problem)
             if isinstance(step, Start) and step.module in history:
                 history[step.module] = start_failed(history[step.module], outcome.problem, moment)
-        elif isinstance(step, Start | Stop):
-            self._metrics.count(f"edgeAgent_module_{kind}_total", module_name=step.module)
-
-    def _images(self, wanted: Mapping[str, Wanted]) -> Mapping[str, ImageState]:
-        self._puller.keep_only({module.image.digest for module in wanted.values() if module.image})
-        return self._puller.images()
-
-    def _count_time(self, modules: Mapping[str, ModuleStatus], wanted: Mapping[str, Wanted], now_s: float) -> None:
-        """Availability as IoT Edge counts it: time expected to run, and time of it that it ran."""
-        elapsed_s, self._looked_at_s = now_s - self._looked_at_s, now_s
-        for name, module in wanted.items():
-            if module.spec.status == "running":
-                self._metrics.count("edgeAgent_total_time_expected_running_seconds", elapsed_s, module_name=name)
-                if name in self._ran:
-                    self._metrics.count("edgeAgent_total_time_running_correctly_seconds", elapsed_s, module_name=name)
-        self._ran = frozenset(name for name, status in modules.items() if status.state == "running")
 
     def _keep(self, history: Mapping[str, History]) -> None:
         """Written before acting. A disk that cannot take it costs the memory of a restart, never the restart."""
@@ -219,7 +288,7 @@ class Agent:
 
     def _tell(self, steps: list[Step]) -> None:
         for step in steps:
-            if isinstance(step, Pull | Start | Stop | Remove):
+            if not isinstance(step, Wait):
                 self._decisions.record(step.module, type(step).__name__.lower(), step.reason)
 
     def _outcome(self, outcome: DesiredOutcome, now_s: float) -> DesiredOutcome:
@@ -240,6 +309,8 @@ def _with_orders(history: Mapping[str, History], steps: list[Step]) -> dict[str,
     return {**history, **orders}
 
 
-def _until_next(steps: list[Step], now_s: float) -> float:
+def _until_next(steps: list[Step], trial_s: float | None, now_s: float) -> float:
     waits = [step.until_s - now_s for step in steps if isinstance(step, Wait) and step.until_s is not None]
+    if trial_s is not None:
+        waits.append(trial_s - now_s)
     return max(0.0, min([LOOK_AGAIN_S, *waits]))

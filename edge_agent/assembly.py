@@ -13,15 +13,25 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent.agent import Agent
 from edge_agent.bell import Bell
+from edge_agent.chaos.room import ChaosRoom
 from edge_agent.decisions import DecisionLog
-from edge_agent.engines.engine import Engine, ImageSource
+from edge_agent.engines.asking import Asking
+from edge_agent.engines.control_groups import open_groups
+from edge_agent.engines.docker_parts import DockerParts
 from edge_agent.engines.engine_process import ProcessEngine
+from edge_agent.engines.heartbeats import Heartbeats
 from edge_agent.engines.in_use import Engines
+from edge_agent.engines.inside import Inside
 from edge_agent.engines.probes import Prober
+from edge_agent.engines.proofs import Proofs
+from edge_agent.engines.sampling import Sampler
+from edge_agent.images.collector import Collector, Quotas
 from edge_agent.images.image_store import ImageStore
 from edge_agent.images.pull_oci import OciImages
 from edge_agent.images.puller import Puller
@@ -30,16 +40,26 @@ from edge_agent.link.desired import DesiredKeeper
 from edge_agent.link.link_mqtt import MqttLink
 from edge_agent.link.reporter import Reporter, Self
 from edge_agent.link.uplink import Identity, Uplink
-from edge_agent.metrics import Metrics, Sample, exposition, of_machine, of_report
+from edge_agent.methods.assembly import MethodsDevice, make_desk, module_lines
+from edge_agent.methods.desk import Desk
+from edge_agent.observing.gauges import Page
+from edge_agent.observing.metrics import Metrics, Sample
 from edge_agent.reconcile.hands import Hands
+from edge_agent.reconcile.situation import EngineKind, Wanted
+from edge_agent.reconcile.trials import Trials
+from edge_agent.reconcile.way_back import WayBack
+from edge_agent.service.watchdog import Loop
 from edge_agent.settings import AgentSettings
-from edge_agent.state_store import StateStore, count_start, intake_port, keep_intake_port
-from edge_agent.telemetry.intake import Intake, Tokens
-from edge_agent.telemetry.outbox import Limits, Outbox
+from edge_agent.state_store import StateStore, count_start
+from edge_agent.telemetry.local_side import LocalSide, Surroundings
 from hedgerow.clock import Clock, boot_id
+from hedgerow.contracts.broker_login import Login, device_login
 from hedgerow.contracts.device import DeviceConfig
+from hedgerow.contracts.document import encode
 from hedgerow.contracts.status import BufferStatus
-from hedgerow.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from edge_agent.checks_state import Check
 
 # A start that is under way when all modules are to be stopped is waited for so long.
 ACTIONS_END_S = 5.0
@@ -63,48 +83,55 @@ class Assembly:
     def __init__(self, device: Device, clock: Clock) -> None:
         self._device = device
         self._clock = clock
-        self._started_s = clock.monotonic_s()
         self._boot_id = boot_id()
         self._refused = ""
+        self._groups = open_groups(device.settings.cgroup)
+        self._connected = False
         self.metrics = Metrics()
+        self._limits_by = "rlimit" if self._groups is None else "cgroup"
+        self.page = Page(device.config, device.version, self._limits_by, device.store.folder, clock, self.metrics)
         self.bell = Bell()
         store = device.store
         self.decisions = DecisionLog(store.decisions, clock)
         self.desired = DesiredKeeper(device.config, store)
-        self.outbox = self._make_outbox()
-        self.intake = self._make_intake()
+        self.heartbeats = Heartbeats(clock)
+        self.local = self._make_local_side()
         images = ImageStore(store.images)
-        self.process_engine = ProcessEngine(store.modules, images.path_of, device.module_environment)
-        self.engines = Engines(self.process_engine, self._make_docker, store.folder / "docker.used", self.bell.ring)
+        self.process_engine = self._make_process_engine(images)
+        self.docker = DockerParts(device.config, device.settings, store.folder, clock, self.local.also_listen)
+        self.engines = Engines(self.process_engine, self.docker.engine, store.folder / "docker.used", self.bell.ring)
         oci = OciImages(device.config, images)
-        self.puller = Puller({"process": lambda: oci, "docker": self._make_docker_images}, self.bell.ring)
-        self.prober = Prober(self._address, self.bell.ring)
+        self.puller = Puller({"process": lambda: oci, "docker": self.docker.images}, self._images_changed)
+        self.prober = Prober(self._make_asking().ask, clock, self.bell.ring)
+        proofs = Proofs(store.folder / "proofs", images.path_of, device.module_environment, self.bell.ring)
+        sampler = Sampler(self._address, self.bell.ring)
+        self.trials = Trials(WayBack(store, self.decisions, self.metrics), proofs, sampler)
         self.hands = Hands(
-            self.engines.of, self.puller, lambda wanted: self.intake.environment(wanted.name, wanted.spec.kind), self.bell.ring
+            self.engines.of,
+            self.puller,
+            lambda wanted: self.local.environment(wanted.name, wanted.spec.kind),
+            self.bell.ring,
+            proofs.want,
+        )
+        self.chaos = ChaosRoom(
+            allowed=device.settings.chaos_allowed,
+            folder=store.folder,
+            report=lambda: self.reporter.current(),
+            decisions=self.decisions,
         )
         self.courier = self._make_courier()
         self.reporter = self._make_reporter()
         self.decisions.on_new = self.reporter.hurry
-        self.agent = Agent(
-            self.desired,
-            self.engines,
-            self.hands,
-            self.prober,
-            self.puller,
-            self.reporter,
-            self.decisions,
-            store,
-            self.metrics,
-            clock,
-            self.bell,
-            self._boot_id,
-        )
+        self.agent = self._make_agent()
+        self.methods = self._make_methods()
+        self.collector = self._make_collector(images)
         self._supervisor = threading.Thread(target=self.agent.run, name="supervisor", daemon=True)
 
     def start(self) -> None:
         """Bring everything up; modules first, the network last. Raises OSError when not even a local port can be had."""
-        self._open_intake()
+        # Routes before the first message: modules that outlived the last agent deliver at once.
         self.desired.load()
+        self.local.open()
         self.decisions.record(
             None, "agent-start", f"agent {self._device.version} starts with desired version {self.desired.version}"
         )
@@ -113,85 +140,181 @@ class Assembly:
         self.reporter.start()
         self._supervisor.start()
         self.courier.start()
+        self.collector.start()
+        self.chaos.start()
 
     def close(self) -> None:
         """End in order; modules run on unless the settings say otherwise."""
+        self.chaos.close()
         self.agent.stop()
         self._supervisor.join()
         self.prober.close()
+        self.trials.close()
         if self._device.settings.stop_modules_on_exit:
             self.hands.wait_until_idle(ACTIONS_END_S)
             self.agent.stop_modules()
         self.decisions.record(None, "agent-stop", "the agent was told to end")
+        self.collector.close()
         self.reporter.close()
+        self.methods.close()
         self.courier.close()
-        self.intake.close()
-        self.outbox.close()
+        self.local.close()
         self.process_engine.close()
+
+    def loops(self) -> list[Loop]:
+        """The threads without which this agent is of no use; a watchdog wants to see them go round."""
+        return [
+            Loop("supervisor", lambda: self.agent.rounds, self.bell.ring),
+            Loop("courier", lambda: self.courier.rounds, self.courier.new_data),
+            Loop("local-hub", lambda: self.local.hub.turns, self.local.hub.wake),
+        ]
+
+    def status_line(self) -> str:
+        """How things are, for ``systemctl status``."""
+        report = self.reporter.current()
+        running = sum(module.state == "running" for module in report.modules.values())
+        link = "in session" if report.session else "connected" if self.courier.connected else "offline"
+        return f"{running} of {len(report.modules)} modules running, desired version {report.desired.version}, {link}"
 
     def exposition(self) -> str:
         """The text of ``/metrics``."""
         state = [
             Sample("hedgerow_agent_connected", float(self.courier.connected)),
             Sample("hedgerow_agent_session", float(self.courier.session is not None)),
-            Sample("hedgerow_agent_outbox_kept_bytes", self.outbox.totals.kept_bytes),
+            Sample("edgehub_connected_clients", self.local.hub.connected),
         ]
-        machine = of_machine(self._device.store.folder, self._clock.monotonic_s() - self._started_s)
-        return exposition(
-            [*self.metrics.samples(), *of_report(self.reporter.current()), *machine, *state], self._device.config.name
-        )
+        return self.page.text(self.reporter.current(), self.local.outbox, state)
 
-    def _make_outbox(self) -> Outbox:
-        settings = self._device.settings
-        return Outbox(
-            self._device.store.outbox,
-            Limits(settings.quota_bytes, settings.replay_bytes, settings.overflow),
-            on_stored=lambda: self.courier.new_data(),
-            on_damage=lambda problem: self.decisions.record(None, "set-aside", f"the telemetry buffer was damaged: {problem}"),
-        )
-
-    def _make_intake(self) -> Intake:
+    def _make_process_engine(self, images: ImageStore) -> ProcessEngine:
         device = self._device
-        return Intake(
-            self.outbox,
-            Tokens(device.config.key_bytes()),
-            self._clock,
+        log_bytes_max = device.settings.log_bytes_max
+        environment = device.module_environment
+        return ProcessEngine(device.store.modules, images.path_of, environment, log_bytes_max=log_bytes_max, groups=self._groups)
+
+    def _make_agent(self) -> Agent:
+        return Agent(
+            self.desired,
+            self.engines,
+            self.hands,
+            self.prober,
+            self.puller,
+            self.trials,
+            self.reporter,
+            self.decisions,
+            self._device.store,
             self.metrics,
-            max_message_bytes=device.settings.max_message_bytes,
-            exposition=self.exposition,
+            self._clock,
+            self.bell,
+            self._boot_id,
         )
 
-    def _open_intake(self) -> None:
-        before = intake_port(self._device.store)
-        port = self.intake.start(self._device.settings.intake_port or before)
-        if port == before:
-            return
-        try:
-            keep_intake_port(self._device.store, port)
-        except OSError as problem:
-            log.warning("the local port cannot be remembered, the next agent may get another: %s", problem)
+    def _make_local_side(self) -> LocalSide:
+        device = self._device
+        lines_of = module_lines(device.config, device.store.folder, lambda: self.desired.state, device.settings.docker_host)
+        return LocalSide(
+            Surroundings(
+                config=device.config,
+                settings=device.settings,
+                store=device.store,
+                desired=self.desired,
+                decisions=self.decisions,
+                heartbeats=self.heartbeats,
+                metrics=self.metrics,
+                clock=self._clock,
+                lines_of=lines_of,
+                find_address=self._address,
+                exposition=self.exposition,
+                on_stored=lambda: self.courier.new_data(),
+            )
+        )
 
     def _make_courier(self) -> Courier:
         config, settings = self._device.config, self._device.settings
         identity = Identity(config.device_uuid, secrets.token_hex(8), count_start(self._device.store), self._device.version)
         uplink = Uplink(
-            identity, self.outbox, batch_bytes=settings.batch_bytes, random=random.random, nonce=lambda: secrets.token_hex(16)
+            identity,
+            self.local.outbox,
+            batch_bytes=settings.batch_bytes,
+            random=random.random,
+            nonce=lambda: secrets.token_hex(16),
+            backfill_per_s=settings.backfill_messages_per_s,
         )
         return Courier(
             config,
-            MqttLink(config.broker_url, f"hedgerow-{config.device_uuid}"),
+            self.chaos.link(
+                lambda: MqttLink(config.broker_url, f"hedgerow-{config.device_uuid}", _broker_login(config), config.broker_ca)
+            ),
             uplink,
             self._clock,
             self.metrics,
-            on_desired=lambda envelope, incarnation: self.agent.take_desired(envelope, incarnation),
+            on_desired=self._take_desired,
             on_link=self._link_changed,
             desired_version=lambda: self.desired.version,
+            on_method=lambda envelope, session, incarnation: self.methods.take(envelope, session, incarnation),
         )
 
-    def _make_reporter(self) -> Reporter:
+    def _make_methods(self) -> Desk:
         device = self._device
+        seen = MethodsDevice(
+            config=device.config,
+            folder=device.store.folder,
+            state=lambda: self.desired.state,
+            docker_host=device.settings.docker_host,
+            upload_hosts=device.settings.upload_hosts,
+            version=device.version,
+            checks=self._checks,
+        )
+        publish = self.courier.publish_answer
+        return make_desk(
+            seen, self.agent, lambda part: publish(encode(part)), self.decisions, self._clock, self.metrics, self.local.hub
+        )
+
+    def _checks(self) -> list[Check]:
+        # Megabytes that only a support bundle pays for.
+        from edge_agent.checks import run_checks
+
+        settings = self._device.settings
+        return list(run_checks(settings.config, self._device.store.folder, self._clock.now(), settings.docker_host))
+
+    def _take_desired(self, envelope: bytes, incarnation: str) -> None:
+        self.agent.take_desired(envelope, incarnation)
+        self.collector.hurry()
+
+    def _images_changed(self) -> None:
+        self.bell.ring()
+        self.collector.look()
+
+    def _make_collector(self, images: ImageStore) -> Collector:
+        settings = self._device.settings
+        return Collector(
+            self._device.store.folder,
+            images,
+            [self.docker.ledger],
+            Quotas(settings.image_quota_bytes, timedelta(days=settings.image_unused_days), settings.disk_free_min_bytes),
+            self._clock,
+            in_use=self._images_in_use,
+            modules=lambda: self.desired.state.modules if self.desired.state else (),
+            on_freed=self._freed,
+        )
+
+    def _images_in_use(self) -> frozenset[str] | None:
+        kept, state = self.agent.images_kept, self.desired.state
+        if kept is None or state is None:
+            return None
+        # What was accepted this very moment is not in the last round's answer yet.
+        wanted = {module.image.digest if module.image else module.spec.image for module in state.modules.values()}
+        return kept | {image for image in wanted if image is not None}
+
+    def _freed(self, size_bytes: int, words: str) -> None:
+        self.decisions.record(None, "garbage", words)
+        self.metrics.count("hedgerow_agent_garbage_freed_bytes_total", size_bytes)
+        # A pull may have failed for want of this very space.
+        self.puller.hurry()
+
+    def _make_reporter(self) -> Reporter:
+        device, limits = self._device, self._limits_by
         return Reporter(
-            Self(device.config.device_uuid, device.version, self._boot_id, device.settings.report_period_s),
+            Self(device.config.device_uuid, device.version, self._boot_id, device.settings.report_period_s, limits),
             device.store,
             self._clock,
             self.decisions,
@@ -201,7 +324,7 @@ class Assembly:
         )
 
     def _buffer_status(self) -> BufferStatus:
-        totals = self.outbox.totals
+        totals = self.local.outbox.totals
         return BufferStatus(
             epoch=totals.epoch,
             queued_messages=totals.queued_messages,
@@ -210,6 +333,9 @@ class Assembly:
         )
 
     def _link_changed(self) -> None:
+        if self.courier.connected and not self._connected:
+            self.agent.network_back()
+        self._connected = self.courier.connected
         refused = self.courier.refused
         if refused and refused != self._refused:
             self.decisions.record(None, "session-refused", refused)
@@ -218,24 +344,22 @@ class Assembly:
         # The way to the registry may be back together with the way to the hub.
         self.puller.hurry()
 
-    def _address(self, name: str) -> str | None:
-        wanted = self.desired.state.modules.get(name) if self.desired.state else None
-        return None if wanted is None else self.engines.of(wanted.spec.kind).address(name)
+    def _make_asking(self) -> Asking:
+        device = self._device
 
-    def _make_docker(self) -> Engine:
-        try:
-            from edge_agent.engines.engine_docker import DockerEngine
-        except ModuleNotFoundError as problem:
-            raise MissingExtra(what="Docker modules", module=problem.name, extra="edge") from None
-        allowed = [word.strip() for word in self._device.settings.docker_allow.split(",") if word.strip()]
-        return DockerEngine(self._device.config, allowed, self.intake.also_listen, self._device.settings.docker_host)
+        def environment(wanted: Wanted) -> dict[str, str]:
+            added = self.local.environment(wanted.name, wanted.spec.kind)
+            return {**device.module_environment, **wanted.spec.variables, **added}
 
-    def _make_docker_images(self) -> ImageSource:
-        try:
-            from edge_agent.engines.engine_docker import DockerImages
-        except ModuleNotFoundError as problem:
-            raise MissingExtra(what="Docker modules", module=problem.name, extra="edge") from None
-        return DockerImages(self._device.config, self._device.settings.docker_host)
+        inside = Inside(device.config, device.settings.docker_host, environment, self.process_engine.work_folder)
+        return Asking(self._address, inside.run, self.heartbeats)
+
+    def _address(self, kind: EngineKind, name: str) -> str | None:
+        return self.engines.of(kind).address(name)
+
+
+def _broker_login(config: DeviceConfig) -> Login | None:
+    return device_login(config.device_uuid, config.key_bytes()) if config.broker_login == "device" else None
 
 
 def module_environment(environment: Mapping[str, str]) -> dict[str, str]:

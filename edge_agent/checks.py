@@ -8,11 +8,12 @@ import shutil
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from edge_agent import checks_state
+from edge_agent.checks_state import Check
 from edge_agent.device_config import others_can_read, read_device_config
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.errors import HedgerowError
@@ -32,17 +33,7 @@ _MODULES = {
 }
 
 
-@dataclass(frozen=True)
-class Check:
-    """One result."""
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-
-
-def run_checks(config_path: Path, state_dir: Path, now: datetime) -> Iterator[Check]:
+def run_checks(config_path: Path, state_dir: Path, now: datetime, docker_host: str | None = None) -> Iterator[Check]:
     """All checks, in the order in which a problem hides the following ones."""
     try:
         config = read_device_config(config_path)
@@ -55,7 +46,16 @@ def run_checks(config_path: Path, state_dir: Path, now: datetime) -> Iterator[Ch
     yield _disk(state_dir)
     yield from _libraries()
     yield _reached("broker", config.broker_url, lambda: _connect(config.broker_url))
-    yield _reached("registry", config.registry_url, lambda: _ask_registry(config.registry_url))
+    registry = _reached("registry", config.registry_url, lambda: _ask_registry(config.registry_url))
+    yield registry
+    if registry.ok:
+        yield from checks_state.clock_of_registry(config, now)
+    yield checks_state.time_synchronisation()
+    yield from checks_state.certificates(config, now)
+    yield checks_state.state_folder(state_dir)
+    yield from checks_state.state_files(config, state_dir)
+    yield from checks_state.modules(state_dir)
+    yield from checks_state.docker(state_dir, docker_host)
 
 
 def _configuration(config: DeviceConfig, path: Path) -> Check:

@@ -126,10 +126,10 @@ class MessageTooLarge(UserError):
 
 
 class BufferFull(UnavailableError):
-    """The telemetry buffer has reached its quota and its policy is to refuse new messages."""
+    """The telemetry buffer has reached a quota, and nothing in it may give way to the new message."""
 
     key = "buffer_full"
-    message = "The telemetry buffer is full ({quota} bytes) and its policy is drop-newest"
+    message = "The telemetry buffer is full ({quota} bytes), and by its policies nothing in it may give way to this message"
     remedy = "Send it again later; the buffer empties when the hub is reachable."
 
 
@@ -146,4 +146,68 @@ class NoSuchPath(NotFoundError):
 
     key = "no_such_local_path"
     message = "There is no {method} {path} here"
-    remedy = "Use POST /telemetry?stream=NAME or GET /metrics."
+    remedy = "Use POST /telemetry, POST /heartbeat, GET /inputs/NAME, POST /inputs/NAME/ack or GET /metrics."
+
+
+class MqttProtocolError(UserError):
+    """A module's MQTT connection said something that MQTT or the local hub does not allow; ``code`` is MQTT 5's reason code."""
+
+    key = "mqtt_protocol_error"
+    message = "The module's MQTT connection was closed: {problem}"
+    remedy = "Correct the client; the local hub speaks MQTT 3.1.1 and 5 (docs/devices.md)."
+
+
+class ServiceRefused(UserError):
+    """The agent cannot be made a service of this machine, or taken away again."""
+
+    key = "service_refused"
+    message = "The service {unit} cannot be set up: {problem}"
+    remedy = "Run it as root (or with --user as yourself) on a machine with systemd; --dry-run shows what would be done."
+
+
+class NotWantedRunning(NotFoundError):
+    """A module that should be restarted and is not there, or is wanted stopped."""
+
+    key = "not_wanted_running"
+    message = "No module {module} is wanted running on this device"
+    remedy = 'See hedgerow device twin DEVICE for its modules, and deploy with status = "running".'
+
+
+class InputAckRefused(ConflictError):
+    """An acknowledgement for messages of an input that the buffer does not know."""
+
+    key = "input_ack_refused"
+    message = "Nothing that waits for input {input!r} has this acknowledgement"
+    remedy = "Read the input again and acknowledge what that answer gives: the buffer was replaced meanwhile."
+
+
+class ChaosNotAllowed(ForbiddenError):
+    """An experiment on an agent that does not allow them, or does not run."""
+
+    key = "chaos_not_allowed"
+    message = "No agent of {folder} takes orders for experiments"
+    remedy = "Start the agent with --chaos-allowed, and name its folder with --config or --state-dir."
+
+
+class ChaosUnanswered(UnavailableError):
+    """The agent does not answer an order."""
+
+    key = "chaos_unanswered"
+    message = "The agent of {folder} does not answer: {problem}"
+    remedy = "See whether it runs (hedgerow agent status) and whether this user may talk to it."
+
+
+class ChaosRefused(UserError):
+    """An experiment that cannot be made."""
+
+    key = "chaos_refused"
+    message = "The experiment cannot be made: {problem}"
+    remedy = "See hedgerow agent chaos --help and hedgerow agent status."
+
+
+class UpgradeRefused(UserError):
+    """Another release of the agent cannot be put in place."""
+
+    key = "upgrade_refused"
+    message = "Release {release!r} of the agent is not taken: {problem}"
+    remedy = "The release that runs stays as it is. Correct the wheel, version or package index, and try again."

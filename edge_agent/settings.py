@@ -24,6 +24,9 @@ class AgentSettings:
     intake_port: int = setting(
         0, "Loopback port for modules and /metrics (0: chosen once, then kept)", env="HEDGEROW_AGENT_INTAKE_PORT"
     )
+    mqtt_port: int = setting(
+        0, "Loopback port of the local hub, MQTT for modules (0: chosen once, then kept)", env="HEDGEROW_AGENT_MQTT_PORT"
+    )
     quota_bytes: int = setting(256_000_000, "Telemetry buffer: bytes of messages kept at most", env="HEDGEROW_AGENT_QUOTA_BYTES")
     replay_bytes: int = setting(
         32_000_000, "Telemetry buffer: acknowledged bytes kept for a restored hub", env="HEDGEROW_AGENT_REPLAY_BYTES"
@@ -41,6 +44,11 @@ class AgentSettings:
         "Largest telemetry batch sent; shrinks by itself where a broker cuts larger ones",
         env="HEDGEROW_AGENT_BATCH_BYTES",
     )
+    backfill_messages_per_s: float = setting(
+        0.0,
+        "Messages older than the session sent per second at most, so that other streams go first (0: no limit)",
+        env="HEDGEROW_AGENT_BACKFILL_MESSAGES_PER_S",
+    )
     report_period_s: float = setting(
         30.0, "Seconds between status reports when nothing changes", env="HEDGEROW_AGENT_REPORT_PERIOD_S"
     )
@@ -49,7 +57,41 @@ class AgentSettings:
         "Privileges that Docker modules may have: comma list of privileged, host, binds, devices, capabilities",
         env="HEDGEROW_AGENT_DOCKER_ALLOW",
     )
+    upload_hosts: str = setting(
+        "",
+        "Hosts that logs and support bundles may be uploaded to: comma list of names, addresses or networks (default: none)",
+        env="HEDGEROW_AGENT_UPLOAD_HOSTS",
+    )
     docker_host: str | None = setting(None, "Docker engine for docker modules (default: the local one)", env="DOCKER_HOST")
+    image_quota_bytes: int = setting(
+        8_000_000_000,
+        "Images: bytes kept at most; above, those unused for longest go (never one that a module needs)",
+        env="HEDGEROW_AGENT_IMAGE_QUOTA_BYTES",
+    )
+    image_unused_days: float = setting(
+        7.0, "Images: days that one nobody needs any more is kept", env="HEDGEROW_AGENT_IMAGE_UNUSED_DAYS"
+    )
+    disk_free_min_bytes: int = setting(
+        200_000_000,
+        "Below so much free space everything goes that no module needs (unused images, leftovers)",
+        env="HEDGEROW_AGENT_DISK_FREE_MIN_BYTES",
+    )
+    log_bytes_max: int = setting(3_000_000, "Bytes of output kept of each module", env="HEDGEROW_AGENT_LOG_BYTES_MAX")
+    cgroup: Path | None = setting(
+        None,
+        "Folder of the cgroup v2 tree below which modules get groups (default: what systemd delegates)",
+        env="HEDGEROW_AGENT_CGROUP",
+    )
+    chaos_allowed: bool = setting(
+        False,
+        "Take orders of `hedgerow agent chaos`: experiments that break something on purpose (never without need)",
+        env="HEDGEROW_AGENT_CHAOS_ALLOWED",
+    )
+    releases: Path | None = setting(
+        None,
+        "Folder of the agent's releases (upgrade; default: 'releases' beside device.toml)",
+        env="HEDGEROW_AGENT_RELEASES",
+    )
     stop_modules_on_exit: bool = setting(
         False,
         "Stop all modules when the agent ends (default: they run on and are adopted)",
@@ -64,11 +106,17 @@ class AgentSettings:
 _LARGEST_BATCH = MAX_MQTT_PAYLOAD_BYTES * 2 // 5
 _RANGES: dict[str, tuple[float, float]] = {
     "intake_port": (0, 65_535),
+    "mqtt_port": (0, 65_535),
     "quota_bytes": (100_000, 2**50),
     "replay_bytes": (0, 2**50),
     "max_message_bytes": (1, _LARGEST_BATCH),
     "batch_bytes": (4096, _LARGEST_BATCH),
+    "backfill_messages_per_s": (0.0, 1e6),
     "report_period_s": (1.0, 3600.0),
+    "image_quota_bytes": (0, 2**60),
+    "image_unused_days": (0.0, 36_500.0),
+    "disk_free_min_bytes": (0, 2**60),
+    "log_bytes_max": (3000, 2**40),
 }
 
 

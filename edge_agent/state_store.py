@@ -86,6 +86,10 @@ class _Starts(msgspec.Struct, frozen=True):
     starts: int
 
 
+class _MqttPort(msgspec.Struct, frozen=True):
+    port: int
+
+
 class _IntakePort(msgspec.Struct, frozen=True):
     port: int
 
@@ -110,3 +114,14 @@ def intake_port(store: StateStore) -> int:
 def keep_intake_port(store: StateStore, port: int) -> None:
     """Remember the port: modules that outlive this agent were told it."""
     store.save("intake.json", _IntakePort(port))
+
+
+def mqtt_port(store: StateStore) -> int:
+    """The local hub's port that modules were told before, 0 when there was none."""
+    kept = store.load("mqtt.json", _MqttPort)
+    return kept.port if kept else 0
+
+
+def keep_mqtt_port(store: StateStore, port: int) -> None:
+    """Remember the local hub's port."""
+    store.save("mqtt.json", _MqttPort(port))

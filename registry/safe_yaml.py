@@ -7,7 +7,7 @@ size, depth and number of nodes are bounded. Scalars stay the text that was writ
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import yaml
 
@@ -29,10 +29,11 @@ class YamlRefused(Exception):
 
 @dataclass(frozen=True)
 class Node:
-    """A value and the line (from 1) on which it begins."""
+    """A value and the line (from 1) on which it begins. ``plain``: text without quotes, which may be meant as a number."""
 
     line: int
     value: str | list[Node] | dict[str, Node] | None
+    plain: bool = field(default=False, compare=False)
 
 
 class _Loader(yaml.SafeLoader):
@@ -105,8 +106,8 @@ class _Reader:
         if isinstance(event, yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent):
             self._check(event, line, depth)
         if isinstance(event, yaml.ScalarEvent):
-            plain = not event.style and event.value in _NOTHING
-            return Node(line, None if plain else event.value)
+            plain = not event.style
+            return Node(line, None if plain and event.value in _NOTHING else event.value, plain)
         if isinstance(event, yaml.SequenceStartEvent):
             return Node(line, self._items(depth))
         return Node(line, self._pairs(depth))

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from hedgerow.logs import LogFormat
 from hedgerow.settings import SettingRow, load_settings, rows, setting
@@ -30,11 +30,22 @@ class ServerSettings:
     )
     blob_lease_s: float = setting(86400.0, "how long uploaded content is kept although nothing refers to it yet")
     broker_url: str = setting("mqtt://127.0.0.1:1883", "broker that devices are told to use")
+    device_broker_url: str | None = setting(None, "broker that devices are told to use, if not --broker-url")
+    device_broker_ca: Path | None = setting(None, "certificate (PEM) that the devices' broker must descend from")
+    broker_login: Literal["url", "own"] = setting(
+        "url", "own: devices and hub log in with names and passwords of their own; url: as the broker's URL says"
+    )
     balancer_port: int = setting(8090, "port of the balancer on this machine, for the links to endpoints")
     behind_proxy: bool = setting(False, "a proxy with TLS stands in front: take its X-Forwarded-* headers")
     public_url: str | None = setting(None, "address under which clients and devices reach this server, if it is another one")
     allowed_hosts: str = setting("", "further names (comma separated) under which requests may come")
     egress_allow: str = setting("", "networks and hosts (comma separated) that may be called although they are not public https")
+    egress_ca_file: Path | None = setting(
+        None, "certificate authorities (PEM) that registries of images are checked against, besides the system's"
+    )
+    registry_logins: Path | None = setting(
+        None, "file like Docker's config.json, with logins for the registries whose tags edge deployments name"
+    )
     threads: int = setting(24, "requests at once; 8 of them are never taken by event streams")
     ready_file: Path | None = setting(None, 'file to write {"url", "pid"} to once requests are answered')
     watch_parent: bool = setting(False, "end when standard input ends (the process that started this one is gone)")

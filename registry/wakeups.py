@@ -11,6 +11,8 @@ from typing import Protocol
 
 # The name under which the controller hears of new events; its own name wakes everything that it does.
 FEED = "events"
+# The name under which the hub hears of direct methods; its own name makes it look at the whole fleet.
+METHODS = "methods"
 
 
 class Wakeups(Protocol):

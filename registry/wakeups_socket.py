@@ -22,6 +22,15 @@ class _Folder:
         os.close(self._fd)
 
 
+# The hubs that share one folder have sockets of their own: ``hub``, ``hub-2`` …
+MOST_SHARING = 8
+
+
+def numbered(role: str, number: int) -> str:
+    """The name of the ``number``-th process of a role; the first has the role's own."""
+    return role if number == 1 else f"{role}-{number}"
+
+
 class SocketWakeups:
     """Sends to whoever listens; nobody there is fine."""
 
@@ -31,9 +40,10 @@ class SocketWakeups:
         self._socket.setblocking(False)
 
     def wake(self, role: str) -> None:
-        # A full queue means that the receiver has a wake-up pending already.
-        with contextlib.suppress(OSError):
-            self._socket.sendto(b"!", self._folder.address(role))
+        for number in range(1, MOST_SHARING + 1):
+            # Nobody there, or a full queue: then the receiver has a wake-up pending already.
+            with contextlib.suppress(OSError):
+                self._socket.sendto(b"!", self._folder.address(numbered(role, number)))
 
     def close(self) -> None:
         self._socket.close()

@@ -20,6 +20,7 @@ pytest_plugins = [
     "tests.fixtures.browser",
     "tests.fixtures.control_plane",
     "tests.fixtures.docker_engine",
+    "tests.fixtures.local_hub",
     "tests.fixtures.oci_registry",
     "tests.fixtures.postgres",
     "tests.fixtures.postgres_shelf",

@@ -9,6 +9,8 @@ import itertools
 from collections import defaultdict
 from typing import Literal
 
+import msgspec
+
 from hedgerow.contracts.telemetry import (
     CHAIN_START,
     Hello,
@@ -26,10 +28,12 @@ Refused = Literal["chain-mismatch", "sequence-hole"] | None
 
 
 class HubModel:
-    """One device's sessions and streams. ``refuse`` is the reason by which sessions are refused ("" grants them)."""
+    """One device's sessions and streams. ``refuse`` is the reason by which sessions are refused ("" grants them); without
+    ``reads_holes`` it is a hub of 0.1.0."""
 
     def __init__(self) -> None:
         self.refuse = ""
+        self.reads_holes = False
         self.incarnation = "inc-1"
         self.session: str | None = None
         self.hellos: list[Hello] = []
@@ -55,6 +59,7 @@ class HubModel:
                 if epoch == hello.epoch
             ],
             refused=self.refuse,
+            reads_holes=self.reads_holes,
         )
 
     def batch(self, batch: TelemetryBatch) -> TelemetryAck | None:
@@ -100,6 +105,9 @@ class HubModel:
                 self.gaps[key].append(batch.gap)
                 self.marks[key] = (batch.gap.last_sequence, batch.chain)
             return None
+        if batch.holes:
+            assert self.reads_holes
+            return self._store_with_holes(key, batch)
         known = mark - batch.first_sequence + 1
         if known > len(batch.messages):
             return None
@@ -110,3 +118,24 @@ class HubModel:
             self.stored[key] += batch.messages[known:]
             self.marks[key] = (batch.messages[-1].sequence, batch.chain)
         return None
+
+    def _store_with_holes(self, key: Key, batch: TelemetryBatch) -> Refused:
+        """Piece by piece, as if each had come alone."""
+        chain, holes = batch.previous_chain, list(batch.holes)
+        for message in batch.messages:
+            while holes and holes[0].first_sequence < message.sequence:
+                hole = holes.pop(0)
+                gap = TelemetryGap(first_sequence=hole.first_sequence, last_sequence=hole.last_sequence, reason=hole.reason)
+                if self._store(key, self._piece(batch, hole.first_sequence, chain, hole.chain, gap=gap)):
+                    return "chain-mismatch"
+                chain = hole.chain
+            after = chain_over(chain, [message])
+            if self._store(key, self._piece(batch, message.sequence, chain, after, messages=[message])):
+                return "chain-mismatch"
+            chain = after
+        return None if (chain, holes) == (batch.chain, []) else "chain-mismatch"
+
+    @staticmethod
+    def _piece(batch: TelemetryBatch, first: int, before: str, after: str, **content: object) -> TelemetryBatch:
+        changed = {"first_sequence": first, "previous_chain": before, "chain": after, "messages": [], "holes": []}
+        return msgspec.structs.replace(batch, **(changed | content))

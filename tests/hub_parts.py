@@ -232,7 +232,16 @@ class ProtocolDevice:
 class HubPlace:
     """A workspace with a broker and a hub; both can be killed and started again."""
 
-    def __init__(self, folder: Path, *, broker_port: int | None = None, database_url: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        broker_port: int | None = None,
+        database_url: str | None = None,
+        share: bool = False,
+        inside: Sequence[str] = (),
+    ) -> None:
+        self._share, self._inside = share, list(inside)
         self.workspace = open_workspace(folder)
         self.database: Database = open_database(database_url, self.workspace.folder)
         schema.upgrade(self.database, self.workspace)
@@ -241,6 +250,7 @@ class HubPlace:
         self._logs = folder.parent
         self.broker = self._broker(0) if broker_port is None else None
         self.hub: RealProcess | None = None
+        self.second_hub: RealProcess | None = None
         self._devices: list[ProtocolDevice] = []
         self._wakeups = SocketWakeups(self.workspace.run)
 
@@ -268,17 +278,29 @@ class HubPlace:
         self.broker = self._broker(self._port, running=self.broker)
 
     def start_hub(self) -> None:
-        ready = self.workspace.run / "hub.ready"
         if self.hub is None:
-            options = ["--workspace", str(self.workspace.folder), "--ready-file", str(ready)]
-            env = {"HEDGEROW_BROKER_URL": f"mqtt://127.0.0.1:{self.port}"}
-            if self._database_url is not None:
-                env["HEDGEROW_DATABASE"] = self._database_url
-            argv = [sys.executable, "-P", "-m", "registry.hub", *options]
-            self.hub = RealProcess(argv, log=self._logs / "hub.log", env=env)
-        self.hub.start()
-        pid = self.hub.pid
-        self.hub.wait_until(lambda: ready.exists() and json.loads(ready.read_bytes())["pid"] == pid, what="the hub being ready")
+            self.hub = self._hub("hub")
+        self._until_ready(self.hub, "hub")
+
+    def start_second_hub(self) -> None:
+        """Beside the first, on a place with ``share``."""
+        if self.second_hub is None:
+            self.second_hub = self._hub("hub-2")
+        self._until_ready(self.second_hub, "hub-2")
+
+    def _hub(self, name: str) -> RealProcess:
+        options = ["--workspace", str(self.workspace.folder), "--ready-file", str(self.workspace.run / f"{name}.ready")]
+        env = {"HEDGEROW_BROKER_URL": f"mqtt://127.0.0.1:{self.port}"}
+        if self._database_url is not None:
+            env["HEDGEROW_DATABASE"] = self._database_url
+        argv = [*self._inside, sys.executable, "-P", "-m", "registry.hub", *options, *(["--share"] if self._share else [])]
+        return RealProcess(argv, log=self._logs / f"{name}.log", env=env)
+
+    def _until_ready(self, hub: RealProcess, name: str) -> None:
+        ready = self.workspace.run / f"{name}.ready"
+        hub.start()
+        pid = hub.pid
+        hub.wait_until(lambda: ready.exists() and json.loads(ready.read_bytes())["pid"] == pid, what="the hub being ready")
 
     def enroll(self, name: str, **tags: str) -> str:
         """Make a device; returns its uuid."""
@@ -307,7 +329,7 @@ class HubPlace:
     def end(self) -> None:
         for device in self._devices:
             device.close()
-        for process in (self.hub, self.broker):
+        for process in (self.hub, self.second_hub, self.broker):
             if process is not None:
                 process.stop()
         self._wakeups.close()
@@ -322,9 +344,19 @@ class HubPlace:
 
 
 @contextmanager
-def hub_place(folder: Path, *, broker_port: int | None = None, database_url: str | None = None) -> Iterator[HubPlace]:
-    """A started HubPlace below ``folder``; a broker of its own unless ``broker_port`` names another."""
-    place = HubPlace(folder / "workspace", broker_port=broker_port, database_url=database_url)
+def hub_place(
+    folder: Path,
+    *,
+    broker_port: int | None = None,
+    database_url: str | None = None,
+    share: bool = False,
+    inside: Sequence[str] = (),
+) -> Iterator[HubPlace]:
+    """A started HubPlace below ``folder``; a broker of its own unless ``broker_port`` names another.
+
+    ``share``: its hubs share the work. ``inside``: the beginning of the hub's command line, for one in another namespace.
+    """
+    place = HubPlace(folder / "workspace", broker_port=broker_port, database_url=database_url, share=share, inside=inside)
     try:
         yield place.start()
     finally:

@@ -6,6 +6,7 @@ they do not collide. Options that give a container power over the host need this
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -13,10 +14,24 @@ from edge_agent.errors import OptionForbidden
 from edge_agent.reconcile.situation import Wanted
 
 HOST_NAME = "host.docker.internal"
-DEFAULT_LOG = {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "3"}}
+LOG_FILES = 3
+# The network that manifests written for IoT Edge name when they name one; here it is the device's own.
+IOT_EDGE_NETWORK = "azure-iot-edge"
+# What Docker can answer for as a name in its network.
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 # Docker reads JSON keys without regard to case, so must whoever checks or extends them.
-_KEYS = ("Cmd", "Env", "ExposedPorts", "HostConfig", "Image", "Labels")
-_HOST_KEYS = ("ExtraHosts", "LogConfig", "Memory", "NanoCpus", "PortBindings", "RestartPolicy", "Ulimits")
+_KEYS = ("Cmd", "Env", "ExposedPorts", "HostConfig", "Image", "Labels", "NetworkingConfig")
+_HOST_KEYS = (
+    "ExtraHosts",
+    "LogConfig",
+    "Memory",
+    "NanoCpus",
+    "NetworkMode",
+    "PidsLimit",
+    "PortBindings",
+    "RestartPolicy",
+    "Ulimits",
+)
 _HOST_MODES = ("NetworkMode", "PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode")
 # The word of ``docker_allow`` that each option needs when it has a value.
 _PRIVILEGES: Mapping[str, tuple[str, ...]] = {
@@ -29,9 +44,18 @@ _UNMASKING = ("MaskedPaths", "ReadonlyPaths")
 
 
 def container_config(
-    wanted: Wanted, image: str, exposed_ports: Collection[str], environment: Mapping[str, str], labels: Mapping[str, str]
+    wanted: Wanted,
+    image: str,
+    exposed_ports: Collection[str],
+    environment: Mapping[str, str],
+    labels: Mapping[str, str],
+    *,
+    network: str | None = None,
+    log_bytes_max: int = 3_000_000,
 ) -> dict[str, Any]:
-    """The body of ``POST /containers/create``. ``exposed_ports`` are the image's (``5001/tcp``)."""
+    """The body of ``POST /containers/create``. ``exposed_ports`` are the image's (``5001/tcp``). With a ``network`` the
+    module joins it under its names; leave it out for one that ``has_own_network``.
+    """
     config: dict[str, Any] = {**_with_docker_keys(wanted.spec.create_options, _KEYS), "Image": image}
     if wanted.spec.command:
         config["Cmd"] = wanted.spec.command
@@ -39,9 +63,31 @@ def container_config(
     config["Env"] = [*(config.get("Env") or []), *added]
     config["Labels"] = {**(config.get("Labels") or {}), **labels}
     config["HostConfig"] = _host_config(wanted, _with_docker_keys(config.get("HostConfig") or {}, _HOST_KEYS), exposed_ports)
+    config["HostConfig"].setdefault("LogConfig", _bounded_log(log_bytes_max))
+    if network is not None:
+        config["HostConfig"]["NetworkMode"] = network
+        config["NetworkingConfig"] = {"EndpointsConfig": {network: {"Aliases": _aliases(wanted)}}}
     if wanted.spec.port is not None:
         config["ExposedPorts"] = {**(config.get("ExposedPorts") or {}), _inner_port(wanted.spec.port, exposed_ports): {}}
     return config
+
+
+def has_own_network(wanted: Wanted) -> bool:
+    """True when the module's own options say which network it is in."""
+    options = _with_docker_keys(wanted.spec.create_options, _KEYS)
+    mode = _with_docker_keys(options.get("HostConfig") or {}, _HOST_KEYS).get("NetworkMode") or ""
+    joined = _with_docker_keys(options.get("NetworkingConfig") or {}, ("EndpointsConfig",)).get("EndpointsConfig") or {}
+    return bool({str(mode), *map(str, joined)} - {"", IOT_EDGE_NETWORK})
+
+
+def _aliases(wanted: Wanted) -> list[str]:
+    shown = wanted.spec.display_name or ""
+    return [wanted.name, *([shown] if shown != wanted.name and _ALIAS.fullmatch(shown) else [])]
+
+
+def _bounded_log(bytes_max: int) -> dict[str, Any]:
+    """Docker's own default keeps everything for ever."""
+    return {"Type": "json-file", "Config": {"max-size": str(max(1, bytes_max // LOG_FILES)), "max-file": str(LOG_FILES)}}
 
 
 def check_allowed(wanted: Wanted, allowed: Collection[str]) -> None:
@@ -107,12 +153,13 @@ def _host_config(wanted: Wanted, host: dict[str, Any], exposed_ports: Collection
     limits = wanted.spec.limits
     # The agent restarts modules itself: with reasons, probes and a delay that Docker does not know.
     host["RestartPolicy"] = {"Name": "no"}
-    host.setdefault("LogConfig", DEFAULT_LOG)
     host["ExtraHosts"] = [*(host.get("ExtraHosts") or []), f"{HOST_NAME}:host-gateway"]
     if limits.memory_bytes is not None:
         host["Memory"] = limits.memory_bytes
     if limits.cpus is not None:
         host["NanoCpus"] = int(limits.cpus * 1e9)
+    if limits.processes is not None:
+        host["PidsLimit"] = limits.processes
     if limits.open_files is not None:
         files = {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files}
         host["Ulimits"] = [*(host.get("Ulimits") or []), files]

@@ -14,23 +14,21 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import docker
 import docker.errors
 
-from edge_agent.engines.docker_options import check_allowed, container_config
+from edge_agent.engines.docker_network import DeviceNetwork
+from edge_agent.engines.docker_options import check_allowed, container_config, has_own_network
 from edge_agent.engines.engine import Launch
-from edge_agent.errors import EngineBlind, ImageNotPulled, ModuleStartFailed, PullFailed
+from edge_agent.errors import EngineBlind, ImageNotPulled, ModuleStartFailed
+from edge_agent.images.docker_images import API_TIMEOUT_S, image_reference
 from edge_agent.reconcile.situation import EngineKind, Exited, Health, Running, Seen, Wanted
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.names import LABEL_MODULE, LABEL_OWNER, LABEL_WORKSPACE
-from hedgerow.contracts.service import ImagePin
-from hedgerow.errors import UnavailableError
 
 LABEL_FINGERPRINT = "hedgerow.fingerprint"
-API_TIMEOUT_S = 30
 _RECONNECT = Backoff(first_s=0.5, factor=2.0, cap_s=10.0, immediate_s=0.2)
 _EVENTS = ["create", "start", "die", "destroy", "oom", "health_status", "pause", "unpause"]
 _HEALTH: Mapping[str, Health] = {"starting": "starting", "healthy": "ready", "unhealthy": "unhealthy"}
@@ -38,17 +36,27 @@ log = logging.getLogger(__name__)
 
 
 class DockerEngine:
-    """``on_gateway`` hears the host's address as containers reach it, once Docker answers."""
+    """``on_gateway`` hears the host's address as containers reach it, once Docker answers. ``log_bytes_max`` is kept of each
+    module's output.
+    """
 
     kind: EngineKind = "docker"
 
     def __init__(
-        self, config: DeviceConfig, allowed: Collection[str], on_gateway: Callable[[str], None], base_url: str | None = None
+        self,
+        config: DeviceConfig,
+        allowed: Collection[str],
+        on_gateway: Callable[[str], None],
+        base_url: str | None = None,
+        *,
+        log_bytes_max: int = 3_000_000,
     ) -> None:
         self._config = config
         self._allowed = allowed
         self._on_gateway = on_gateway
         self._base_url = base_url
+        self._log_bytes_max = log_bytes_max
+        self._network = DeviceNetwork(config.device_uuid, f"{LABEL_OWNER}={config.device_uuid}")
         self._view: list[Seen] | None = None
         self._problem = "it has not been looked at yet"
         self._wake: Callable[[], None] = lambda: None
@@ -72,9 +80,9 @@ class DockerEngine:
 
     def start(self, launch: Launch) -> None:
         check_allowed(launch.wanted, self._allowed)
-        with self._client() as client:
+        with self._client() as client, self._network.in_use():
             try:
-                client.start(self._container_for(client, launch))
+                self._start(client, launch)
             except docker.errors.ImageNotFound:
                 raise ImageNotPulled(image=self._reference(launch.wanted)) from None
             except docker.errors.APIError as problem:
@@ -94,6 +102,8 @@ class DockerEngine:
             with contextlib.suppress(docker.errors.NotFound):
                 client.remove_container(self._container_name(name), v=purge)
             self._refresh(client)
+            if purge:
+                self._network.remove_when_unused(client)
 
     def close(self) -> None:
         """Stop following events; the containers run on."""
@@ -138,6 +148,17 @@ class DockerEngine:
         except docker.errors.NotFound:
             return None
 
+    def _start(self, client: Any, launch: Launch) -> None:  # noqa: ANN401 - the SDK is untyped
+        container = self._container_for(client, launch)
+        try:
+            client.start(container)
+        except docker.errors.NotFound as problem:
+            # An older container whose network somebody has removed can never start again; a new one can.
+            if "network" not in str(problem.explanation):
+                raise
+            client.remove_container(container)
+            client.start(self._container_for(client, launch))
+
     def _container_for(self, client: Any, launch: Launch) -> str:  # noqa: ANN401 - the SDK is untyped
         """Id of a container to start: one of the same fingerprint that is there already, else a new one."""
         wanted, name = launch.wanted, self._container_name(launch.wanted.name)
@@ -152,7 +173,11 @@ class DockerEngine:
         reference = self._reference(wanted)
         image = client.inspect_image(reference)
         exposed = (image.get("Config") or {}).get("ExposedPorts") or {}
-        config = container_config(wanted, reference, exposed, launch.environment, self._labels(wanted))
+        network = None if has_own_network(wanted) else self._network.ensure(client)
+        labels = self._labels(wanted)
+        config = container_config(
+            wanted, reference, exposed, launch.environment, labels, network=network, log_bytes_max=self._log_bytes_max
+        )
         return str(client.create_container_from_config(config, name)["Id"])
 
     @contextmanager
@@ -186,52 +211,6 @@ class DockerEngine:
             LABEL_MODULE: wanted.name,
             LABEL_FINGERPRINT: wanted.fingerprint,
         }
-
-
-class DockerImages:
-    """Images pulled by the Docker engine itself, by digest; it continues what it has in part by layers."""
-
-    def __init__(self, config: DeviceConfig, base_url: str | None = None) -> None:
-        self._config = config
-        self._base_url = base_url
-
-    def present(self, image: ImagePin) -> bool:
-        with self._client(image) as client:
-            try:
-                client.inspect_image(image_reference(self._config, image))
-            except docker.errors.ImageNotFound:
-                return False
-        return True
-
-    def pull(self, image: ImagePin, progress: Callable[[str], None]) -> None:
-        repository = f"{registry_host(self._config)}/{image.name}"
-        login = {"username": "device", "password": self._config.pull_token}
-        with self._client(image) as client:
-            for line in client.pull(repository, tag=image.digest, auth_config=login, stream=True, decode=True):
-                if "error" in line:
-                    raise self._failed(image, line["error"])
-                progress(f"being pulled by docker: {line.get('status', '')} {line.get('progress', '')}".strip())
-
-    @contextmanager
-    def _client(self, image: ImagePin) -> Iterator[Any]:
-        try:
-            with contextlib.closing(docker.APIClient(base_url=self._base_url, version="auto", timeout=API_TIMEOUT_S)) as client:
-                yield client
-        except docker.errors.DockerException as problem:
-            raise self._failed(image, str(problem)) from problem
-
-    def _failed(self, image: ImagePin, problem: str) -> UnavailableError:
-        return PullFailed(image=f"{image.name}:{image.version}", registry=registry_host(self._config), problem=problem)
-
-
-def registry_host(config: DeviceConfig) -> str:
-    """``HOST:PORT`` of the registry, as Docker names it."""
-    return urlsplit(config.registry_url).netloc
-
-
-def image_reference(config: DeviceConfig, image: ImagePin) -> str:
-    """``HOST:PORT/NAME@DIGEST``."""
-    return f"{registry_host(config)}/{image.name}@{image.digest}"
 
 
 def seen_container(inspected: Mapping[str, Any]) -> Seen | None:

@@ -6,6 +6,7 @@ Folder of a module: ``modules/NAME/`` with ``launch.json`` (what was started, wr
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import shutil
@@ -17,6 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
+from edge_agent.engines.control_groups import ControlGroups
 from edge_agent.engines.engine import Launch
 from edge_agent.errors import ImageNotPulled, ModuleStartFailed
 from edge_agent.reconcile.situation import EngineKind, Exited, Running, Seen, Wanted
@@ -28,8 +30,10 @@ from hedgerow.process import Absent, ProcessSpec, ResourceLimits, Supervised
 from hedgerow.process import Exited as ProcessExited
 from hedgerow.process import Running as ProcessRunning
 
+log = logging.getLogger(__name__)
 D = TypeVar("D", bound=msgspec.Struct)
 LAST_WORDS_CHARS = 200
+LOG_FILES = 3
 SIGNAL_EXIT_BASE = 128  # the shell's and Docker's way to give a signal as an exit code
 
 
@@ -49,10 +53,20 @@ class ProcessEngine:
 
     kind: EngineKind = "process"
 
-    def __init__(self, folder: Path, images: Callable[[ImagePin], Path], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        images: Callable[[ImagePin], Path],
+        environment: Mapping[str, str],
+        *,
+        log_bytes_max: int = 3_000_000,
+        groups: ControlGroups | None = None,
+    ) -> None:
         self._folder = folder
         self._images = images
         self._environment = dict(environment)
+        self._log_bytes_max = log_bytes_max
+        self._groups = groups
         self._watcher: _ExitWatcher | None = None
 
     def look(self) -> list[Seen]:
@@ -76,20 +90,37 @@ class ProcessEngine:
         (folder / "ready.json").unlink(missing_ok=True)
         if _read(folder / "launch.json", _LaunchRecord) != record:  # a restart needs no room on a full disk
             atomic_write(folder / "launch.json", encode(record), mode=0o600)
-        limits = ResourceLimits(memory_bytes=wanted.spec.limits.memory_bytes, open_files=wanted.spec.limits.open_files)
+        limits, group = self._bounds(wanted)
         environment = {**self._environment, **wanted.spec.variables, **launch.environment}
-        self._process(wanted.name).start(ProcessSpec(argv=argv, cwd=str(folder / "work"), environment=environment, limits=limits))
+        process = ProcessSpec(
+            argv=argv,
+            cwd=str(folder / "work"),
+            environment=environment,
+            limits=limits,
+            log_bytes_max=self._log_bytes_max // LOG_FILES,
+            log_files=LOG_FILES,
+            cgroup=group,
+        )
+        self._process(wanted.name).start(process)
         self._watch_exit(wanted.name)
 
     def stop(self, name: str, grace_s: float) -> None:
         self._process(name).stop(grace_s)
+        if self._groups is not None:
+            self._groups.kill(name)
 
     def remove(self, name: str, *, purge: bool) -> None:
         self._process(name).forget()
+        if self._groups is not None:
+            self._groups.remove(name)
         for leftover in ("launch.json", "ready.json"):
             (self._folder / name / leftover).unlink(missing_ok=True)
         if purge:
             shutil.rmtree(self._folder / name, ignore_errors=True)
+
+    def work_folder(self, name: str) -> Path:
+        """The folder that a module works in."""
+        return self._folder / name / "work"
 
     def log_path(self, name: str) -> Path:
         """The file with the newest output of a module."""
@@ -126,6 +157,8 @@ class ProcessEngine:
 
     def _last_words(self, name: str, ended: ProcessExited) -> str:
         """The end of a failed module's output: most often the very reason, and it stands where people look first."""
+        if ended.signal is not None and self._groups is not None and self._groups.out_of_memory(name):
+            return " (out of memory: it wanted more than its limit)"
         if ended.exit_code in (None, 0):
             return ""
         line = self._process(name).tail(1).strip()
@@ -155,6 +188,16 @@ class ProcessEngine:
         listen = ["--host", "127.0.0.1", "--port", str(spec.port or 0), "--ready-file", str(folder / "ready.json")]
         argv = [sys.executable, "-P", "-m", "runtime", "--image", str(image), *listen]
         return argv, _LaunchRecord(wanted.fingerprint, port=spec.port, writes_ready_file=True)
+
+    def _bounds(self, wanted: Wanted) -> tuple[ResourceLimits, str | None]:
+        """Limits of each process by itself, and the control group of all of them where there can be one."""
+        limits = wanted.spec.limits
+        if self._groups is not None:
+            try:
+                return ResourceLimits(open_files=limits.open_files), str(self._groups.prepare(wanted.name, limits))
+            except OSError as problem:
+                log.warning("module %s gets no control group: %s", wanted.name, problem)
+        return ResourceLimits(memory_bytes=limits.memory_bytes, open_files=limits.open_files), None
 
     def _watch_exit(self, name: str) -> None:
         if self._watcher is not None:

@@ -1,37 +1,40 @@
 """Asks modules whether they are well: one thread for each probed run, so that a hanging module delays nobody's probe.
 
 A probe begins with each run: ``starting`` until the first good answer (or until the module had its time), then ``ready``,
-then ``unhealthy`` after ``failure_threshold`` bad answers in a row, and ``ready`` again after one good answer.
+then ``unhealthy`` after ``failure_threshold`` bad answers in a row, and ``ready`` again after one good answer. How each kind of
+probe is asked stands in ``asking.py``.
 """
 
 from __future__ import annotations
 
-import http.client
 import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from edge_agent.reconcile.situation import Health, Running, Wanted
+from hedgerow.clock import Clock
 from hedgerow.contracts.edge import Probe
 
-READY_PATH = "/v2/health/ready"
-DEFAULT_PROBE = Probe(path=READY_PATH)
+DEFAULT_PROBE = Probe()
 # A module that starts is asked more often, so that those that wait for it start soon; and it may take its time.
 STARTING_PERIOD_S = 0.1
-STARTING_PATIENCE_S = 120.0
-OK = 200
+# A command costs a process each time.
+STARTING_PERIOD_OF_COMMANDS_S = 0.5
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Target:
-    """What to ask: one run of a module. ``find_address`` is asked again each time until it knows."""
+    """What to ask: one run of a module, of the version ``wanted``."""
 
-    name: str
+    wanted: Wanted
     run: str
     probe: Probe
+
+    @property
+    def name(self) -> str:
+        return self.wanted.name
 
 
 @dataclass(frozen=True)
@@ -42,34 +45,23 @@ class Finding:
     detail: str
 
 
+# Asks once; the target and the monotonic time at which its run began to be asked give "" or what is wrong, in a few words.
+Ask = Callable[[Target, float], str]
+
+
 def target_of(wanted: Wanted, running: Running) -> Target | None:
     """How to probe a run: its spec's probe, the runtime's readiness for an ONNX image, None when it cannot be asked."""
     is_runtime = wanted.spec.kind == "process" and wanted.image is not None
     probe = wanted.spec.probe or (DEFAULT_PROBE if is_runtime else None)
-    return None if probe is None or wanted.fingerprint != running.fingerprint else Target(wanted.name, running.run, probe)
-
-
-def ask(address: str, path: str, timeout_s: float) -> str:
-    """GET ``path``; "" when the answer is 200, else what is wrong with it in a few words."""
-    host = urlsplit(address).netloc
-    connection = http.client.HTTPConnection(host, timeout=timeout_s)
-    try:
-        connection.request("GET", path)
-        status = connection.getresponse().status
-    except TimeoutError:
-        return f"GET {path} got no answer within {timeout_s:g} s"
-    except (OSError, http.client.HTTPException) as problem:
-        return f"GET {path} failed: {problem or type(problem).__name__}"
-    finally:
-        connection.close()
-    return "" if status == OK else f"GET {path} answered {status}"
+    return None if probe is None or wanted.fingerprint != running.fingerprint else Target(wanted, running.run, probe)
 
 
 class Prober:
-    """``find_address`` gives the address of a module that runs (None: not known yet); ``on_change`` hears of new findings."""
+    """``ask`` may block for a probe's time-out; ``on_change`` hears of new findings."""
 
-    def __init__(self, find_address: Callable[[str], str | None], on_change: Callable[[], None]) -> None:
-        self._find_address = find_address
+    def __init__(self, ask: Ask, clock: Clock, on_change: Callable[[], None]) -> None:
+        self._ask = ask
+        self._clock = clock
         self._on_change = on_change
         self._patients: dict[tuple[str, str], _Patient] = {}
 
@@ -82,7 +74,7 @@ class Prober:
                 patient.stop()
         for key, target in wanted.items():
             if key not in self._patients:
-                self._patients[key] = _Patient(target, self._find_address, self._on_change)
+                self._patients[key] = _Patient(target, self._ask, self._clock, self._on_change)
 
     def finding(self, name: str, run: str) -> Finding | None:
         """What is known of a run, None when it is not probed."""
@@ -95,11 +87,13 @@ class Prober:
 
 
 class _Patient:
-    def __init__(self, target: Target, find_address: Callable[[str], str | None], on_change: Callable[[], None]) -> None:
+    def __init__(self, target: Target, ask: Ask, clock: Clock, on_change: Callable[[], None]) -> None:
         self.target = target
         self.finding = Finding("starting", "it was not ready yet")
-        self._find_address = find_address
+        self._ask_once = ask
+        self._clock = clock
         self._on_change = on_change
+        self._began_s = clock.monotonic_s()
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name=f"probe-{target.name}", daemon=True).start()
 
@@ -107,35 +101,37 @@ class _Patient:
         self._stopped.set()
 
     def _run(self) -> None:
+        """One thread from the run's beginning to its end: a question that takes long delays the next, and none piles up."""
         probe = self.target.probe
-        waited_s, failures = 0.0, 0
+        often_s = STARTING_PERIOD_OF_COMMANDS_S if probe.kind == "exec" else STARTING_PERIOD_S
+        failures = 0
         while not self._stopped.is_set():
             problem = self._ask()
             failures = failures + 1 if problem else 0
-            finding = judge(self.finding, problem, failures, probe, waited_s)
+            finding = judge(self.finding, problem, failures, probe, self._clock.monotonic_s() - self._began_s)
             changed = finding.health != self.finding.health
             self.finding = finding
             if changed and not self._stopped.is_set():
                 self._on_change()
-            pause_s = STARTING_PERIOD_S if finding.health == "starting" else probe.period_s
-            waited_s += pause_s
-            self._stopped.wait(pause_s)
+            self._stopped.wait(min(often_s, probe.period_s) if finding.health == "starting" else probe.period_s)
 
     def _ask(self) -> str:
         try:
-            address = self._find_address(self.target.name)
-            return ask(address, self.target.probe.path, self.target.probe.timeout_s) if address else "it does not listen yet"
+            return self._ask_once(self.target, self._began_s)
         except Exception as problem:
             log.exception("probing %s failed unexpectedly", self.target.name)
             return f"it could not be probed: {problem}"
 
 
 def judge(before: Finding, problem: str, failures: int, probe: Probe, waited_s: float) -> Finding:
-    """The finding after one more answer (``problem`` is "" for a good one; ``failures`` bad ones in a row). Pure."""
+    """The finding after one more answer (``problem`` is "" for a good one; ``failures`` bad ones in a row). Pure.
+
+    ``waited_s`` is how long the run has been asked.
+    """
     if not problem:
         return Finding("ready", "")
     if before.health == "starting":
-        return Finding("unhealthy" if waited_s >= STARTING_PATIENCE_S else "starting", problem)
+        return Finding("unhealthy" if waited_s >= probe.start_patience_s else "starting", problem)
     if failures >= probe.failure_threshold:
         return Finding("unhealthy", f"{problem} ({failures} times in a row)")
     return Finding(before.health, before.detail if before.health == "unhealthy" else "")

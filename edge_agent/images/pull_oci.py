@@ -49,6 +49,7 @@ class OciImages:
         progress("its manifest is being fetched")
         try:
             layers = self._layers(image)
+            self._store.claim(image, [layer.digest for layer in layers])
             fetched = [self._fetch_layer(image, layer, progress) for layer in layers]
             progress("it is being unpacked")
             self._store.unpack(image, fetched)

@@ -10,6 +10,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from edge_agent.engines.engine import ImageSource
 from edge_agent.reconcile.situation import EngineKind, ImageState
@@ -40,15 +41,19 @@ class Puller:
         with self._lock:
             return dict(self._states)
 
-    def want(self, kind: EngineKind, image: ImagePin) -> None:
-        """Begin to pull an image, unless it is known already."""
+    def want(self, kind: EngineKind, image: ImagePin, *, fetch: bool = True) -> None:
+        """Begin to pull an image, unless it is known already. Without ``fetch`` only look for it, now and then."""
         with self._lock:
-            if image.digest in self._states:
+            known = self._states.get(image.digest)
+            if known is not None and (known.ready or not known.look_only or not fetch):
                 return
-            self._states[image.digest] = ImageState(ready=False)
-            if image.digest in self._active:
-                return  # its thread has not noticed yet that the image was not wanted for a moment
+            self._states[image.digest] = ImageState(ready=False, look_only=not fetch)
+            known_to_thread = image.digest in self._active
             self._active.add(image.digest)
+        if known_to_thread:
+            # It has not noticed yet that the image was not wanted for a moment, or it only looked for it so far.
+            self.hurry()
+            return
         threading.Thread(target=self._pull_until_here, args=(kind, image), name=f"pull-{image.name}", daemon=True).start()
 
     def forget(self, digest: str) -> None:
@@ -95,6 +100,8 @@ class Puller:
             # Not under a turn: what is here already never waits for what is being fetched.
             if source.present(image):
                 return None
+            if self._look_only(image):
+                return "it is not on this device, and its pull policy is never"
             with self._turns:
                 source.pull(image, lambda text: self._note(image, text))
         except (HedgerowError, OSError) as problem:
@@ -103,6 +110,11 @@ class Puller:
             log.exception("pulling %s failed unexpectedly", image.name)
             return f"{type(problem).__name__}: {problem}"
         return None
+
+    def _look_only(self, image: ImagePin) -> bool:
+        with self._lock:
+            state = self._states.get(image.digest)
+            return state is not None and state.look_only
 
     def _is_over(self, image: ImagePin) -> bool:
         """Decided under the lock together with leaving ``_active``, so that there is one thread for an image, never none."""
@@ -117,11 +129,12 @@ class Puller:
         with self._lock:
             before = self._states.get(image.digest)
             if before is not None:
-                self._states[image.digest] = ImageState(ready=False, failures=before.failures, detail=text)
+                self._states[image.digest] = replace(before, detail=text)
 
     def _show(self, image: ImagePin, state: ImageState) -> None:
         with self._lock:
-            if image.digest not in self._states:
+            before = self._states.get(image.digest)
+            if before is None:
                 return
-            self._states[image.digest] = state
+            self._states[image.digest] = replace(state, look_only=before.look_only)
         self._on_change()

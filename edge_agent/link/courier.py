@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.link.link import Link
+from edge_agent.link.tally import LinkTally
 from edge_agent.link.uplink import Outgoing, Uplink
-from edge_agent.metrics import Metrics
+from edge_agent.observing.metrics import Metrics
 from hedgerow.clock import Clock, unix_ms
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import decode, encode
@@ -26,6 +27,9 @@ from hedgerow.errors import HedgerowError
 # When the link takes no more, it is offered again after this time (it calls nobody when it has room).
 CONGESTED_RETRY_S = 0.05
 TROUBLE_RETRY_S = 1.0
+# What arrived and waits to be looked at, at most; a message costs more than its bytes.
+ARRIVED_BYTES_MAX = 8_000_000
+ARRIVED_OVERHEAD_BYTES = 500
 log = logging.getLogger(__name__)
 
 
@@ -54,7 +58,8 @@ _Event = _Connected | _Disconnected | _Arrived | _NewData
 
 
 class Courier:
-    """``on_desired`` gets signed envelopes with the hub's incarnation; ``on_link`` hears of connections and sessions;
+    """``on_desired`` gets signed envelopes with the hub's incarnation; ``on_method`` with session and incarnation, and raises
+    HedgerowError for what it refuses; ``on_link`` hears of connections and sessions;
     ``desired_version`` gives the version accepted."""
 
     def __init__(
@@ -68,6 +73,7 @@ class Courier:
         on_desired: Callable[[bytes, str], None],
         on_link: Callable[[], None],
         desired_version: Callable[[], int],
+        on_method: Callable[[bytes, str | None, str | None], None] | None = None,
     ) -> None:
         self._config = config
         self._key = config.key_bytes()
@@ -76,21 +82,26 @@ class Courier:
         self._uplink = uplink
         self._clock = clock
         self._metrics = metrics
+        self._tally = LinkTally(metrics)
         self._on_desired = on_desired
+        self._on_method = on_method
         self._on_link = on_link
         self._desired_version = desired_version
         self._events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
+        self._arriving = threading.Lock()
+        self._arrived_bytes = 0
         self._data_announced = threading.Event()
         self._early_desired: bytes | None = None
         self._retry_s: float | None = None
         self._trouble = ""
         self.connected = False
+        self.rounds = 0
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
     def start(self) -> None:
         """Connect and begin."""
         self._thread.start()
-        self._link.open(self, [self._topics.welcome, self._topics.acks, self._topics.desired])
+        self._link.open(self, self._wanted_topics())
 
     def close(self) -> None:
         """Disconnect; what was not acknowledged stays in the buffer."""
@@ -114,6 +125,10 @@ class Courier:
             self._data_announced.set()
             self._events.put(_NewData())
 
+    def publish_answer(self, payload: bytes) -> bool:
+        """Send a part of a method's answer; False when it could not be handed over."""
+        return self._link.publish(self._topics.answers, self._sealed("answers", payload))
+
     def publish_status(self, payload: bytes) -> bool:
         """Send a StatusReport; False when it could not be handed over."""
         return self._link.publish(self._topics.status, self._sealed("status", payload))
@@ -125,7 +140,15 @@ class Courier:
         self._events.put(_Disconnected(reason))
 
     def on_message(self, topic: str, payload: bytes) -> None:
-        self._events.put(_Arrived(topic, payload))
+        size = len(payload) + ARRIVED_OVERHEAD_BYTES
+        with self._arriving:
+            fits = self._arrived_bytes + size <= ARRIVED_BYTES_MAX
+            self._arrived_bytes += size if fits else 0
+        if fits:
+            self._events.put(_Arrived(topic, payload))
+        else:
+            # Whoever floods our topics does not get our memory; the hub says again what was not heard.
+            self._metrics.count("hedgerow_agent_messages_refused_total", key="flooded")
 
     def _run(self) -> None:
         while True:
@@ -145,6 +168,7 @@ class Courier:
             except Exception:
                 log.exception("%s tripped the courier", type(event).__name__)
                 self._retry_s = TROUBLE_RETRY_S
+            self.rounds += 1
 
     def _wait_for_better(self, trouble: str) -> None:
         """Try again soon; say it once, not with every try."""
@@ -165,12 +189,14 @@ class Courier:
                 log.info("connected to the broker")
                 self.connected = True
                 self._uplink.connected(now_s)
-                self._on_link()
+                self._link_changed(now_s)
             case _Disconnected():
                 self.connected = False
                 self._uplink.disconnected()
-                self._on_link()
+                self._link_changed(now_s)
             case _Arrived():
+                with self._arriving:
+                    self._arrived_bytes -= len(event.payload) + ARRIVED_OVERHEAD_BYTES
                 self._arrived(event.topic, event.payload, now_s)
             case _NewData():
                 self._data_announced.clear()
@@ -183,8 +209,12 @@ class Courier:
                 self._uplink.welcomed(decode(self._unsealed("welcome", payload), Welcome), now_s)
                 self._after_welcome()
             elif topic == self._topics.acks:
-                self._uplink.acknowledged(decode(self._unsealed("acks", payload), TelemetryAck), now_s)
+                ack = decode(self._unsealed("acks", payload), TelemetryAck)
+                self._uplink.acknowledged(ack, now_s)
                 self._metrics.count("hedgerow_agent_acks_total")
+                self._tally.acknowledged(ack, now_s)
+            elif topic == self._topics.methods and self._on_method is not None:
+                self._on_method(payload, self._uplink.session, self._uplink.incarnation)
         except HedgerowError as problem:
             self._metrics.count("hedgerow_agent_messages_refused_total", key=problem.key)
             log.warning("a message on %s was dropped: %s", topic, problem)
@@ -202,6 +232,10 @@ class Courier:
         if self._uplink.phase == "open" and self._early_desired is not None:
             envelope, self._early_desired = self._early_desired, None
             self._desired(envelope)
+        self._link_changed(self._clock.monotonic_s())
+
+    def _link_changed(self, now_s: float) -> None:
+        self._tally.session(has_one=self._uplink.session is not None, now_s=now_s)
         self._on_link()
 
     def _send_what_is_due(self) -> None:
@@ -217,6 +251,7 @@ class Courier:
         if isinstance(item, Hello):
             return self._link.publish(self._topics.hello, self._sealed("hello", encode(item)))
         self._metrics.count("hedgerow_agent_batches_sent_total")
+        self._tally.sent(item, self._clock.monotonic_s())
         return self._link.publish(self._topics.telemetry, self._sealed("telemetry", encode(item)))
 
     def _give_back(self, items: list[Outgoing]) -> None:
@@ -224,6 +259,10 @@ class Courier:
         for item in reversed(items):
             if not isinstance(item, Hello):
                 self._uplink.unsent(item)
+
+    def _wanted_topics(self) -> list[str]:
+        topics = [self._topics.welcome, self._topics.acks, self._topics.desired]
+        return topics if self._on_method is None else [*topics, self._topics.methods]
 
     def _sealed(self, leaf: str, payload: bytes) -> bytes:
         return seal(self._key, self._config.device_uuid, leaf, payload)

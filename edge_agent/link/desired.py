@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -50,7 +50,7 @@ def verifiers(keys: list[TrustedKey]) -> Mapping[str, Verifier]:
 
 
 class DesiredKeeper:
-    """The desired state in force, on disk and in memory. Thread-safe."""
+    """The desired state in force, on disk and in memory. Thread-safe. ``on_state`` hears each one that comes into force."""
 
     def __init__(self, config: DeviceConfig, store: StateStore) -> None:
         self._config = config
@@ -59,6 +59,7 @@ class DesiredKeeper:
         self._lock = threading.Lock()
         self._state: DesiredState | None = None
         self._payload = b""
+        self.on_state: Callable[[DesiredState], None] = _nobody_listens
 
     @property
     def state(self) -> DesiredState | None:
@@ -80,6 +81,8 @@ class DesiredKeeper:
             self._payload, self._state = self._open(envelope)
         except HedgerowError as problem:
             self._store.set_aside(self._store.desired, str(problem))
+        if self._state is not None:
+            self.on_state(self._state)
         return self._state
 
     def offer(self, envelope: bytes, incarnation: str) -> Accepted | Refusal:
@@ -99,6 +102,7 @@ class DesiredKeeper:
                 return Refusal(problem.fields.get("version", claimed), problem)  # type: ignore[arg-type]  # our own errors give ints
             atomic_write(self._store.desired, envelope, mode=0o600)
             self._payload, self._state = payload, state
+            self.on_state(state)
             return Accepted(state, changed=True)
 
     def _open(self, envelope: bytes) -> tuple[bytes, DesiredState]:
@@ -113,6 +117,10 @@ class DesiredKeeper:
             raise OlderDesired(version=state.version, accepted=self.version)
         if state.incarnation != incarnation:
             raise WrongIncarnation(version=state.version, found=state.incarnation, expected=incarnation)
+
+
+def _nobody_listens(_state: DesiredState) -> None:
+    """Until somebody wants to know."""
 
 
 def _verifier(raw: bytes) -> Verifier:

@@ -20,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.link.link import LinkListener
 from hedgerow.backoff import Backoff
+from hedgerow.contracts.broker_login import Login
 from hedgerow.errors import InvalidSetting
 
 KEEPALIVE_S = 20
@@ -32,19 +33,25 @@ log = logging.getLogger(__name__)
 
 
 class MqttLink:
-    """``url`` is ``mqtt://[USER:PASSWORD@]HOST[:PORT]`` or ``mqtts://…``.
+    """``url`` is ``mqtt://[USER:PASSWORD@]HOST[:PORT]`` or ``mqtts://…``; ``login`` is used instead of the URL's.
+
+    ``authority`` is a certificate (PEM) that the broker's must descend from; empty: the system's authorities.
 
     ``client_id`` gets a random end, so that a copied device cannot throw the original out at the broker: the hub's session lease
     decides between them.
     """
 
-    def __init__(self, url: str, client_id: str) -> None:
+    def __init__(self, url: str, client_id: str, login: Login | None = None, authority: str = "") -> None:
         self._url = urlsplit(url)
         if self._url.scheme not in PORTS or not self._url.hostname:
             shown = self._url._replace(netloc=self._url.netloc.rpartition("@")[2]).geturl()
             problem = "use mqtt://HOST:PORT or mqtts://HOST:PORT"
             raise InvalidSetting(name="broker_url", value=shown, problem=problem, source="device.toml")
         self._client_id = f"{client_id}-{secrets.token_hex(4)}"
+        parts = self._url
+        own = Login(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        self._login = login or own
+        self._authority = authority
         self._client: mqtt.Client | None = None
         self._ready = False
         self._stopped = threading.Event()
@@ -111,10 +118,10 @@ class MqttLink:
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(UNSENT_MAX)
         client.max_queued_messages_set(UNSENT_MAX)
-        if self._url.username:
-            client.username_pw_set(unquote(self._url.username), unquote(self._url.password or ""))
+        if self._login is not None:
+            client.username_pw_set(self._login.user, self._login.password)
         if self._url.scheme == "mqtts":
-            client.tls_set_context(ssl.create_default_context())
+            client.tls_set_context(ssl.create_default_context(cadata=self._authority or None))
 
         def on_connect(client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:  # noqa: ANN401 - paho's signature
             if reason.is_failure:

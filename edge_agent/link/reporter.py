@@ -38,6 +38,7 @@ class Self:
     agent_version: str
     boot_id: str
     period_s: float
+    limits_by: str = ""
 
 
 class Reporter:
@@ -108,6 +109,7 @@ class Reporter:
             modules=dict(snapshot.modules),
             decisions=self._decisions.newest(DECISIONS_SENT),
             buffer=self._buffer(),
+            limits_by=self._self.limits_by,
         )
 
     def _run(self) -> None:

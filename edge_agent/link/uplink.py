@@ -10,6 +10,7 @@ Theory of operation.
   again); when that does not help either, a new hello asks the hub where it stands.
 - A place in a stream that the hub knows and the buffer contradicts means that somebody else wrote under our keys, or that our
   disk went back in time: a new epoch begins.
+- Whose batch goes next, and how fast backfill may go, is decided by ``link/turns.py``.
 - A connection that ends with batches on their way halves the batch size: some brokers cut off what is too large for them.
 
 All methods are called by one thread (``link/courier.py``), which hands in monotonic seconds as ``now_s``.
@@ -24,12 +25,13 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from edge_agent.telemetry.ledger import START, Mark, Portion
+from edge_agent.link.turns import Candidate, RateLimit, Turns
+from edge_agent.telemetry.entries import START, Mark, Portion
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.telemetry import Hello, TelemetryAck, TelemetryBatch, TelemetryMessage, Welcome
 
 MESSAGES_PER_BATCH = 200
-WINDOW_BATCHES = 8
+WINDOW_BATCHES = 16
 BATCH_BYTES_MIN = 4096
 HELLO_TIMEOUT_S = 5.0
 RETRANSMIT_S = 5.0
@@ -46,7 +48,10 @@ class Backlog(Protocol):
     """The telemetry buffer as the protocol needs it (``Outbox``)."""
 
     def streams(self) -> tuple[str, dict[str, Mark]]: ...
-    def read_after(self, epoch: str, stream: str, mark: Mark, *, max_messages: int, max_bytes: int) -> Portion | None: ...
+    def urgency(self, stream: str) -> int: ...
+    def read_after(
+        self, epoch: str, stream: str, mark: Mark, *, max_messages: int, max_bytes: int, holes: bool
+    ) -> Portion | None: ...
     def settle(self, stream: str, mark: Mark) -> bool: ...
     def begin_epoch(self) -> str: ...
 
@@ -83,10 +88,17 @@ Outgoing = Hello | TelemetryBatch
 
 
 class Uplink:
-    """``random`` gives [0, 1); ``nonce`` gives fresh ids."""
+    """``random`` gives [0, 1); ``nonce`` gives fresh ids; ``backfill_per_s`` limits messages older than the session (0: not)."""
 
     def __init__(
-        self, identity: Identity, backlog: Backlog, *, batch_bytes: int, random: Callable[[], float], nonce: Callable[[], str]
+        self,
+        identity: Identity,
+        backlog: Backlog,
+        *,
+        batch_bytes: int,
+        random: Callable[[], float],
+        nonce: Callable[[], str],
+        backfill_per_s: float = 0.0,
     ) -> None:
         self._identity = identity
         self._backlog = backlog
@@ -103,6 +115,10 @@ class Uplink:
         self._streams: dict[str, _Stream] = {}
         self._flights: list[_Flight] = []
         self._holes: dict[str, tuple[int, float]] = {}
+        self._turns = Turns()
+        self._backfill = RateLimit(backfill_per_s, MESSAGES_PER_BATCH)
+        self._backfill_waits = False
+        self._hub_reads_holes = False
         self._retransmits = 0
         self._failures = 0
         self._hello_at_s: float | None = None
@@ -131,6 +147,7 @@ class Uplink:
             self._start_epoch("the hub's watermark is not in this buffer", now_s)
             return
         self.phase, self.refused, self._failures = "open", "", 0
+        self._hub_reads_holes = welcome.reads_holes
         self._hello_at_s = now_s + max(1.0, welcome.lease_s * RENEW_AFTER_LEASES)
 
     def acknowledged(self, ack: TelemetryAck, now_s: float) -> None:
@@ -175,6 +192,9 @@ class Uplink:
         times = [self._hello_at_s] if self._hello_at_s is not None else []
         if self._flights:
             times.append(self._flights[0].sent_at_s + RETRANSMIT_S)
+        backfill_at_s = self._backfill.again_at_s() if self._backfill_waits and len(self._flights) < WINDOW_BATCHES else None
+        if backfill_at_s is not None:
+            times.append(backfill_at_s)
         return min(times, default=None)
 
     def _hello(self, now_s: float, time_ms: int, desired_version: int) -> Hello:
@@ -209,6 +229,8 @@ class Uplink:
         renewed = welcome.session == self.session and welcome.incarnation == self.incarnation
         for stream in hub.keys() | newest.keys():
             mark, before = hub.get(stream, START), self._streams.get(stream)
+            if renewed and before is not None and mark.sequence < before.acked.sequence:
+                mark = before.acked  # this welcome was overtaken by an acknowledgement; only another incarnation goes back
             if (before is None or before.acked != mark) and not self._backlog.settle(stream, mark):
                 return False
             if renewed and before is not None and mark.sequence <= before.sent.sequence:
@@ -260,18 +282,45 @@ class Uplink:
     def _fill_window(self, now_s: float) -> list[TelemetryBatch]:
         batches: list[TelemetryBatch] = []
         _, newest = self._backlog.streams()
-        for name in sorted(newest, key=lambda name: sum(f.stream == name for f in self._flights)):
-            stream = self._streams.setdefault(name, _Stream(START, START, 0))
-            while len(self._flights) < WINDOW_BATCHES and stream.sent.sequence < newest[name].sequence:
-                portion = self._backlog.read_after(
-                    self._epoch, name, stream.sent, max_messages=MESSAGES_PER_BATCH, max_bytes=self._batch_bytes
-                )
-                if portion is None:
-                    break
-                batches.append(self._batch(portion, stream))
-                stream = self._streams[name] = replace(stream, sent=portion.end)
-                self._flights.append(_Flight(name, portion.end.sequence, now_s))
+        while len(self._flights) < WINDOW_BATCHES:
+            candidates = self._candidates(newest, now_s)
+            if not candidates:
+                break
+            chosen = self._turns.next(candidates)
+            stream = self._streams[chosen.stream]
+            room = self._backfill.room(now_s, MESSAGES_PER_BATCH) if chosen.backfill else MESSAGES_PER_BATCH
+            portion = self._backlog.read_after(
+                self._epoch,
+                chosen.stream,
+                stream.sent,
+                max_messages=room,
+                max_bytes=self._batch_bytes,
+                holes=self._hub_reads_holes,
+            )
+            if portion is None:
+                break  # another epoch has begun: the hub's answers will tell
+            batches.append(self._batch(portion, stream))
+            self._backfill.used(sum(message.sequence <= stream.backfill_until for message in portion.messages))
+            self._streams[chosen.stream] = replace(stream, sent=portion.end)
+            self._flights.append(_Flight(chosen.stream, portion.end.sequence, now_s))
         return batches
+
+    def _candidates(self, newest: dict[str, Mark], now_s: float) -> list[Candidate]:
+        """Streams that may send now."""
+        backfill_room = self._backfill.room(now_s, MESSAGES_PER_BATCH) > 0
+        self._backfill_waits = False
+        found: list[Candidate] = []
+        for name, mark in newest.items():
+            stream = self._streams.setdefault(name, _Stream(START, START, 0))
+            if stream.sent.sequence >= mark.sequence:
+                continue
+            backfill = stream.sent.sequence < stream.backfill_until
+            if backfill and not backfill_room:
+                self._backfill_waits = True
+                continue
+            in_flight = sum(flight.stream == name for flight in self._flights)
+            found.append(Candidate(name, self._backlog.urgency(name), backfill, in_flight))
+        return found
 
     def _batch(self, portion: Portion, stream: _Stream) -> TelemetryBatch:
         old = stream.backfill_until
@@ -285,6 +334,7 @@ class Uplink:
             chain=portion.end.chain,
             messages=[m if m.sequence > old else _historical(m) for m in portion.messages],
             gap=portion.gap,
+            holes=list(portion.holes),
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
@@ -16,22 +17,31 @@ from edge_agent.engines.engine import Engine, Launch
 from edge_agent.errors import ImageNotPulled
 from edge_agent.images.puller import Puller
 from edge_agent.reconcile.situation import EngineKind, Wanted
-from edge_agent.reconcile.steps import Pull, Remove, Start, Step, Stop, Wait
-from hedgerow.errors import HedgerowError
+from edge_agent.reconcile.steps import Prove, Pull, Remove, Start, Step, Stop, Wait
+from hedgerow.contracts.service import ImagePin
+from hedgerow.errors import ForbiddenError, HedgerowError, UserError
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step that has ended; ``problem`` is None when it went well."""
+    """What became of a step that has ended; ``problem`` is None when it went well.
+
+    ``own_fault``: the module as it is deployed cannot be started; otherwise a later try may work. ``took_s``: how long it took.
+    """
 
     step: Start | Stop | Remove
     problem: str | None
+    own_fault: bool = False
+    took_s: float = 0.0
 
 
 class Hands:
-    """``environment`` gives what the agent adds to a module's variables; ``on_done`` is called after each action."""
+    """``environment`` gives what the agent adds to a module's variables; ``on_done`` is called after each action.
+
+    ``prove`` begins to repeat an image's proof.
+    """
 
     def __init__(
         self,
@@ -39,11 +49,13 @@ class Hands:
         puller: Puller,
         environment: Callable[[Wanted], Mapping[str, str]],
         on_done: Callable[[], None],
+        prove: Callable[[ImagePin], None],
     ) -> None:
         self._engine = engine
         self._puller = puller
         self._environment = environment
         self._on_done = on_done
+        self._prove = prove
         self._lock = threading.Condition()
         self._busy: set[str] = set()
         self._outcomes: list[Outcome] = []
@@ -68,7 +80,9 @@ class Hands:
         for step in steps:
             match step:
                 case Pull():
-                    self._puller.want(step.kind, step.image)
+                    self._puller.want(step.kind, step.image, fetch=step.fetch)
+                case Prove():
+                    self._prove(step.image)
                 case Start() | Stop() | Remove():
                     self._begin(step)
                 case Wait():
@@ -85,16 +99,18 @@ class Hands:
 
     def _carry_out(self, step: Start | Stop | Remove) -> None:
         problem: str | None = None
+        own_fault = False
+        began_s = time.monotonic()
         try:
             self._act(step)
         except (HedgerowError, OSError) as raised:
-            problem = str(raised)
+            problem, own_fault = str(raised), isinstance(raised, UserError | ForbiddenError)
         except Exception as raised:
             log.exception("%s of %s failed unexpectedly", type(step).__name__, step.module)
             problem = f"{type(raised).__name__}: {raised}"
         with self._lock:
             self._busy.discard(step.module)
-            self._outcomes.append(Outcome(step, problem))
+            self._outcomes.append(Outcome(step, problem, own_fault, time.monotonic() - began_s))
             self._lock.notify_all()
         self._on_done()
 

@@ -16,6 +16,8 @@ from typing import Literal
 
 from edge_agent.reconcile.situation import Exited, History, Running, Situation, StopCause, Wanted
 from edge_agent.reconcile.steps import Step, Wait
+from edge_agent.reconcile.trial import has_way_back
+from edge_agent.reconcile.versions import Refused, Versions
 from hedgerow.contracts.status import ModuleState
 
 TRANSITIONS: Mapping[ModuleState, frozenset[ModuleState]] = {
@@ -38,6 +40,8 @@ AFTER_CRASH: Mapping[StopCause | None, AfterCrash] = {
     None: "look",
     # The order stood for a reason that a fresh look cannot see again (probes begin anew): carry it to its end.
     "unhealthy": "stop-again",
+    # Nobody asks a second time.
+    "restarted": "stop-again",
     # The desired state is on the disk and says the same once more.
     "replaced": "look",
     "removed": "look",
@@ -58,20 +62,30 @@ def state_of(wanted: Wanted, situation: Situation, steps: list[Step]) -> tuple[M
         return "pending", blind
     match situation.seen.get(wanted.name):
         case Running() as running:
-            return _of_running(wanted, running, step)
+            return _of_running(wanted, running, situation, step)
         case Exited() as ended:
             return _of_ended(wanted, ended, situation, step)
         case _:
             return _of_absent(wanted, situation, step)
 
 
-def _of_running(wanted: Wanted, running: Running, step: Step | None) -> tuple[ModuleState, str]:
+def _of_running(wanted: Wanted, running: Running, situation: Situation, step: Step | None) -> tuple[ModuleState, str]:
     state: ModuleState = "running" if running.health == "ready" else running.health
     if step is not None:
         return state, step.reason
     if wanted.fingerprint != running.fingerprint:
         return state, "the previous version still runs"
+    refused = _refused(wanted, situation)
+    if refused is not None:
+        return state, f"the version before runs, for the new one was taken back: {refused.reason}"
+    if state == "running" and not running.detail and has_way_back(wanted, situation.versions.get(wanted.name) or Versions()):
+        return state, f"it is on trial; kept when it was well for {wanted.spec.update.commit_after_s:g} s"
     return state, running.detail or ("it runs" if state == "running" else "it is not ready yet")
+
+
+def _refused(wanted: Wanted, situation: Situation) -> Refused | None:
+    versions = situation.versions.get(wanted.name)
+    return versions.refused if versions is not None and versions.good is not None else None
 
 
 def _of_ended(wanted: Wanted, ended: Exited, situation: Situation, step: Step | None) -> tuple[ModuleState, str]:

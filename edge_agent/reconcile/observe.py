@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edge_agent.engines.engine import Engine
-from edge_agent.engines.probes import Prober, target_of
+from edge_agent.engines.probes import Prober, Target, target_of
 from edge_agent.errors import EngineBlind
 from edge_agent.reconcile.situation import EngineKind, Running, Seen, Wanted
 
@@ -23,8 +23,8 @@ class Observation:
     blind: Mapping[EngineKind, str]
 
 
-def observe(engines: Sequence[Engine], prober: Prober, wanted: Mapping[str, Wanted]) -> Observation:
-    """Look at all engines; probing follows what is seen."""
+def observe(engines: Sequence[Engine], prober: Prober, wanted: Mapping[str, Wanted], before: Mapping[str, Wanted]) -> Observation:
+    """Look at all engines; probing follows what is seen, also of the versions ``before`` that run until they are replaced."""
     everything: list[Seen] = []
     blind: dict[EngineKind, str] = {}
     for engine in engines:
@@ -34,8 +34,15 @@ def observe(engines: Sequence[Engine], prober: Prober, wanted: Mapping[str, Want
             blind[engine.kind] = str(problem)
     seen, strays = sort_out(everything, wanted)
     running = [module for module in seen.values() if isinstance(module, Running)]
-    prober.watch(target for module in running if (target := target_of(wanted[module.name], module)) is not None)
+    prober.watch(target for module in running if (target := _target(module, wanted, before)) is not None)
     return Observation({name: _with_finding(module, prober) for name, module in seen.items()}, strays, blind)
+
+
+def _target(running: Running, wanted: Mapping[str, Wanted], before: Mapping[str, Wanted]) -> Target | None:
+    version = before.get(running.name)
+    if version is None or version.fingerprint != running.fingerprint:
+        version = wanted[running.name]
+    return target_of(version, running)
 
 
 def sort_out(everything: Sequence[Seen], wanted: Mapping[str, Wanted]) -> tuple[dict[str, Seen], tuple[Seen, ...]]:

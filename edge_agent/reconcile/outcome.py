@@ -8,6 +8,8 @@ from edge_agent.link.reported import APPLIED, BEING_APPLIED, FAILED
 from edge_agent.reconcile.module_state import state_of
 from edge_agent.reconcile.situation import Exited, Running, Situation, Wanted
 from edge_agent.reconcile.steps import Step
+from edge_agent.reconcile.trial import has_way_back
+from edge_agent.reconcile.versions import Versions
 from hedgerow.contracts.edge import DesiredState
 from hedgerow.contracts.status import DesiredOutcome, ModuleStatus
 
@@ -23,22 +25,30 @@ def module_statuses(situation: Situation, steps: list[Step]) -> dict[str, Module
 def desired_outcome(
     state: DesiredState | None, situation: Situation, modules: Mapping[str, ModuleStatus], steps: list[Step]
 ) -> DesiredOutcome:
-    """200 when all is as wanted, 500 when something does not succeed (it is tried on), 202 in between."""
+    """200 when all is as wanted, 500 when something does not succeed (it is tried on) or was taken back, 202 in between."""
     if state is None:
         return DesiredOutcome(version=0, code=BEING_APPLIED, message="no desired state was received yet")
-    for name in sorted(modules):
-        if modules[name].state in _TROUBLED or _pull_fails((situation.wanted or {})[name], situation):
-            return DesiredOutcome(
-                version=state.version, code=FAILED, message=f"{name} is {modules[name].state}: {modules[name].reason}"
-            )
-    for name in sorted(modules):
-        if modules[name].state in _ON_THE_WAY:
-            return DesiredOutcome(
-                version=state.version, code=BEING_APPLIED, message=f"{name} is {modules[name].state}: {modules[name].reason}"
-            )
+    found = [judged for name in sorted(modules) if (judged := _judge(name, modules[name], situation)) is not None]
+    if found:
+        # The worst first; among equals by name.
+        _, code, message = min(found, key=lambda judged: judged[0])
+        return DesiredOutcome(version=state.version, code=code, message=message)
     if steps:
         return DesiredOutcome(version=state.version, code=BEING_APPLIED, message=f"{steps[0].module}: {steps[0].reason}")
     return DesiredOutcome(version=state.version, code=APPLIED, message="applied")
+
+
+def _judge(name: str, module: ModuleStatus, situation: Situation) -> tuple[int, int, str] | None:
+    """What one module means to the whole: order of weight, code and message; None when it is as wanted."""
+    if module.rolled_back_from is not None:
+        return 0, FAILED, f"{name}: rolled back: {module.rollback_reason}"
+    if module.state in _TROUBLED or _pull_fails((situation.wanted or {})[name], situation):
+        return 1, FAILED, f"{name} is {module.state}: {module.reason}"
+    if module.state in _ON_THE_WAY:
+        return 2, BEING_APPLIED, f"{name} is {module.state}: {module.reason}"
+    if module.trial:
+        return 3, BEING_APPLIED, f"{name}: its new version is on trial"
+    return None
 
 
 def _status(wanted: Wanted, situation: Situation, steps: list[Step]) -> ModuleStatus:
@@ -47,6 +57,8 @@ def _status(wanted: Wanted, situation: Situation, steps: list[Step]) -> ModuleSt
     current = seen is not None and seen.fingerprint == wanted.fingerprint
     ended = seen if isinstance(seen, Exited) else None
     running = seen if isinstance(seen, Running) else None
+    versions = situation.versions.get(wanted.name) or Versions()
+    refused = versions.refused if versions.good is not None else None
     return ModuleStatus(
         state=state,
         reason=reason,
@@ -57,6 +69,9 @@ def _status(wanted: Wanted, situation: Situation, steps: list[Step]) -> ModuleSt
         exit_code=ended.exit_code if ended else None,
         started_at=seen.started_at if seen else None,
         exited_at=ended.exited_at if ended else None,
+        trial=current and has_way_back(wanted, versions),
+        rolled_back_from=refused.version if refused else None,
+        rollback_reason=refused.reason if refused else None,
     )
 
 

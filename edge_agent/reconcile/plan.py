@@ -12,7 +12,7 @@ from typing import assert_never
 from edge_agent.reconcile.module_state import must_stop_again
 from edge_agent.reconcile.restart_policy import heals, verdict
 from edge_agent.reconcile.situation import Exited, Running, Seen, Situation, Wanted
-from edge_agent.reconcile.steps import Pull, Remove, Start, Step, Stop, Wait
+from edge_agent.reconcile.steps import Prove, Pull, Remove, Start, Step, Stop, Wait
 
 # A module that is not ready by then no longer holds back those that start after it.
 READY_PATIENCE_S = 60.0
@@ -41,11 +41,16 @@ def startup_order(wanted: Mapping[str, Wanted]) -> list[Wanted]:
 def _clear_stray(stray: Seen, situation: Situation) -> Step:
     if stray.name in situation.busy:
         return Wait(stray.name, "an action is under way")
+    successor = (situation.wanted or {}).get(stray.name)
     match stray:
         case Running():
+            if successor is not None and successor.spec.status == "running" and successor.spec.kind not in situation.blind:
+                first = _before_switch(successor, situation)
+                if first is not None:
+                    return first
             return Stop(stray.name, stray.kind, stray.run, STOP_GRACE_S, "removed", "it is not in the desired state")
         case Exited():
-            return Remove(stray.name, stray.kind, stray.name not in (situation.wanted or {}), "it is not in the desired state")
+            return Remove(stray.name, stray.kind, successor is None, "it is not in the desired state")
         case _:
             assert_never(stray)
 
@@ -69,11 +74,15 @@ def _module_step(wanted: Wanted, situation: Situation) -> Step | None:
 def _absent(wanted: Wanted, situation: Situation) -> Step | None:
     if wanted.spec.status == "stopped":
         return None
+    before = situation.before.get(wanted.name)
+    first = _before_switch(wanted, situation) if before is not None else None
+    if isinstance(first, Pull | Prove):
+        return first
     past = situation.past(wanted.name)
     if not _due(wanted, situation):
         return Wait(wanted.name, f"it could not be started ({past.problem}); tried again after a delay", past.retry_at_s)
     reason = f"tried again after: {past.problem}" if past.failures else "it is wanted running"
-    return _begin(wanted, situation, reason, first=not past.failures)
+    return _begin(before if first is not None and before is not None else wanted, situation, reason, first=not past.failures)
 
 
 def _running(wanted: Wanted, running: Running, situation: Situation) -> Step | None:
@@ -82,25 +91,47 @@ def _running(wanted: Wanted, running: Running, situation: Situation) -> Step | N
     if wanted.spec.status == "stopped":
         return Stop(wanted.name, running.kind, running.run, grace_s, "stopped", "it is wanted stopped")
     if must_stop_again(past, running):
-        return Stop(wanted.name, running.kind, running.run, grace_s, "unhealthy", f"it was unhealthy: {past.problem}")
-    if wanted.fingerprint != running.fingerprint:
-        # Everything that has to come over the network is here before anything that works is stopped.
-        fetch = _missing_image(wanted, situation) or _any_missing_image(wanted, situation)
-        return fetch or Stop(
-            wanted.name, running.kind, running.run, grace_s, "replaced", "the desired state has another version of it"
-        )
-    if running.health == "unhealthy" and heals(wanted.spec.restart_policy):
-        if _due(wanted, situation):
-            return Stop(wanted.name, running.kind, running.run, grace_s, "unhealthy", f"it is unhealthy: {running.detail}")
-        return Wait(wanted.name, f"it is unhealthy ({running.detail}); restarted after a delay", past.retry_at_s)
-    return None
+        cause = past.ordered_stop or "unhealthy"
+        return Stop(wanted.name, running.kind, running.run, grace_s, cause, f"its stop was under way: {past.problem or cause}")
+    if wanted.fingerprint == running.fingerprint:
+        return _heal(wanted, running, situation)
+    first = _before_switch(wanted, situation)
+    if first is None:
+        return Stop(wanted.name, running.kind, running.run, grace_s, "replaced", "the desired state has another version of it")
+    before = situation.before.get(wanted.name)
+    if isinstance(first, Wait) and before is not None and before.fingerprint == running.fingerprint:
+        return _heal(before, running, situation) or first
+    return first
+
+
+def _heal(wanted: Wanted, running: Running, situation: Situation) -> Step | None:
+    """What a run of the right version needs: nothing, mostly."""
+    grace_s = wanted.spec.stop_grace_s
+    if wanted.name in situation.restart:
+        return Stop(wanted.name, running.kind, running.run, grace_s, "restarted", situation.restart[wanted.name])
+    if running.health != "unhealthy" or not heals(wanted.spec.restart_policy):
+        return None
+    if _due(wanted, situation):
+        return Stop(wanted.name, running.kind, running.run, grace_s, "unhealthy", f"it is unhealthy: {running.detail}")
+    past = situation.past(wanted.name)
+    return Wait(wanted.name, f"it is unhealthy ({running.detail}); restarted after a delay", past.retry_at_s)
 
 
 def _ended(wanted: Wanted, ended: Exited, situation: Situation) -> Step | None:
     if wanted.spec.status == "stopped":
         return None
-    if wanted.fingerprint != ended.fingerprint:
-        return Remove(wanted.name, ended.kind, False, "the desired state has another version of it")
+    if wanted.fingerprint == ended.fingerprint:
+        return _restart(wanted, ended, situation)
+    before = situation.before.get(wanted.name)
+    if before is not None and before.fingerprint == ended.fingerprint:
+        # What is still on its way over a slow network must not keep the version down that is here.
+        first = _before_switch(wanted, situation)
+        if first is not None:
+            return first if isinstance(first, Pull | Prove) else _restart(before, ended, situation) or first
+    return Remove(wanted.name, ended.kind, False, "the desired state has another version of it")
+
+
+def _restart(wanted: Wanted, ended: Exited, situation: Situation) -> Step | None:
     past = situation.past(wanted.name)
     answer = verdict(wanted.spec.restart_policy, ended, past)
     if not answer.restart:
@@ -121,13 +152,29 @@ def _begin(wanted: Wanted, situation: Situation, reason: str, *, first: bool) ->
     return Start(wanted.name, wanted, reason)
 
 
+def _before_switch(wanted: Wanted, situation: Situation) -> Step | None:
+    """What has to be done before a version that works is stopped for ``wanted``: all comes over the network, and is proven."""
+    return _missing_image(wanted, situation) or _any_missing_image(wanted, situation) or _missing_proof(wanted, situation)
+
+
 def _missing_image(wanted: Wanted, situation: Situation) -> Step | None:
     if wanted.image is None:
         return None
+    fetch = wanted.spec.pull_policy != "never"
     state = situation.images.get(wanted.image.digest)
-    if state is None:
-        return Pull(wanted.name, wanted.spec.kind, wanted.image, "the desired state needs this image")
+    if state is None or (fetch and state.look_only and not state.ready):
+        reason = "the desired state needs this image"
+        return Pull(wanted.name, wanted.spec.kind, wanted.image, reason, fetch=fetch)
     return None if state.ready else Wait(wanted.name, f"image {wanted.image.name}:{wanted.image.version}: {state.detail}")
+
+
+def _missing_proof(wanted: Wanted, situation: Situation) -> Step | None:
+    if wanted.image is None or wanted.name not in situation.unproven:
+        return None
+    state = situation.proofs.get(wanted.image.digest)
+    if state is None:
+        return Prove(wanted.name, wanted.image, "it is proven before the version that runs is stopped")
+    return None if state.passed else Wait(wanted.name, state.detail)
 
 
 def _any_missing_image(wanted: Wanted, situation: Situation) -> Step | None:
@@ -139,7 +186,7 @@ def _any_missing_image(wanted: Wanted, situation: Situation) -> Step | None:
 
 def _has_to_come(other: Wanted, situation: Situation) -> bool:
     """True for a module whose image is, or will be, pulled before it can start; only such a one may be waited for."""
-    if other.spec.status == "stopped" or other.spec.kind in situation.blind:
+    if other.spec.status == "stopped" or other.spec.kind in situation.blind or other.spec.pull_policy == "never":
         return False
     seen = situation.seen.get(other.name)
     return seen is None or seen.fingerprint != other.fingerprint

@@ -3,7 +3,9 @@
 Theory of operation. A *failure* is the end of a run that policy answers with a restart, a run that became unhealthy, or
 a start that did not succeed; each is counted once per run (``History.counted_run``). The first is answered at once, the
 following ones after a growing delay of at most a minute; the count is never a reason to give up. It returns to zero
-after ten minutes of health, with a new desired state, and with a new boot (each may have removed the cause).
+after ten minutes of health, and whenever a cause may have gone: with a new desired state, a new boot, the network coming
+back, or a word of the operator. A shorter good time takes a part of the count away, so that a module that ends every few
+minutes is not treated like one that never comes up.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from hedgerow.contracts.edge import RestartPolicy
 # With its jitter of a fifth, the longest delay is 60 s.
 BACKOFF = Backoff(first_s=1.0, factor=2.0, cap_s=50.0, jitter=0.2, immediate_s=0.0)
 HEALTHY_RESET_S = 600.0
+# So much of a run without failure takes one failure off the count.
+FORGIVEN_EVERY_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def verdict(policy: RestartPolicy, ended: Exited, past: History) -> Verdict:
     """What policy says about an ended run. A run that the agent stopped itself is judged by why it was stopped."""
     ours = past.ordered_stop if past.ordered_run == ended.run else None
     match ours:
-        case "stopped" | "removed" | "replaced":
+        case "stopped" | "removed" | "replaced" | "restarted":
             return Verdict(restart=True, reason=f"it is wanted again after it was {ours}")
         case "unhealthy":
             return Verdict(restart=heals(policy), reason=f"it was unhealthy ({past.problem}); policy {policy}")
@@ -84,6 +88,19 @@ def ordered(past: History, cause: str, run: str) -> History:
     return msgspec.structs.replace(past, ordered_stop=cause, ordered_run=run)
 
 
+def forgotten(past: History) -> History:
+    """The history after a cause of failures may have gone: what waits is tried now, and later delays begin anew."""
+    return msgspec.structs.replace(past, failures=0, retry_at_s=0.0)
+
+
+def wanted_again(past: History, seen: Seen | None) -> History:
+    """The history when somebody wants a restart: what has ended starts now, whatever its policy says about its end."""
+    past = forgotten(past)
+    if isinstance(seen, Exited):
+        past = msgspec.structs.replace(ordered(past, "restarted", seen.run), counted_run=seen.run)
+    return past
+
+
 def _new_cause(past: History, seen: Seen | None, moment: Moment) -> History:
     """A reboot or a new desired state: start afresh. A reboot also ends the meaning of stored monotonic times."""
     rebooted = past.boot_id != moment.boot_id
@@ -116,13 +133,13 @@ def _learn_running(past: History, seen: Running, policy: RestartPolicy, moment: 
 
 
 def _was_wished(past: History, ended: Exited) -> bool:
-    return past.ordered_run == ended.run and past.ordered_stop in ("stopped", "removed", "replaced")
+    return past.ordered_run == ended.run and past.ordered_stop in ("stopped", "removed", "replaced", "restarted")
 
 
 def _count(past: History, run: str, problem: str, moment: Moment, *, expected: bool = False) -> History:
     if expected:
         return msgspec.structs.replace(past, counted_run=run, retry_at_s=moment.now_s)
-    failures = 0 if past.run == run and _ran_well(past, moment) else past.failures
+    failures = max(0, past.failures - _forgiven(past, moment)) if past.run == run else past.failures
     return msgspec.structs.replace(
         past,
         counted_run=run,
@@ -133,5 +150,6 @@ def _count(past: History, run: str, problem: str, moment: Moment, *, expected: b
     )
 
 
-def _ran_well(past: History, moment: Moment) -> bool:
-    return moment.now_s - past.since_s >= HEALTHY_RESET_S
+def _forgiven(past: History, moment: Moment) -> int:
+    ran_s = moment.now_s - past.since_s
+    return past.failures if ran_s >= HEALTHY_RESET_S else int(ran_s // FORGIVEN_EVERY_S)

@@ -9,8 +9,9 @@ from typing import Literal
 
 import msgspec
 
+from edge_agent.reconcile.versions import Versions
 from hedgerow.contracts.document import digest_of
-from hedgerow.contracts.edge import DesiredModule, DesiredState, ModuleSpec
+from hedgerow.contracts.edge import DesiredModule, DesiredState, Limits, ModuleSpec
 from hedgerow.contracts.service import ImagePin
 
 EngineKind = Literal["process", "docker"]
@@ -61,11 +62,23 @@ Seen = Running | Exited
 
 @dataclass(frozen=True)
 class ImageState:
-    """An image that was asked for: on the device, or on its way (``failures`` attempts in a row failed)."""
+    """An image that was asked for: on the device, or on its way (``failures`` attempts in a row failed).
+
+    ``look_only``: it is not fetched, it has to be on the device already.
+    """
 
     ready: bool
     failures: int = 0
     detail: str = "being pulled"
+    look_only: bool = False
+
+
+@dataclass(frozen=True)
+class ProofState:
+    """The repetition of an image's proof on this device: under way (``passed`` None), passed, or failed with the reason."""
+
+    passed: bool | None
+    detail: str = "its proof is being repeated on this device"
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +102,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     ordered_run: str = ""
 
 
-StopCause = Literal["unhealthy", "replaced", "removed", "stopped"]
+StopCause = Literal["unhealthy", "replaced", "removed", "stopped", "restarted"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,9 @@ class Situation:
 
     ``strays`` run here without being wanted (or are of another kind than wanted); ``busy`` modules have an action under
     way; ``blind`` engines could not be looked at, with the reason. ``now_s`` is monotonic, of boot ``boot_id``.
+    ``versions`` is what is known of each module's versions, ``before`` what runs on until the wanted version can be switched
+    to, ``unproven`` the modules whose image has to be proven before that. ``restart``: modules that somebody wants restarted,
+    and why.
     """
 
     wanted: Mapping[str, Wanted] | None
@@ -109,6 +125,11 @@ class Situation:
     images: Mapping[str, ImageState] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     blind: Mapping[EngineKind, str] = field(default_factory=dict)
+    versions: Mapping[str, Versions] = field(default_factory=dict)
+    before: Mapping[str, Wanted] = field(default_factory=dict)
+    unproven: frozenset[str] = frozenset()
+    proofs: Mapping[str, ProofState] = field(default_factory=dict)
+    restart: Mapping[str, str] = field(default_factory=dict)
 
     def past(self, name: str) -> History:
         """The history of a module, an empty one when there is none."""
@@ -129,8 +150,20 @@ def fingerprint(module: DesiredModule) -> str:
         "command": spec.command,
         "variables": spec.variables,
         "port": spec.port,
-        "limits": spec.limits,
+        "limits": _limits(spec.limits),
         "create_options": spec.create_options,
     }
     # Parsed JSON is hashed, not its text: another order of keys must never re-create a container.
     return digest_of(msgspec.json.encode(what, order="deterministic"))
+
+
+class _FirstLimits(msgspec.Struct, frozen=True):
+    memory_bytes: int | None
+    cpus: float | None
+    open_files: int | None
+
+
+def _limits(limits: Limits) -> Limits | _FirstLimits:
+    """As agents before `processes` hashed them: a new agent adopts what an older one has started."""
+    first = _FirstLimits(limits.memory_bytes, limits.cpus, limits.open_files)
+    return limits if limits.processes is not None else first

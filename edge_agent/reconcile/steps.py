@@ -10,10 +10,20 @@ from hedgerow.contracts.service import ImagePin
 
 @dataclass(frozen=True)
 class Pull:
-    """Get an image onto the device, in the background."""
+    """Get an image onto the device, in the background. Without ``fetch`` only look whether it is there."""
 
     module: str
     kind: EngineKind
+    image: ImagePin
+    reason: str
+    fetch: bool = True
+
+
+@dataclass(frozen=True)
+class Prove:
+    """Repeat the proof that an image carries, in the background."""
+
+    module: str
     image: ImagePin
     reason: str
 
@@ -58,4 +68,4 @@ class Wait:
     until_s: float | None = None
 
 
-Step = Pull | Start | Stop | Remove | Wait
+Step = Pull | Prove | Start | Stop | Remove | Wait

@@ -2,6 +2,11 @@
 
 ``POST /telemetry?stream=NAME`` with a module's bearer token and one JSON text as body: 201 when stored, 200 when the
 ``idempotency-key`` was stored before, 400/401/413 for what is wrong with the request, 507 when the buffer cannot take it.
+With ``content-type: application/x-ndjson``, or ``?batch=array``, the body is many messages: stored all or none, one key for all.
+``POST /heartbeat`` with a module's bearer token: the module is well. ``/inputs/NAME``: ``module_inputs.py``.
+
+``?output=NAME`` names the module's output for routes; properties of the application come as headers ``iothub-app-NAME`` (as in
+IoT Hub's HTTP) or as ``?properties=a%3Db%26c%3Dd``. A message that no route wants is answered with 200 and stored nowhere.
 """
 
 from __future__ import annotations
@@ -11,36 +16,39 @@ import logging
 import random
 import socket
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from typing import ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
 from edge_agent.engines.docker_options import HOST_NAME
 from edge_agent.errors import BufferFull, BufferUnwritable, MessageRefused, MessageTooLarge, NoSuchPath, NotAModule
-from edge_agent.metrics import Metrics
+from edge_agent.observing.metrics import Metrics
 from edge_agent.reconcile.situation import EngineKind
-from edge_agent.telemetry.outbox import Outbox
+from edge_agent.telemetry.batches import BATCH_BYTES_MAX, LINES_TYPES, json_array, json_lines, json_text
+from edge_agent.telemetry.entries import Receipt
+from edge_agent.telemetry.http_message import attributes
+from edge_agent.telemetry.http_requests import Answer, Head, refusal, serve
+from edge_agent.telemetry.module_inputs import ModuleInputs
+from edge_agent.telemetry.reception import Reception
+from edge_agent.telemetry.routing.message import ModuleMessage
 from hedgerow.clock import Clock, unix_ms
-from hedgerow.contracts.names import ENV_MODULE, ENV_TELEMETRY_TOKEN, ENV_TELEMETRY_URL, HEADER_IDEMPOTENCY, check_known_name
-from hedgerow.errors import HedgerowError, NotFoundError
+from hedgerow.contracts.names import ENV_MODULE, ENV_TELEMETRY_TOKEN, ENV_TELEMETRY_URL, HEADER_IDEMPOTENCY
+from hedgerow.errors import ConflictError, HedgerowError, NotFoundError
 
 LOOPBACK = "127.0.0.1"
-DEFAULT_STREAM = "telemetry"
 # Below the range that the kernel takes ports of outgoing connections from: a module that tries to connect while no agent
 # listens could otherwise be connected to itself, and hold the port.
 PORTS = range(20_000, 32_000)
 PORT_TRIES = 50
 CONNECTIONS_MAX = 64
 IDLE_TIMEOUT_S = 60.0
-STREAMS_MAX = 64
 KEY_LENGTH_MAX = 200
 _LENGTH_DIGITS = 12
+_INPUTS, _ACK = "/inputs/", "/ack"
 _ACCEPT_AGAIN_S = 0.2
 _STATUS: tuple[tuple[type[HedgerowError], HTTPStatus], ...] = (
     (NotAModule, HTTPStatus.UNAUTHORIZED),
@@ -48,7 +56,10 @@ _STATUS: tuple[tuple[type[HedgerowError], HTTPStatus], ...] = (
     (BufferFull, HTTPStatus.INSUFFICIENT_STORAGE),
     (BufferUnwritable, HTTPStatus.INSUFFICIENT_STORAGE),
     (NotFoundError, HTTPStatus.NOT_FOUND),
+    (ConflictError, HTTPStatus.CONFLICT),
 )
+# A page in a browser must not read this port by pointing its own name at 127.0.0.1.
+_HOSTS = frozenset({LOOPBACK, "localhost", HOST_NAME, "[::1]"})
 log = logging.getLogger(__name__)
 
 
@@ -71,36 +82,30 @@ class Tokens:
         return module
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP answer."""
-
-    status: HTTPStatus
-    body: bytes
-    content_type: str = "application/json"
-
-
 class Intake:
     """Listens on loopback, and on the address by which containers reach this host once there is one."""
 
     def __init__(
         self,
-        outbox: Outbox,
+        reception: Reception,
+        inputs: ModuleInputs,
         tokens: Tokens,
         clock: Clock,
         metrics: Metrics,
         *,
         max_message_bytes: int,
         exposition: Callable[[], str],
+        on_heartbeat: Callable[[str], None] = lambda _module: None,
     ) -> None:
-        self._outbox = outbox
+        self._reception = reception
+        self._inputs = inputs
         self._tokens = tokens
         self._clock = clock
         self._metrics = metrics
         self._max_message_bytes = max_message_bytes
         self._exposition = exposition
+        self._on_heartbeat = on_heartbeat
         self._listeners: dict[str, socket.socket] = {}
-        self._known_streams: set[str] = set()
         self._room = threading.BoundedSemaphore(CONNECTIONS_MAX)
         self._closing = threading.Event()
         self.port = 0
@@ -140,51 +145,89 @@ class Intake:
     def close(self) -> None:
         """Take no more connections."""
         self._closing.set()
+        self._inputs.close()
         for listener in list(self._listeners.values()):
             # Wakes the thread in accept(), which a plain close() does not.
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
 
-    def answer(self, method: str, target: str, headers: Callable[[str], str], read: Callable[[int], bytes]) -> Answer:
-        """The answer to one request; ``headers`` gives a header's value or "", ``read`` up to so many bytes of the body."""
-        url = urlsplit(target)
+    def answer(self, head: Head, read: Callable[[int], bytes], local_host: str = LOOPBACK) -> Answer:
+        """The answer to one request that came to ``local_host``; ``read`` gives exactly so many bytes of its body."""
+        url = urlsplit(head.target)
         try:
-            if (method, url.path) == ("GET", "/metrics"):
-                return Answer(HTTPStatus.OK, self._exposition().encode(), "text/plain; version=0.0.4; charset=utf-8")
-            if (method, url.path) == ("POST", "/telemetry"):
-                return self._take(parse_qs(url.query), headers, read)
-            raise NoSuchPath(method=method, path=url.path)
+            host = head.header("host").rpartition(":")[0] or head.header("host")
+            if host not in _HOSTS and host != local_host:
+                raise MessageRefused(problem=f"its Host {host!r} is not this device")
+            return self._routed(head, url.path, parse_qs(url.query), read)
         except HedgerowError as problem:
-            if method == "POST":
+            if head.method == "POST":
                 self._metrics.count("hedgerow_agent_intake_refused_total", key=problem.key)
             return _refusal(problem)
 
-    def _take(self, query: dict[str, list[str]], headers: Callable[[str], str], read: Callable[[int], bytes]) -> Answer:
+    def _routed(self, head: Head, path: str, query: dict[str, list[str]], read: Callable[[int], bytes]) -> Answer:
+        if (head.method, path) == ("POST", "/telemetry"):
+            return self._take(query, head, read)
+        if (head.method, path) == ("GET", "/metrics"):
+            return Answer(HTTPStatus.OK, self._exposition().encode(), "text/plain; version=0.0.4; charset=utf-8")
+        if (head.method, path) == ("POST", "/heartbeat"):
+            self._on_heartbeat(self._tokens.module(head.header("authorization")))
+            return Answer(HTTPStatus.OK, b"{}")
+        if path.startswith(_INPUTS):
+            return self._input(head.method, path.removeprefix(_INPUTS), query, head.header, read)
+        raise NoSuchPath(method=head.method, path=path)
+
+    def _take(self, query: dict[str, list[str]], head: Head, read: Callable[[int], bytes]) -> Answer:
+        module = self._tokens.module(head.header("authorization"))
+        lines = head.header("content-type").partition(";")[0].strip().lower() in LINES_TYPES
+        batch = lines or query.get("batch") == ["array"]
+        length = self._length(head.header, max(BATCH_BYTES_MAX, self._max_message_bytes) if batch else self._max_message_bytes)
+        key = head.header(HEADER_IDEMPOTENCY) or None
+        if key is not None and len(key) > KEY_LENGTH_MAX:
+            raise MessageRefused(problem=f"its {HEADER_IDEMPOTENCY} is longer than {KEY_LENGTH_MAX} characters")
+        said = attributes(query, head.header, head.names)
+        message = ModuleMessage(
+            module=module,
+            body="",
+            time_ms=unix_ms(self._clock.now()),
+            output=said.output,
+            properties=said.properties,
+            system=said.system,
+            stream=said.stream,
+            key=key,
+        )
+        data = read(length)
+        if not batch:
+            return _receipt(self._reception.take(replace(message, body=json_text(data))))
+        bodies = json_lines(data, self._max_message_bytes) if lines else json_array(data, self._max_message_bytes)
+        messages = [
+            replace(message, body=body, key=None if key is None else f"{key}#{number}") for number, body in enumerate(bodies)
+        ]
+        return _receipt(self._reception.submit_many(messages).result(), messages=len(messages))
+
+    def _input(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, list[str]],
+        headers: Callable[[str], str],
+        read: Callable[[int], bytes],
+    ) -> Answer:
         module = self._tokens.module(headers("authorization"))
+        name = unquote(path.removesuffix(_ACK))
+        if method == "GET" and "/" not in path:
+            return Answer(HTTPStatus.OK, msgspec.json.encode(self._inputs.poll(module, name, query)))
+        if method == "POST" and path.endswith(_ACK) and "/" not in path.removesuffix(_ACK):
+            self._inputs.acknowledge(module, name, read(self._length(headers, self._max_message_bytes)))
+            return Answer(HTTPStatus.OK, b"{}")
+        raise NoSuchPath(method=method, path=f"{_INPUTS}{path}")
+
+    def _length(self, headers: Callable[[str], str], limit: int) -> int:
         length = headers("content-length")
         if not (length.isascii() and length.isdigit() and len(length) <= _LENGTH_DIGITS):
             raise MessageRefused(problem="it has no content-length")
-        if int(length) > self._max_message_bytes:
-            raise MessageTooLarge(size=int(length), limit=self._max_message_bytes)
-        key = headers(HEADER_IDEMPOTENCY) or None
-        if key is not None and len(key) > KEY_LENGTH_MAX:
-            raise MessageRefused(problem=f"its {HEADER_IDEMPOTENCY} is longer than {KEY_LENGTH_MAX} characters")
-        stream = check_known_name((query.get("stream") or [DEFAULT_STREAM])[0], "stream")
-        self._check_stream(stream)
-        body = _json_text(read(int(length)))
-        receipt = self._outbox.append(stream, module, unix_ms(self._clock.now()), body, key)
-        status = HTTPStatus.OK if receipt.repeated else HTTPStatus.CREATED
-        if not receipt.repeated:
-            self._metrics.count("edgehub_messages_received_total", id=module)
-        return Answer(status, msgspec.json.encode({"stream": receipt.stream, "sequence": receipt.sequence}))
-
-    def _check_stream(self, stream: str) -> None:
-        if stream in self._known_streams:
-            return
-        _, known = self._outbox.streams()
-        self._known_streams |= known.keys()
-        if stream not in known and len(known) >= STREAMS_MAX:
-            raise MessageRefused(problem=f"there are {STREAMS_MAX} streams on this device already")
+        if int(length) > limit:
+            raise MessageTooLarge(size=int(length), limit=limit)
+        return int(length)
 
     def _listen(self, host: str, port: int) -> None:
         listener = socket.create_server((host, port), backlog=128)
@@ -197,8 +240,8 @@ class Intake:
             # Above the limit connections wait in the kernel's backlog.
             self._room.acquire()
             try:
-                connection, peer = listener.accept()
-                threading.Thread(target=self._serve, args=(connection, peer), name="intake-request", daemon=True).start()
+                connection, _ = listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), name="intake-request", daemon=True).start()
             except (OSError, RuntimeError) as problem:
                 self._room.release()
                 if self._closing.is_set():
@@ -207,89 +250,30 @@ class Intake:
                 log.warning("a connection could not be taken: %s", problem)
                 self._closing.wait(_ACCEPT_AGAIN_S)
 
-    def _serve(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+    def _serve(self, connection: socket.socket) -> None:
         try:
             with connection:
                 connection.settimeout(IDLE_TIMEOUT_S)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                _Handler(connection, peer, self)  # type: ignore[arg-type]  # it only passes its server on to itself
+                local_host = str(connection.getsockname()[0])
+                serve(connection, lambda head, read: self.answer(head, read, local_host))
         except OSError as problem:
             log.debug("a module's connection ended: %s", problem)
+        except Exception:
+            log.exception("a module's request failed")
         finally:
             self._room.release()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """HTTP/1.1 with keep-alive; everything that is decided is decided by ``Intake.answer``."""
-
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # the whole answer in one packet
-    server_version = "hedgerow"
-    sys_version = ""
-    # A page in a browser must not read this port by pointing its own name at 127.0.0.1.
-    hosts: ClassVar[frozenset[str]] = frozenset({LOOPBACK, "localhost", HOST_NAME, "[::1]"})
-
-    def do_GET(self) -> None:
-        self._answer("GET")
-
-    def do_POST(self) -> None:
-        self._answer("POST")
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name for it
-        log.debug("%s", format % args)
-
-    def _answer(self, method: str) -> None:
-        intake = self.server
-        assert isinstance(intake, Intake)  # noqa: S101 - narrows the type that _serve passed in
-        host = (self.headers.get("host") or "").rpartition(":")[0] or self.headers.get("host") or ""
-        local = str(self.connection.getsockname()[0])
-        if host not in self.hosts | {local}:
-            self._write(_refusal(MessageRefused(problem=f"its Host {host!r} is not this device")))
-            return
-        consumed = _Counted(self.rfile.read)
-        answer = intake.answer(method, self.path, lambda name: self.headers.get(name) or "", consumed)
-        if method == "POST" and not consumed.used:
-            # What was not read of a refused body would be taken for the next request.
-            self.close_connection = True
-        self._write(answer)
-
-    def _write(self, answer: Answer) -> None:
-        self.send_response(answer.status)
-        self.send_header("content-type", answer.content_type)
-        self.send_header("content-length", str(len(answer.body)))
-        if self.close_connection:
-            self.send_header("connection", "close")
-        self.end_headers()
-        self.wfile.write(answer.body)
-        self.wfile.flush()
-
-
-class _Counted:
-    """A body reader that knows whether it was used."""
-
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._read = read
-        self.used = False
-
-    def __call__(self, size: int) -> bytes:
-        self.used = True
-        data = self._read(size)
-        if len(data) < size:
-            raise MessageRefused(problem=f"its body ended after {len(data)} of {size} bytes")
-        return data
-
-
-def _json_text(data: bytes) -> str:
-    try:
-        msgspec.json.decode(data)
-        return data.decode()
-    except RecursionError:
-        raise MessageRefused(problem="its JSON is nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise MessageRefused(problem=f"its body is not JSON: {problem}") from None
+def _receipt(receipts: Sequence[Receipt], messages: int | None = None) -> Answer:
+    """Where the first message went; ``messages`` is said of a batch."""
+    first = receipts[0] if receipts else None
+    said: dict[str, object] = {"stream": first and first.stream, "sequence": first and first.sequence}
+    if messages is not None:
+        said["messages"] = messages
+    status = HTTPStatus.OK if first is None or first.repeated else HTTPStatus.CREATED
+    return Answer(status, msgspec.json.encode(said))
 
 
 def _refusal(problem: HedgerowError) -> Answer:
-    status = next((status for kind, status in _STATUS if isinstance(problem, kind)), HTTPStatus.BAD_REQUEST)
-    body = {"error": {"key": problem.key, "message": str(problem), "remedy": problem.advice}}
-    return Answer(status, msgspec.json.encode(body))
+    return refusal(problem, next((status for kind, status in _STATUS if isinstance(problem, kind)), HTTPStatus.BAD_REQUEST))

@@ -1,7 +1,8 @@
 """The durable telemetry buffer: one writer thread, group commit, acknowledged to modules only after the fsync.
 
-Whatever waits while a commit is under way goes into the next one together. A damaged file is moved aside and a new one,
-with a new epoch, takes its place; what was waiting is stored there. Reading never waits for writing (WAL).
+Whatever waits while a commit is under way goes into the next one together. Between commits the same thread keeps house: what
+has expired goes, a quota that became smaller is reached in small steps. A damaged file is moved aside and a new one, with a new
+epoch, takes its place (``buffer_file.py``); what was waiting is stored there. Reading never waits for writing (WAL).
 """
 
 from __future__ import annotations
@@ -10,63 +11,84 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from edge_agent.errors import BufferFull, BufferUnwritable
-from edge_agent.telemetry import ledger
-from edge_agent.telemetry.ledger import Mark, Portion, Receipt, Totals
-from hedgerow.contracts.edge import OverflowPolicy
+from edge_agent.telemetry import dropping, ledger, room
+from edge_agent.telemetry.age import Anchor, Moment, age_s, anchor_now
+from edge_agent.telemetry.appending import Appender
+from edge_agent.telemetry.buffer_file import BufferFile, is_damage
+from edge_agent.telemetry.entries import Entry, Mark, Portion, Queue, Receipt, Totals
+from edge_agent.telemetry.rules import Limits, Rules
+from edge_agent.telemetry.salvage import Wanted, carry_over
+from hedgerow.clock import Clock, SystemClock, boot_id, unix_ms
+from hedgerow.contracts.edge import TelemetryPolicy
 
 GROUP_MAX = 512
-BUSY_TIMEOUT_S = 10.0
-VACUUM_PAGES = 500
-LOG_PAGES = 400
-# Freed pages are given back to the disk in small portions, and only when it is worth it.
-VACUUM_THRESHOLD_PAGES = 2000
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Entries that wait for the disk at most; whoever hands over more without waiting for answers is refused.
+WAITING_MAX = 20_000
+HOUSEKEEPING_S = 5.0
+# What housekeeping removes at most in one transaction.
+HOUSEKEEPING_ROWS = 2048
+ANCHOR_EVERY_S = 300.0
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Limits:
-    """Bytes kept at most in all, and of what the hub has already; what happens when all is taken."""
-
-    quota_bytes: int
-    replay_bytes: int
-    overflow: OverflowPolicy = "drop-oldest"
-
-    @property
-    def ids_max(self) -> int:
-        """Idempotency keys remembered; their table stays below a tenth of the quota."""
-        return min(ledger.REMEMBERED_IDS, max(1000, self.quota_bytes // 2000))
+__all__ = ["Entry", "Limits", "Outbox", "Receipt"]
 
 
 @dataclass(frozen=True)
 class _Job:
-    work: Callable[[sqlite3.Connection], object]
+    """Entries to store, or work on the rows."""
+
+    entries: Sequence[Entry]
+    work: Callable[[sqlite3.Connection], object] | None
     result: Future[object]
 
 
 class Outbox:
-    """``on_stored`` is called after commits that stored messages, ``on_damage`` with the reason when a file was set aside."""
+    """``on_stored`` is called after commits that stored messages, ``on_damage`` with the reason when a file was set aside.
 
-    def __init__(self, path: Path, limits: Limits, on_stored: Callable[[], None], on_damage: Callable[[str], None]) -> None:
-        self._path = path
-        self._limits = limits
+    ``clock`` and ``boot`` (the kernel's boot id) give messages their age.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        limits: Limits,
+        on_stored: Callable[[], None],
+        on_damage: Callable[[str], None],
+        *,
+        clock: Clock | None = None,
+        boot: str | None = None,
+    ) -> None:
+        self._rules = Rules(limits)
         self._on_stored = on_stored
-        self._on_damage = on_damage
+        self._clock = clock or SystemClock()
+        self._boot = boot if boot is not None else boot_id()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._reading = threading.Lock()
-        self._writer: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | None = None
+        self._waiting = 0
+        self._counting = threading.Lock()
+        self._closed = False
         self._totals = Totals("", 0, 0, 0, 0)
+        self._stored_priorities: Mapping[str, int | None] = {}
+        self._remembered: Mapping[str, Wanted] = {}
+        self._anchor: Anchor | None = None
+        self._anchor_kept_s = 0.0
+        # A quota may have become smaller: housekeeping finds out.
+        self._rules_changed = threading.Event()
+        self._rules_changed.set()
+        self._shrinking = False
+        self._file = BufferFile(path, on_damage, self._opened)
         try:
-            self._connected()
+            self._file.writer()
         except (OSError, sqlite3.DatabaseError) as problem:
             # A full disk, most of all. The agent has modules to look after; each later use tries again.
             log.error("the telemetry buffer cannot be opened now: %s", problem)
@@ -74,92 +96,163 @@ class Outbox:
         self._thread.start()
 
     def append(self, stream: str, module: str, time_ms: int, body: str, key: str | None = None) -> Receipt:
-        """Store a message; returns when it is on the disk. Raises BufferFull (policy drop-newest), BufferUnwritable."""
+        """Store a message; returns when it is on the disk. Raises BufferFull, BufferUnwritable."""
+        return self.append_all([Entry(stream, module, time_ms, body, key)])[0]
 
-        def work(db: sqlite3.Connection) -> Receipt:
-            return self._append(db, stream, module, time_ms, body, key)
+    def append_all(self, entries: Sequence[Entry]) -> list[Receipt]:
+        """Store messages, all or none; returns when they are on the disk. Raises BufferFull, BufferUnwritable.
 
-        return self._submit(work)
+        Entries with the same module and key are parts of one request: when the key is known from an earlier call, none of
+        them is stored again.
+        """
+        return self.submit_all(entries).result()
+
+    def submit_all(self, entries: Sequence[Entry]) -> Future[list[Receipt]]:
+        """Like ``append_all`` without waiting; everything that is under way at the same time shares commits."""
+        result: Future[list[Receipt]] = Future()
+        with self._counting:
+            refused = self._waiting + len(entries) > WAITING_MAX
+            self._waiting += 0 if refused else len(entries)
+        if refused:
+            result.set_exception(BufferUnwritable(problem=f"{WAITING_MAX} messages wait for it already"))
+        elif not self._put(_Job(entries, None, result)):  # type: ignore[arg-type]  # a job with entries answers with receipts
+            result.set_exception(BufferUnwritable(problem="the agent ends"))
+        return result
+
+    def take_policy(self, policy: TelemetryPolicy, priorities: Mapping[str, int | None]) -> None:
+        """The policy of the desired state in force; ``priorities`` are the routes'. Counts from the next message on."""
+        self._rules = Rules(self._rules.limits, policy, dict(priorities))
+        self._rules_changed.set()
 
     def settle(self, stream: str, mark: Mark) -> bool:
-        """The hub has everything up to ``mark``. False when that cannot be: then a new epoch is due."""
-        return self._submit(lambda db: ledger.settle(db, stream, mark))
+        """The hub (or, for a local stream, the module) has everything up to ``mark``. False when that cannot be: then a new
+        epoch is due."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            done = ledger.settle(db, stream, mark)
+            local = db.execute("SELECT local FROM streams WHERE stream = ?", (stream,)).fetchone()
+            if local is not None and local[0]:
+                dropping.evict_acked(db, 1 << 62, stream=stream, max_rows=HOUSEKEEPING_ROWS)  # nobody will ask for it again
+            return done
+
+        return self._submit(work)
 
     def begin_epoch(self) -> str:
         """A new epoch for everything that the hub has not acknowledged."""
         return self._submit(ledger.begin_epoch)
 
-    def read_after(self, epoch: str, stream: str, mark: Mark, *, max_messages: int, max_bytes: int) -> Portion | None:
+    def read_after(
+        self, epoch: str, stream: str, mark: Mark, *, max_messages: int, max_bytes: int, holes: bool = False
+    ) -> Portion | None:
         """What follows ``mark`` in this epoch; None when there is nothing, or another epoch has begun."""
 
         def work(db: sqlite3.Connection) -> Portion | None:
             if ledger.epoch(db) != epoch:
                 return None
-            return ledger.read_after(db, stream, mark, max_messages=max_messages, max_bytes=max_bytes)
+            return ledger.read_after(db, stream, mark, max_messages=max_messages, max_bytes=max_bytes, holes=holes)
 
         return self._read(work)
 
     def streams(self) -> tuple[str, dict[str, Mark]]:
-        """The epoch, and every stream with its newest mark."""
+        """The epoch, and every stream that goes to the hub with its newest mark."""
         return self._read(lambda db: (ledger.epoch(db), ledger.streams(db)))
+
+    def local_streams(self) -> tuple[str, dict[str, Mark]]:
+        """The epoch, and every stream that goes to a module's input with its newest mark. A new epoch keeps their numbers."""
+        return self._read(lambda db: (ledger.epoch(db), ledger.streams(db, local=True)))
+
+    def settled(self, stream: str) -> Mark:
+        """Up to where a stream was settled; reading goes on from there after a start."""
+        return self._read(lambda db: ledger.settled(db, stream))
+
+    def urgency(self, stream: str) -> int:
+        """0 (goes first) to 10 (no priority)."""
+        return self._rules.urgency(stream, self._stored_priorities.get(stream))
 
     @property
     def totals(self) -> Totals:
         """The buffer in numbers, as of the last commit."""
         return self._totals
 
+    def queues(self) -> list[Queue]:
+        """What waits in each stream. Raises BufferUnwritable while the file cannot be read."""
+
+        def work(db: sqlite3.Connection) -> list[Queue]:
+            rows = db.execute("SELECT stream, local, priority, queued_messages FROM streams ORDER BY stream")
+            return [Queue(stream, bool(local), priority, messages) for stream, local, priority, messages in rows]
+
+        return self._read(work)
+
+    @property
+    def writer_thread(self) -> int | None:
+        """The kernel's id of the thread that does all the writing."""
+        return self._thread.native_id
+
     def close(self) -> None:
         """Finish what was submitted, then close the file."""
-        self._jobs.put(None)
+        with self._counting:
+            self._closed = True
+            self._jobs.put(None)
         self._thread.join()
-        self._disconnect()
+        self._file.disconnect()
+
+    def _put(self, job: _Job) -> bool:
+        with self._counting:
+            if not self._closed:
+                self._jobs.put(job)
+            return not self._closed
 
     def _submit(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        job = _Job(work, Future())
-        self._jobs.put(job)
+        job = _Job((), work, Future())
+        if not self._put(job):
+            raise BufferUnwritable(problem="the agent ends")
         return job.result.result()  # type: ignore[return-value]  # the job's own work made it
 
-    def _append(self, db: sqlite3.Connection, stream: str, module: str, time_ms: int, body: str, key: str | None) -> Receipt:
-        receipt = ledger.append(db, stream, module, time_ms, body, key, ids_max=self._limits.ids_max)
-        kept = db.execute("SELECT kept_bytes FROM totals").fetchone()[0]
-        over = kept - self._limits.quota_bytes
-        if over > 0 and not receipt.repeated:
-            drop_oldest = self._limits.overflow == "drop-oldest"
-            freed = ledger.evict(db, over, acked_only=not drop_oldest)
-            if freed < over:
-                raise BufferFull(quota=self._limits.quota_bytes)
-        return receipt
-
     def _write_all(self) -> None:
+        tidy_at_s = time.monotonic() + HOUSEKEEPING_S
         while True:
-            job = self._jobs.get()
+            try:
+                job = self._jobs.get(timeout=max(0.0, tidy_at_s - time.monotonic()))
+            except queue.Empty:
+                tidy_at_s = time.monotonic() + (0.0 if self._keep_house() else HOUSEKEEPING_S)
+                continue
             if job is None:
                 return
-            jobs = [job]
-            while len(jobs) < GROUP_MAX and not self._jobs.empty():
-                following = self._jobs.get()
-                if following is None:
-                    self._jobs.put(None)
-                    break
-                jobs.append(following)
-            try:
-                if self._commit(jobs):
-                    self._on_stored()
-            except Exception as surprise:
-                # The only writer must outlive everything; who waits for an answer gets one.
-                log.exception("a group of %d could not be written", len(jobs))
-                _refuse_unanswered(jobs, surprise)
+            self._write(self._group(job))
+
+    def _write(self, group: list[_Job]) -> None:
+        jobs = [job for job in group if job.result.set_running_or_notify_cancel()]
+        try:
+            if self._commit(jobs):
+                self._on_stored()
+        except Exception as surprise:
+            # The only writer must outlive everything; who waits for an answer gets one.
+            log.exception("a group of %d could not be written", len(jobs))
+            _refuse_unanswered(jobs, surprise)
+        finally:
+            with self._counting:
+                self._waiting -= sum(len(done.entries) for done in group)
+
+    def _group(self, first: _Job) -> list[_Job]:
+        jobs = [first]
+        while len(jobs) < GROUP_MAX and not self._jobs.empty():
+            following = self._jobs.get()
+            if following is None:
+                self._jobs.put(None)
+                break
+            jobs.append(following)
+        return jobs
 
     def _commit(self, jobs: list[_Job]) -> bool:
         """Carry out and answer; True when messages were stored."""
         try:
             results = self._transaction(jobs)
         except sqlite3.DatabaseError as problem:
-            repaired = self._set_aside(str(problem)) if _is_damage(problem) else self._shrink_log()
+            repaired = self._file.set_aside(str(problem)) if is_damage(problem) else self._file.shrink_log()
             results = self._transaction_or_refuse(jobs) if repaired else [BufferUnwritable(problem=str(problem))] * len(jobs)
         stored = False
         for job, result in zip(jobs, results, strict=True):
-            stored = stored or isinstance(result, Receipt)
+            stored = stored or isinstance(result, list)
             if isinstance(result, Exception):
                 job.result.set_exception(result)
             else:
@@ -173,151 +266,124 @@ class Outbox:
             return [BufferUnwritable(problem=str(problem))] * len(jobs)
 
     def _transaction(self, jobs: list[_Job]) -> list[object]:
-        """All jobs in one commit; a refused message takes back only itself. Raises sqlite3.DatabaseError with nothing done."""
-        db = self._connected()
+        """All jobs in one commit; refused messages take back only themselves. Raises sqlite3.DatabaseError with nothing done."""
+        db = self._file.writer()
         db.execute("BEGIN IMMEDIATE")
         try:
-            results = [_with_savepoint(db, job) for job in jobs]
-            acked_bytes = db.execute("SELECT coalesce(sum(acked_bytes), 0) FROM streams").fetchone()[0]
-            if acked_bytes > self._limits.replay_bytes:
-                ledger.evict(db, acked_bytes - self._limits.replay_bytes, acked_only=True)
-            totals = ledger.totals(db)
+            results = self._carry_out(db, jobs)
+            self._evict_replay(db)
+            self._expire(db)
+            totals, (priorities, remembered) = ledger.totals(db), _streams(db)
+            self._keep_anchor(db)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        self._totals = totals
-        _give_back_pages(db)
+        self._totals, self._stored_priorities, self._remembered = totals, priorities, remembered
+        self._file.give_back_pages()
         return results
 
-    def _shrink_log(self) -> bool:
-        """On a full disk the write-ahead log holds space that its checkpoint frees. False when there was nothing to gain."""
-        log_file = self._path.with_name(f"{self._path.name}-wal")
+    def _carry_out(self, db: sqlite3.Connection, jobs: list[_Job]) -> list[object]:
+        appender = Appender(db, self._rules.limits.ids_max)
+        rules, age = self._rules, self._age_s()
+        appender.look_up(entry for job in jobs for entry in job.entries)
+        results: list[object] = []
+        for job in jobs:
+            if job.work is not None:
+                appender.flush()
+                results.append(job.work(db))
+                continue
+            try:
+                results.append(room.store(db, appender, rules, job.entries, age))
+            except BufferFull as refused:
+                results.append(refused)
+        appender.flush()
+        return results
+
+    def _keep_house(self) -> bool:
+        """One step of what has to be done without anybody asking; True when there is more of it."""
         try:
-            before = log_file.stat().st_size
-            self._connected().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            return log_file.stat().st_size < before
-        except (OSError, sqlite3.DatabaseError):
-            return False
+            db = self._file.writer()
+            before = self._totals.kept_bytes
+            due = dropping.next_expiry(db)
+            over = self._shrinking or self._rules_changed.is_set() or _acked_bytes(db) > self._rules.limits.replay_bytes
+            if not over and (due is None or due > self._age_s()):
+                return False
+            self._rules_changed.clear()
+            self._transaction([_Job((), lambda db: room.shrink(db, self._rules), Future())])
+            self._shrinking = self._totals.kept_bytes < before
+        except (OSError, sqlite3.DatabaseError) as problem:
+            log.debug("housekeeping has to wait: %s", problem)
+            return isinstance(problem, sqlite3.DatabaseError) and is_damage(problem) and self._file.set_aside(str(problem))
+        return self._totals.kept_bytes < before
+
+    def _evict_replay(self, db: sqlite3.Connection) -> None:
+        over = _acked_bytes(db) - self._rules.limits.replay_bytes
+        if over > 0:
+            dropping.evict_acked(db, over, max_rows=HOUSEKEEPING_ROWS)
+
+    def _expire(self, db: sqlite3.Connection) -> None:
+        dropping.expire(db, self._age_s(), HOUSEKEEPING_ROWS)
+
+    def _moment(self) -> Moment:
+        return Moment(self._boot, self._clock.monotonic_s(), unix_ms(self._clock.now()))
+
+    def _age_s(self) -> float:
+        return 0.0 if self._anchor is None else age_s(self._anchor, self._moment())
+
+    def _opened(self, db: sqlite3.Connection, damaged: Path | None) -> None:
+        """A file was opened: go on with its age and its numbers, and with what can be read of the one it replaces."""
+        if damaged is not None:
+            carry_over(db, damaged, self._remembered)
+        row = db.execute("SELECT value FROM facts WHERE name = 'age'").fetchone()
+        try:
+            before = None if row is None else msgspec.json.decode(row[0], type=Anchor)
+        except (msgspec.DecodeError, UnicodeError):
+            before = None
+        self._anchor = anchor_now(before, self._moment())
+        self._anchor_kept_s = float("-inf")
+        self._totals = ledger.totals(db)
+        self._stored_priorities, self._remembered = _streams(db)
+
+    def _keep_anchor(self, db: sqlite3.Connection) -> None:
+        now_s = self._clock.monotonic_s()
+        if self._anchor is None or now_s < self._anchor_kept_s + ANCHOR_EVERY_S:
+            return
+        self._anchor, self._anchor_kept_s = anchor_now(self._anchor, self._moment()), now_s
+        text = msgspec.json.encode(self._anchor).decode()
+        db.execute("INSERT INTO facts VALUES ('age', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (text,))
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return self._read_once(work)
         except sqlite3.DatabaseError as problem:
-            if not _is_damage(problem):
+            if not is_damage(problem):
                 raise BufferUnwritable(problem=str(problem)) from problem
             self._submit(_stumble_over(problem))
             return self._read_once(work)
 
     def _read_once(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._reader is None:
+        if not self._file.is_open:
             self._submit(_nothing)  # the writer opens the file, or says why it cannot
-        with self._reading:
-            db = self._reader
-            if db is None:
-                raise BufferUnwritable(problem="it is being replaced")
-            db.execute("BEGIN")
-            try:
-                return work(db)
-            finally:
-                db.execute("ROLLBACK")
-
-    def _connect(self) -> sqlite3.Connection:
-        # Calls are serialised by the writer thread and by the reading lock.
-        db = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        try:
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA cache_size = -2000")
-            # The log takes as much disk as the rows do not have: small, so that a nearly full disk goes far.
-            db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-            db.execute(f"PRAGMA journal_size_limit = {LOG_PAGES * ledger.PAGE_BYTES}")
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _connected(self) -> sqlite3.Connection:
-        """The writer's connection, opened when there is none; a file that is no buffer is set aside first."""
-        if self._writer is not None:
-            return self._writer
-        try:
-            writer = self._open()
-        except sqlite3.DatabaseError as problem:
-            # OperationalError is about the disk or the rights, not about the content.
-            if isinstance(problem, sqlite3.OperationalError) or not self._set_aside(str(problem)):
-                raise
-            writer = self._open()
-        try:
-            reader, totals = self._connect(), ledger.totals(writer)
-        except BaseException:
-            writer.close()
-            raise
-        with self._reading:
-            self._writer, self._reader, self._totals = writer, reader, totals
-        return writer
-
-    def _disconnect(self) -> None:
-        with self._reading:
-            for db in (self._writer, self._reader):
-                if db is not None:
-                    db.close()
-            self._writer = self._reader = None
-
-    def _open(self) -> sqlite3.Connection:
-        db = self._connect()
-        try:
-            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                db.execute("BEGIN IMMEDIATE")
-                ledger.create(db)
-                db.execute("COMMIT")
-            ledger.totals(db)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    def _set_aside(self, problem: str) -> bool:
-        """Move a damaged file out of the way, so that the next use begins a new one. False when even that is impossible."""
-        self._disconnect()
-        try:
-            for suffix in ("", "-wal", "-shm"):
-                path = self._path.with_name(self._path.name + suffix)
-                if path.exists():
-                    path.replace(path.with_name(f"{path.name}.damaged"))
-        except OSError as refused:
-            log.error("the damaged telemetry buffer cannot be set aside: %s", refused)
-            return False
-        self._on_damage(problem)
-        return True
+        return self._file.read(work)
 
 
-def _give_back_pages(db: sqlite3.Connection) -> None:
-    try:
-        if db.execute("PRAGMA freelist_count").fetchone()[0] > VACUUM_THRESHOLD_PAGES:
-            # Through executescript: stepping it by execute() frees a single page.
-            db.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-    except sqlite3.DatabaseError as problem:
-        log.debug("pages could not be given back: %s", problem)
+def _streams(db: sqlite3.Connection) -> tuple[dict[str, int | None], dict[str, Wanted]]:
+    """Priorities that were stored, and what would be missed if this file were damaged."""
+    rows = db.execute("SELECT stream, priority, max(acked, base), last, local FROM streams").fetchall()
+    wanted = {stream: Wanted(after, last, bool(local)) for stream, _, after, last, local in rows if last > after}
+    return {stream: priority for stream, priority, *_ in rows}, wanted
+
+
+def _acked_bytes(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT coalesce(sum(acked_bytes), 0) FROM streams").fetchone()[0])
 
 
 def _refuse_unanswered(jobs: list[_Job], problem: Exception) -> None:
     for job in jobs:
         if not job.result.done():
             job.result.set_exception(problem)
-
-
-def _with_savepoint(db: sqlite3.Connection, job: _Job) -> object:
-    db.execute("SAVEPOINT job")
-    try:
-        result = job.work(db)
-    except BufferFull as refused:
-        db.execute("ROLLBACK TO job")
-        result = refused
-    db.execute("RELEASE job")
-    return result
 
 
 def _nothing(_db: sqlite3.Connection) -> None:
@@ -332,9 +398,3 @@ def _stumble_over(problem: sqlite3.DatabaseError) -> Callable[[sqlite3.Connectio
             raise problem
 
     return work
-
-
-def _is_damage(problem: sqlite3.DatabaseError) -> bool:
-    code = getattr(problem, "sqlite_errorcode", None)
-    # Extended codes carry the primary one in their lowest byte.
-    return code is not None and code & 0xFF in _DAMAGE

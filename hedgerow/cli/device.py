@@ -11,6 +11,7 @@ import click
 from hedgerow.atomic_write import atomic_write
 from hedgerow.cli import complete
 from hedgerow.cli.deletion import take_away, yes_option
+from hedgerow.cli.device_methods import invoke, logs, restart, support_bundle
 from hedgerow.cli.options import FILTER, json_option, limit_option, tag_changes, tag_filter_option, tag_option, workspace
 from hedgerow.cli.output import ago, pairs, print_json, print_page, print_record, print_table, short
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 @click.group("device")
 def command() -> None:
     """Enrol devices and look at them."""
+
+
+for _method in (invoke, logs, restart, support_bundle):
+    command.add_command(_method)
 
 
 @command.command()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hedgerow.cli import complete
+from hedgerow.cli import complete, edge_lint, edge_plan
 from hedgerow.cli.deletion import take_away, yes_option
-from hedgerow.cli.input import parse_json, read_text
+from hedgerow.cli.edge_manifest import FILE, placing_options, print_findings, read_deployment
+from hedgerow.cli.edge_show import show_deployment
 from hedgerow.cli.options import FILTER, json_option, limit_option, workspace
-from hedgerow.cli.output import count, print_json, print_page, print_record, print_table
+from hedgerow.cli.output import count, print_json, print_page, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hedgerow.contracts.api import EdgePlan
+    from hedgerow.contracts.api import EdgeChange, EdgePlan
     from hedgerow.contracts.edge import EdgeDeployment
 
 
@@ -29,21 +29,31 @@ def command() -> None:
     """Deploy modules to devices."""
 
 
+command.add_command(edge_lint.command)
+command.add_command(edge_plan.command)
+
+
 @command.command()
 @click.argument("name")
-@click.option(
-    "--manifest", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="JSON or TOML: modules."
-)
-@click.option("--target", required=True, metavar="CONDITION", help="Which devices: *, deviceId='x', tags.site='north' AND …")
-@click.option("--priority", default=0, show_default=True, type=int, help="Of those that match a device the highest wins.")
+@click.option("--manifest", required=True, type=FILE, help="TOML, YAML or JSON: modules; or Azure IoT Edge's deployment JSON.")
+@placing_options
 @click.option("--dry-run", is_flag=True, help=_DRY_RUN)
 @json_option
-def deploy(name: str, manifest: Path, target: str, priority: int, dry_run: bool, as_json: bool) -> None:
+def deploy(
+    name: str,
+    manifest: Path,
+    target: str | None,
+    priority: int | None,
+    variables: dict[str, str],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Create or replace an edge deployment."""
-    from hedgerow.contracts.document import convert
-    from hedgerow.contracts.edge import EdgeDeployment
-
-    document = convert({**_read(manifest), "name": name, "target": target, "priority": priority}, EdgeDeployment)
+    document, findings = read_deployment(manifest, name, target, priority, variables)
+    if not document.target and target is None:
+        raise click.UsageError("For which devices? Give --target CONDITION, or write target in the manifest.")
+    if not as_json:
+        print_findings([one for one in findings if one.level != "note"], to_error=True)
     with workspace() as client:
         if dry_run:
             plan = client.edge.plan(document)
@@ -54,7 +64,8 @@ def deploy(name: str, manifest: Path, target: str, priority: int, dry_run: bool,
     if as_json:
         print_json(stored)
     else:
-        click.echo(f"Deployed {name} (revision {stored.revision}) to devices where {target}")
+        layer = " as a layer" if stored.layered else ""
+        click.echo(f"Deployed {name} (revision {stored.revision}){layer} to devices where {stored.target}")
 
 
 def _show_plan(plan: EdgePlan, *, as_json: bool) -> None:
@@ -62,25 +73,24 @@ def _show_plan(plan: EdgePlan, *, as_json: bool) -> None:
         print_json(plan)
         return
     rows = [
-        (c.device, c.edge_deployment or "none", " ".join(c.add), " ".join(c.change), " ".join(c.remove), c.problem)
+        (
+            c.device,
+            " + ".join([c.edge_deployment or "none", *c.layers]),
+            " ".join(c.add),
+            " ".join(c.change),
+            " ".join(c.remove),
+            " ".join(_beside(c)),
+            c.problem,
+        )
         for c in plan.changes
     ]
-    print_table(("device", "would have", "new", "changed", "removed", "problem"), rows, "Nothing would change.")
+    print_table(("device", "would have", "new", "changed", "removed", "besides", "problem"), rows, "Nothing would change.")
 
 
-def _read(manifest: Path) -> dict[str, object]:
-    text = read_text(manifest)
-    value = _parse_toml(text, manifest) if manifest.suffix == ".toml" else parse_json(text, manifest)
-    if not isinstance(value, dict):
-        raise click.ClickException(f"{manifest} is not an object. It should hold `modules`.")
-    return value
-
-
-def _parse_toml(text: str, manifest: Path) -> dict[str, object]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as problem:
-        raise click.ClickException(f"{manifest} is not TOML: {problem}. Correct it.") from None
+def _beside(change: EdgeChange) -> list[str]:
+    """What changes without touching a process."""
+    named = {"routes": change.routes, "twins": change.twins, "telemetry": change.telemetry}
+    return [word for word, changed in named.items() if changed]
 
 
 @command.command("list")
@@ -96,6 +106,7 @@ def list_deployments(name: str | None, limit: int, as_json: bool) -> None:
         "revision": lambda d: d.revision,
         "priority": lambda d: d.priority,
         "target": lambda d: d.target,
+        "kind": lambda d: "layer" if d.layered else "",
         "modules": lambda d: " ".join(d.modules),
     }
     empty = "No edge deployment fits." if name else "None yet: hedgerow edge deploy NAME --manifest F --target COND"
@@ -112,9 +123,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    print_record({"deployment": found.name, "revision": found.revision, "target": found.target, "priority": found.priority})
-    rows = [(name, m.kind, m.image or " ".join(m.command), m.restart_policy, m.status) for name, m in found.modules.items()]
-    print_table(("module", "kind", "image or command", "restart", "status"), rows, "No modules.")
+    show_deployment(found)
 
 
 @command.command()

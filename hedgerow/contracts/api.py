@@ -188,8 +188,29 @@ class DeviceTwin(Document, frozen=True, kw_only=True):
     seen_at: Instant | None = None
 
 
+PlannedAction = Literal["route", "twin", "telemetry", "adjust", "pull", "prove", "stop", "remove", "start", "wait"]
+
+
+class PlannedStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a device would do, in its order. ``adjust``: the module runs on under changed rules (a probe, a policy).
+
+    ``size_bytes`` are those of an image that is pulled, ``new_bytes`` of them the device does not have yet; None: unknown.
+    """
+
+    action: PlannedAction
+    module: KnownName | None = None
+    text: str = ""
+    image: str | None = None
+    size_bytes: int | None = None
+    new_bytes: int | None = None
+
+
 class EdgeChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What an edge deployment would change on one device; ``add``, ``change`` and ``remove`` name modules."""
+    """What an edge deployment would change on one device; ``add``, ``change`` and ``remove`` name modules.
+
+    ``layers`` lie on ``edge_deployment``, lowest first; ``routes`` and ``twins`` (by module) are those that would change, and
+    ``telemetry`` says whether its policy would. ``steps`` only if they were asked for, with what they rest upon in ``basis``.
+    """
 
     device: KnownName
     edge_deployment: KnownName | None
@@ -197,13 +218,32 @@ class EdgeChange(msgspec.Struct, frozen=True, kw_only=True):
     change: list[KnownName] = []
     remove: list[KnownName] = []
     problem: str = ""
+    layers: list[KnownName] = []
+    routes: list[str] = []
+    twins: list[KnownName] = []
+    telemetry: bool = False
+    steps: list[PlannedStep] = []
+    basis: str = ""
+
+
+class EdgePlanGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices that would take the very same steps: how many, and the first of their names."""
+
+    count: int
+    devices: list[KnownName]
+    steps: list[PlannedStep] = []
+    problem: str = ""
 
 
 class EdgePlan(Document, frozen=True, kw_only=True):
-    """Answer of ``PUT /edge-deployments/NAME?dry_run=true``: the devices it targets and those whose modules would change."""
+    """Answer of ``PUT /edge-deployments/NAME?dry_run=true``: the devices it targets and those on which something would change.
+
+    ``groups`` are there if steps were asked for; the changes of many devices are then told by group only.
+    """
 
     targeted: list[KnownName]
     changes: list[EdgeChange]
+    groups: list[EdgePlanGroup] = []
 
 
 class FleetEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tomllib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -22,7 +22,11 @@ class TrustedKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceConfig(Document, frozen=True, kw_only=True):
-    """Everything an agent needs to find and trust its workspace."""
+    """Everything an agent needs to find and trust its workspace.
+
+    ``broker_login`` "device": log in at the broker as ``contracts/broker_login.py`` says; "url": as ``broker_url`` says.
+    ``broker_ca`` is the certificate (PEM) that the broker's must descend from; empty: the system's authorities.
+    """
 
     device_uuid: str
     name: KnownName
@@ -34,6 +38,8 @@ class DeviceConfig(Document, frozen=True, kw_only=True):
     pull_token: str
     trusted_keys: Annotated[list[TrustedKey], msgspec.Meta(min_length=1)]
     tags: dict[str, str] = {}
+    broker_login: Literal["url", "device"] = "url"
+    broker_ca: str = ""
 
     def key_bytes(self) -> bytes:
         """The 32-byte device key."""

@@ -54,11 +54,12 @@ class UpdatePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Upper bounds of a module; None means the host's."""
+    """Upper bounds of a module; None means the host's. ``processes`` counts threads too, as the kernel does."""
 
     memory_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
     cpus: Annotated[float, msgspec.Meta(gt=0)] | None = None
     open_files: Annotated[int, msgspec.Meta(ge=16)] | None = None
+    processes: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
 
 
 class TelemetrySources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,7 +100,7 @@ class ModuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which messages go where, in IoT Edge's grammar (``contracts/route.py``): ``FROM /messages/* WHERE … INTO $upstream``.
+    """Which messages go where, in IoT Edge's grammar (``routes/route.py``): ``FROM /messages/* WHERE … INTO $upstream``.
 
     ``priority`` 0 goes first, 9 after it, None last of all. ``time_to_live_s`` 0: the deployment's.
     """
@@ -140,7 +141,8 @@ class EdgeDeployment(Document, frozen=True, kw_only=True):
     """A manifest with a target condition. Among those that match a device, the highest priority wins; ties: the newest.
 
     A ``layered`` one does not compete: it adds its modules, routes and twins to the winner, lower priorities first. ``routes``
-    empty: every message goes upstream. ``twins`` are the desired properties of modules; those of a layer are merged in.
+    empty: every message goes upstream. ``twins`` are the desired properties of modules; those of a layer are merged in, but
+    for ``replaced_twins``, which take the place of what was there.
     """
 
     name: KnownName
@@ -154,6 +156,7 @@ class EdgeDeployment(Document, frozen=True, kw_only=True):
     routes: dict[RouteName, Route] = {}
     telemetry: TelemetryPolicy = TelemetryPolicy()
     twins: dict[KnownName, dict[str, object]] = {}
+    replaced_twins: list[KnownName] = []
 
 
 class DesiredModule(msgspec.Struct, frozen=True, kw_only=True):

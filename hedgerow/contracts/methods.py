@@ -16,11 +16,18 @@ from hedgerow.contracts.names import KnownName
 MAX_PAYLOAD_BYTES = 128 * 1024
 # What one answer message carries; a longer answer comes in several.
 PART_BYTES = 64 * 1024
-MethodName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._$-]{1,100}$(?!\n)")]
+# So many parts a device sends beyond those that the hub says it has; it keeps them until then.
+WINDOW_PARTS = 8
+METHOD_PATTERN = r"^[A-Za-z0-9._$-]{1,100}$(?!\n)"
+MethodName = Annotated[str, msgspec.Meta(pattern=METHOD_PATTERN)]
 
 
 class MethodCall(Document, frozen=True, kw_only=True):
-    """A call; ``module`` None is the agent itself. ``payload`` is JSON text of at most MAX_PAYLOAD_BYTES."""
+    """A call; ``module`` None is the agent itself. ``payload`` is JSON text of at most MAX_PAYLOAD_BYTES.
+
+    The same ``id`` again carries out nothing: it says that the hub has ``acknowledged_parts`` parts of the answer (what
+    follows is sent again, and WINDOW_PARTS beyond them may come), or that nobody wants the rest (``cancelled``).
+    """
 
     device_uuid: str
     incarnation: str
@@ -31,6 +38,8 @@ class MethodCall(Document, frozen=True, kw_only=True):
     payload: str = "null"
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 30.0
     expires_at: Instant
+    acknowledged_parts: Annotated[int, msgspec.Meta(ge=0)] = 0
+    cancelled: bool = False
 
 
 class MethodAnswer(Document, frozen=True, kw_only=True):

@@ -57,6 +57,7 @@ ENV_RUN_ID = "HEDGEROW_RUN_ID"
 ENV_OUTPUTS = "HEDGEROW_OUTPUTS"
 ENV_MODULE = "HEDGEROW_MODULE"
 ENV_TELEMETRY_URL = "HEDGEROW_TELEMETRY_URL"
+ENV_MQTT_URL = "HEDGEROW_MQTT_URL"
 ENV_TELEMETRY_TOKEN = "HEDGEROW_TELEMETRY_TOKEN"  # noqa: S105 - a variable's name, not a secret
 
 # Labels on containers and OCI manifests.
@@ -74,6 +75,7 @@ SECRET_PREFIX = "secret:"  # noqa: S105 - how a secret is named, not a secret
 HEADER_IDEMPOTENCY = "idempotency-key"
 HEADER_REPLAYED = "idempotency-replayed"
 HEADER_LAST_EVENT = "last-event-id"
+HEADER_METHOD_STATUS = "hedgerow-method-status"
 
 # OCI media types. The model part uses the CNCF ModelPack types so that any OCI tool can fetch a model.
 MEDIA_OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -31,12 +31,17 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 
 class ImagePin(msgspec.Struct, frozen=True, kw_only=True):
-    """An image as a deployment or a device uses it: always by digest, with the name kept for people."""
+    """An image as a deployment or a device uses it: always by digest, with the name kept for people.
+
+    ``reference`` is set for one of somebody else's registry (``mcr.microsoft.com/team/app:1.4``): it is pulled from there, by
+    ``digest`` and with the device's own login. Its ``name`` is then the last part of that, and its ``version`` 1.
+    """
 
     name: KnownName
     version: Version
     digest: Digest
     kind: ImageKind
+    reference: str | None = None
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,11 @@ ModuleState = Literal["pending", "starting", "running", "unhealthy", "backoff", 
 
 
 class ModuleStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One module as the agent last saw it; ``reason`` says why it is in that state and what comes next."""
+    """One module as the agent last saw it; ``reason`` says why it is in that state and what comes next.
+
+    ``trial``: it is a new version that the device may still take back. ``rolled_back_from`` is the version (image digest, or
+    fingerprint) that the desired state asks for and that the device has taken back, or refused, for ``rollback_reason``.
+    """
 
     state: ModuleState
     reason: str
@@ -24,6 +28,9 @@ class ModuleStatus(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     started_at: Instant | None = None
     exited_at: Instant | None = None
+    trial: bool = False
+    rolled_back_from: str | None = None
+    rollback_reason: str | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +60,11 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusReport(Document, frozen=True, kw_only=True):
-    """Whole state of a device; a later ``sequence`` replaces an earlier one of the same ``session``."""
+    """Whole state of a device; a later ``sequence`` replaces an earlier one of the same ``session``.
+
+    ``limits_by``: what bounds process modules, ``cgroup`` (memory, CPU and processes of a module's whole tree) or ``rlimit``
+    (memory and files of each process by itself; CPU and number of processes not). "" from agents that did not say.
+    """
 
     device_uuid: str
     session: str
@@ -65,3 +76,4 @@ class StatusReport(Document, frozen=True, kw_only=True):
     modules: dict[KnownName, ModuleStatus]
     decisions: list[Decision] = []
     buffer: BufferStatus | None = None
+    limits_by: str = ""

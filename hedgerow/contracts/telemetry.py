@@ -46,11 +46,21 @@ class TelemetryGap(msgspec.Struct, frozen=True, kw_only=True):
     reason: GapReason
 
 
+class TelemetryHole(msgspec.Struct, frozen=True, kw_only=True):
+    """A gap between two messages of one batch; ``chain`` is the chain value after its last sequence."""
+
+    first_sequence: Sequence
+    last_sequence: Sequence
+    reason: GapReason
+    chain: ChainValue
+
+
 class TelemetryBatch(Document, frozen=True, kw_only=True):
     """Consecutive messages of one stream.
 
     ``previous_chain`` is the chain value before ``first_sequence``, ``chain`` after the last message; a batch made of
-    ``gap`` alone has no messages and carries the chain across the gap in ``chain``.
+    ``gap`` alone has no messages and carries the chain across the gap in ``chain``. ``holes`` (in order, each between two
+    messages) are sent only to a hub whose welcome says that it reads them.
     """
 
     device_uuid: str
@@ -62,6 +72,7 @@ class TelemetryBatch(Document, frozen=True, kw_only=True):
     chain: ChainValue
     messages: list[TelemetryMessage] = []
     gap: TelemetryGap | None = None
+    holes: list[TelemetryHole] = []
 
 
 class TelemetryAck(Document, frozen=True, kw_only=True):
@@ -103,7 +114,8 @@ class Hello(Document, frozen=True, kw_only=True):
 
 
 class Welcome(Document, frozen=True, kw_only=True):
-    """The hub's answer; ``nonce`` is the hello's. ``session`` is None when the lease is held by another."""
+    """The hub's answer; ``nonce`` is the hello's. ``session`` is None when the lease is held by another. ``reads_holes``: batches
+    may have ``holes``."""
 
     device_uuid: str
     nonce: str
@@ -112,6 +124,7 @@ class Welcome(Document, frozen=True, kw_only=True):
     lease_s: float
     watermarks: list[Watermark] = []
     refused: str = ""
+    reads_holes: bool = False
 
 
 def extend_chain(chain: str, message: TelemetryMessage) -> str:

@@ -38,6 +38,8 @@ def spec_message(spec: ProcessSpec) -> bytes:
     gid = spec.uid if spec.gid is None else spec.gid
     if gid is not None:
         fields.append(("gid", str(gid)))
+    if spec.cgroup is not None:
+        fields.append(("cgroup", spec.cgroup))
     fields += [("group", str(group)) for group in spec.groups]
     fields += [("arg", argument) for argument in spec.argv]
     fields += [("env", f"{name}={value}") for name, value in spec.environment.items()]
@@ -105,6 +107,8 @@ def _problem(step: str, number: int, spec: ProcessSpec) -> str:
     text = os.strerror(number)
     if step == "cwd":
         return f"its folder {spec.cwd}: {text}"
+    if step == "cgroup":
+        return f"its control group {spec.cgroup}: {text}"
     if step == "user":
         return f"user {spec.uid}, group {spec.gid}: {text}"
     if step == "program":

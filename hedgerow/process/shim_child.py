@@ -53,6 +53,8 @@ def become(spec: Spec, shim_pid: int, output_fd: int, go_fd: int, problem_fd: in
         os.umask(0o077)
         _reset_signals()
         prctl = _prctl()
+        step = "cgroup"
+        _join(spec.single.get(b"cgroup"))
         for step, value in spec.limits.items():
             _limit(step, value)
         step = "user"
@@ -79,6 +81,14 @@ def _reset_signals() -> None:
         if signum not in (raw_signal.SIGKILL, raw_signal.SIGSTOP):
             raw_signal.signal(signum, raw_signal.SIG_DFL)
     raw_signal.pthread_sigmask(raw_signal.SIG_SETMASK, ())
+
+
+def _join(group: bytes | None) -> None:
+    """Before the change of user, who has no right to it; the shim itself stays outside of the module's limits."""
+    if group is not None:
+        fd = os.open(group + b"/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, b"0")
+        os.close(fd)
 
 
 def _prctl() -> "Callable[..., int]":

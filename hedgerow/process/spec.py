@@ -29,7 +29,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``argv[0]`` without a slash is looked up in the PATH of ``environment``; ``cwd`` is absolute. With ``uid`` and no ``gid``
     the group has the same number; ``groups`` are further groups, for a starter that is root. stdout and stderr go to ``log``,
     ``log.1``, … (``log_files`` files of ``log_bytes_max``). ``exit_with_starter``: the process is ended (TERM, 5 s, KILL) when
-    the process that called ``start`` ends, however it ends.
+    the process that called ``start`` ends, however it ends. ``cgroup``: the folder of a control group that it joins.
     """
 
     argv: list[str]
@@ -42,6 +42,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     log_bytes_max: int = 1_000_000
     log_files: int = 3
     exit_with_starter: bool = False
+    cgroup: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,17 @@ from typing import Literal
 
 from hedgerow.contracts.api import ChangeDevice, Device, DeviceTwin, EnrollDevice, EnrolledDevice, FleetEvent, Page
 from hedgerow.sdk.addresses import address
+from hedgerow.sdk.device_methods import DeviceMethods
 from hedgerow.sdk.filters import label_filters
 from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
-from hedgerow.sdk.transport import Query, Transport
+from hedgerow.sdk.transport import Query
 
 _PATH = "/api/v1/devices"
 Presence = Literal["online", "offline", "revoked"]
 
 
-class Devices:
-    """``client.devices``."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+class Devices(DeviceMethods):
+    """``client.devices``. Methods, logs and restarts are in ``device_methods.py``."""
 
     def enroll(self, name: str, tags: Mapping[str, str] | None = None) -> EnrolledDevice:
         """A new device. ``config`` in the answer is its ``device.toml`` and holds its key: it is shown this once."""

@@ -28,6 +28,11 @@ class EdgeDeployments:
         """What :meth:`deploy` would change, device by device; nothing is changed."""
         return self._transport.call("PUT", address(_PATH, deployment.name), EdgePlan, body=deployment, query=_DRY_RUN)
 
+    def plan_steps(self, deployment: EdgeDeployment, device: str | None = None) -> EdgePlan:
+        """Like :meth:`plan`, with the steps that each device (or only ``device``) would take, in their order."""
+        query = {**_DRY_RUN, "steps": True, "device": device}
+        return self._transport.call("PUT", address(_PATH, deployment.name), EdgePlan, body=deployment, query=query)
+
     def get(self, name: str) -> EdgeDeployment:
         return self._transport.call("GET", address(_PATH, name), EdgeDeployment)
 

@@ -14,7 +14,7 @@ import msgspec
 
 from hedgerow import __version__
 from hedgerow.backoff import Backoff
-from hedgerow.contracts.names import ENV_TOKEN, HEADER_IDEMPOTENCY
+from hedgerow.contracts.names import ENV_TOKEN, HEADER_IDEMPOTENCY, HEADER_METHOD_STATUS
 from hedgerow.contracts.work import Problem, ProblemAnswer
 from hedgerow.errors import InvalidDocument, InvalidSetting
 from hedgerow.sdk.errors import ApiError, EmptyFilter, ServerUnreachable
@@ -76,19 +76,22 @@ class Transport:
         body: msgspec.Struct | None = None,
         query: Query | None = None,
         if_match: str | None = None,
+        timeout_s: float | None = None,
     ) -> T:
         """One request, one answer decoded as ``kind``. Raises ApiError, ServerUnreachable; InvalidDocument for a bad ``body``.
 
         ``if_match`` is the ETag (without quotes) that the record must still have; otherwise ``precondition_failed``.
 
         A POST carries an Idempotency-Key: when the connection is lost or the server is overloaded it is sent again for some
-        seconds, and done once.
+        seconds, and done once. ``timeout_s`` is for answers that take long.
         """
         content = None if body is None else _encoded(body)
         headers = {"content-type": "application/json"} if body is not None else {}
         if if_match is not None:
             headers["if-match"] = f'"{if_match}"'
-        how = {"content": content, "headers": headers, "params": _given(query)}
+        how: dict[str, Any] = {"content": content, "headers": headers, "params": _given(query)}
+        if timeout_s is not None:
+            how["timeout"] = httpx.Timeout(self._http.timeout.connect, read=timeout_s)
         response = self._send_once(path, **how) if method == "POST" else self._send(method, path, **how)
         try:
             return msgspec.json.decode(response.content, type=kind)
@@ -142,6 +145,36 @@ class Transport:
                 yield from response.iter_bytes(CHUNK_BYTES)
         except httpx.TransportError as problem:
             raise ServerUnreachable(where=self._where, problem=problem) from problem
+
+    def stream_post(
+        self, path: str, body: msgspec.Struct, *, query: Query | None = None, timeout_s: float
+    ) -> tuple[str | None, Iterator[bytes]]:
+        """POST, and the answer as it comes, with the method's status from its header. ``timeout_s`` is the longest silence.
+
+        Raises ApiError, ServerUnreachable, which also comes while reading when the answer is cut off.
+        """
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        timeout = httpx.Timeout(self._http.timeout.connect, read=timeout_s)
+        request = self._http.build_request(
+            "POST", path, content=_encoded(body), headers=headers, params=_given(query), timeout=timeout
+        )
+        try:
+            response = self._http.send(request, stream=True)
+        except httpx.TransportError as problem:
+            raise ServerUnreachable(where=self._where, problem=str(problem) or type(problem).__name__) from problem
+        if response.is_error:
+            response.read()
+            response.close()
+            raise _problem(response)
+        return response.headers.get(HEADER_METHOD_STATUS), self._chunks(response)
+
+    def _chunks(self, response: httpx.Response) -> Iterator[bytes]:
+        try:
+            yield from response.iter_raw()
+        except httpx.TransportError as problem:
+            raise ServerUnreachable(where=self._where, problem=str(problem) or type(problem).__name__) from problem
+        finally:
+            response.close()
 
     def events(self, path: str, after: int, timeout_s: float | None) -> Iterator[tuple[int, bytes]]:
         """Server-sent events after number ``after``: (number, data). Ends when the server closes the stream."""

@@ -1,21 +1,25 @@
 """What one device should run: device, edge deployments and known images in, its next desired state out. Pure.
 
-Among the deployments whose target matches, the highest priority wins; of equal ones the newest. A device that leaves
-every target gets a desired state without modules: what nobody is in charge of any more is stopped. (IoT Edge lets it
-run on, unmanaged.) A device that never had a deployment gets none.
+Among the deployments whose target matches, the highest priority wins; of equal ones the newest. Layered ones that match
+lie with it in one pile, by ascending priority (``layers.py``): of two that say the same thing the upper one counts. A layer
+alone is nothing: it waits for a deployment to lie on. A device that leaves every target gets a desired state without
+modules: what nobody is in charge of any more is stopped. (IoT Edge lets it run on, unmanaged.) A device that never had a
+deployment gets none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from hedgerow.contracts.edge import DesiredModule, DesiredState, EdgeDeployment
+from hedgerow.contracts.edge import DesiredModule, DesiredState, EdgeDeployment, Route, TelemetryPolicy
 from hedgerow.contracts.service import ImagePin
+from registry.hub.layers import merged_telemetry, merged_twins, pile_up
 from registry.hub.target import Condition, matches, parse_target
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_NOTHING_REPORTED: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Composition:
-    """The content of a desired state, before it has a version."""
+    """The content of a desired state, before it has a version. ``layers`` are those that lie in it, lowest first."""
 
     edge_deployment: str | None
     revision: int | None
     modules: Mapping[str, DesiredModule]
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    telemetry: TelemetryPolicy = field(default_factory=TelemetryPolicy)
+    twins: Mapping[str, dict[str, object]] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,18 +58,36 @@ def candidates(deployments: Iterable[EdgeDeployment]) -> list[Candidate]:
 
 
 def compose(
-    device: str, tags: Mapping[str, str], ordered: Iterable[Candidate], pins: Mapping[str, ImagePin]
+    device: str,
+    tags: Mapping[str, str],
+    ordered: Iterable[Candidate],
+    pins: Mapping[str, ImagePin],
+    reported: Mapping[str, str] = _NOTHING_REPORTED,
 ) -> Composition | Incomposable:
-    """The content for the device of this name; ``pins`` resolves the image references of manifests."""
-    winner = next((one.deployment for one in ordered if matches(one.condition, device, tags)), None)
+    """The content for the device of this name; ``pins`` resolves the image references of manifests.
+
+    ``reported`` is what its report says (:func:`registry.hub.reported.facts_of`), for targets that ask for it.
+    """
+    meant = [one.deployment for one in ordered if matches(one.condition, device, tags, reported)]
+    winner = next((one for one in meant if not one.layered), None)
     if winner is None:
         return Composition(None, None, {})
+    pile = pile_up(winner, [one for one in meant if one.layered])
+    uppermost = {name: (deployment.name, spec) for deployment in pile for name, spec in deployment.modules.items()}
     modules: dict[str, DesiredModule] = {}
-    for name, spec in winner.modules.items():
+    for name, (source, spec) in uppermost.items():
         if spec.image is not None and spec.image not in pins:
-            return Incomposable(winner.name, spec.image)
+            return Incomposable(source, spec.image)
         modules[name] = DesiredModule(spec=spec, image=None if spec.image is None else pins[spec.image])
-    return Composition(winner.name, winner.revision, modules)
+    return Composition(
+        edge_deployment=winner.name,
+        revision=winner.revision,
+        modules=modules,
+        routes={name: route for deployment in pile for name, route in deployment.routes.items()},
+        telemetry=merged_telemetry(pile),
+        twins={name: twin for name, twin in merged_twins(pile).items() if name in modules},
+        layers=tuple(deployment.name for deployment in pile if deployment.layered),
+    )
 
 
 def next_state(
@@ -80,10 +106,9 @@ def next_state(
     """
     if previous is None and not found.modules and found.edge_deployment is None and above == 0:
         return None
-    if previous is not None and previous.incarnation == incarnation and previous.version >= above:
-        same = previous.edge_deployment == found.edge_deployment and previous.modules == found.modules
-        if same:
-            return None
+    current = previous is not None and previous.incarnation == incarnation and previous.version >= above
+    if current and previous is not None and _content(previous) == _content(found):
+        return None
     version = max(previous.version if previous else 0, above) + 1
     return DesiredState(
         device_uuid=device_uuid,
@@ -92,4 +117,11 @@ def next_state(
         issued_at=now,
         edge_deployment=found.edge_deployment,
         modules=dict(found.modules),
+        routes=dict(found.routes),
+        telemetry=found.telemetry,
+        twins=dict(found.twins),
     )
+
+
+def _content(of: DesiredState | Composition) -> tuple[object, ...]:
+    return of.edge_deployment, of.modules, of.routes, of.telemetry, of.twins

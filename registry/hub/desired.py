@@ -14,14 +14,18 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.edge import DesiredState
+from hedgerow.contracts.foreign_image import is_foreign, pin_of
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE, Reference
 from hedgerow.contracts.service import ImagePin
 from hedgerow.contracts.signed import SignedEnvelope, Signer, sign
 from registry.errors import RecordNotFound
 from registry.hub.compose import Candidate, Composition, Incomposable, candidates, compose, next_state
 from registry.hub.link import Downlink
+from registry.hub.manifest import MAX_STATE_BYTES
 from registry.hub.notes import Notes
 from registry.hub.presence import tell
+from registry.hub.reported import facts_of, read_report
+from registry.hub.target import uses_reported
 from registry.store import edge_deployments, facts, images, leases, twins
 from registry.store.database import Database
 from registry.store.leases import Lease
@@ -170,10 +174,17 @@ def read_envelope(envelope: bytes) -> DesiredState:
 
 
 def resolve_images(connection: Connection, references: Iterable[str], *, hold: bool = False) -> dict[str, ImagePin]:
-    """Pins of those references that name an image version. ``hold``: for a transaction that writes the pins down."""
+    """Pins of those references that name an image version, or somebody else's image by its digest.
+
+    ``hold``: for a transaction that writes the pins down.
+    """
     pins: dict[str, ImagePin] = {}
     look = images.hold if hold else images.get
     for text in sorted(set(references)):
+        if is_foreign(text):
+            if (pin := pin_of(text)) is not None:
+                pins[text] = pin
+            continue
         try:
             record = look(connection, Reference.parse(text))
         except RecordNotFound:
@@ -186,9 +197,11 @@ def _read(connection: Connection, only: Iterable[str] | None, *, hold: bool = Fa
     """``hold`` what the desired states will point at: of a deletion meanwhile, one of the two waits for the other."""
     deployments = edge_deployments.every(connection, hold=hold)
     references = [spec.image for one in deployments for spec in one.modules.values() if spec.image is not None]
+    ordered = candidates(deployments)
+    asks = any(uses_reported(one.condition) for one in ordered)
     return Fleet(
-        twins=twins.stored_twins(connection, only, hold=hold),
-        ordered=candidates(deployments),
+        twins=twins.stored_twins(connection, only, hold=hold, with_reports=asks),
+        ordered=ordered,
         pins=resolve_images(connection, references, hold=hold),
         incarnation=facts.incarnation(connection),
     )
@@ -198,7 +211,8 @@ def _changes(seen: Fleet, accepted: Mapping[str, int], now: datetime) -> list[Ch
     """What has to be written, device by device."""
     found: list[Change] = []
     for twin in seen.twins:
-        composition = compose(twin.name, twin.tags, seen.ordered, seen.pins)
+        reported = facts_of(read_report(twin.reported))
+        composition = compose(twin.name, twin.tags, seen.ordered, seen.pins, reported)
         if isinstance(composition, Incomposable):
             reason = (
                 f"edge deployment {composition.edge_deployment} asks for image {composition.missing_image}, which is not there"
@@ -214,6 +228,8 @@ def _changes(seen: Fleet, accepted: Mapping[str, int], now: datetime) -> list[Ch
 def _change(twin: StoredTwin, found: Composition, incarnation: str, above: int, now: datetime) -> Change | None:
     previous = None if twin.desired is None else read_envelope(twin.desired)
     state = next_state(twin.uuid, previous, found, incarnation=incarnation, above=above, now=now)
+    if state is not None and len(encode(state)) > MAX_STATE_BYTES:
+        return Stuck(twin.uuid, twin.name, f"what it should run has more than {MAX_STATE_BYTES} bytes with all its layers")
     if state is not None:
         return Issue(twin.uuid, twin.name, state, found.revision)
     if previous is not None and (twin.edge_deployment, twin.edge_revision) != (found.edge_deployment, found.revision):

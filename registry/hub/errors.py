@@ -21,6 +21,22 @@ class ManifestInvalid(UserError):
     remedy = "Correct the manifest and deploy it again."
 
 
+class ForeignImageUnresolved(UserError):
+    """A tag in somebody else's registry that could not be resolved to a digest."""
+
+    key = "foreign_image_unresolved"
+    message = "Image {image} could not be resolved to a digest: {problem}"
+    remedy = "Name it by digest (HOST/NAME@sha256:…), or let the control plane reach it (--egress-allow, --registry-logins)."
+
+
+class SharingNeedsPostgres(UserError):
+    """A hub that is to share its work on a database that takes one writer."""
+
+    key = "sharing_needs_postgres"
+    message = "Hubs of workspace {folder} cannot share their work: its database is SQLite"
+    remedy = "Give all processes a PostgreSQL database (--database), or start one hub without --share."
+
+
 class BrokerUrlInvalid(UserError):
     """The broker's address is not one that an MQTT client can use."""
 

@@ -22,6 +22,7 @@ from registry.hub.desired import DesiredStates
 from registry.hub.inbox import Inbox
 from registry.hub.intake import Handled, Intake
 from registry.hub.link import Downlink, Link, Uplink
+from registry.hub.methods import Methods
 from registry.hub.notes import Notes
 from registry.stop_signals import StopSignals
 from registry.wakeups import WakeupReceiver
@@ -49,7 +50,10 @@ class Hub:
         desired: DesiredStates,
         notes: Notes,
         clock: Clock,
+        methods: Methods | None = None,
+        method_wakeups: WakeupReceiver | None = None,
     ) -> None:
+        self._methods, self._method_wakeups = methods, method_wakeups
         self._inbox, self._link, self._wakeups = inbox, link, wakeups
         self._intake, self._desired, self._notes, self._clock = intake, desired, notes, clock
         self._settle_at_s = clock.monotonic_s()
@@ -58,12 +62,35 @@ class Hub:
     def run(self, stop: StopSignals) -> None:
         """Returns when told to stop; what was not answered by then is sent again to the next hub."""
         with selectors.DefaultSelector() as selector:
-            for source in (stop, self._inbox, self._wakeups):
-                selector.register(source.fileno(), selectors.EVENT_READ)
+            for source in (stop, self._inbox, self._wakeups, self._method_wakeups):
+                if source is not None:
+                    selector.register(source.fileno(), selectors.EVENT_READ)
             while not stop.requested():
-                selector.select(max(0.0, self._settle_at_s - self._clock.monotonic_s()))
+                selector.select(self._patience_s())
                 self._settle_if_due()
                 self._handle_waiting(stop)
+                self._tend_methods()
+
+    def _patience_s(self) -> float:
+        settle_s = max(0.0, self._settle_at_s - self._clock.monotonic_s())
+        methods_s = None if self._methods is None else self._methods.wake_in_s(self._clock.monotonic_s())
+        return min(due_s for due_s in (settle_s, methods_s, self._intake.wake_in_s()) if due_s is not None)
+
+    def _tend_methods(self) -> None:
+        if self._methods is None:
+            return
+        if self._method_wakeups is not None and self._method_wakeups.wait(0.0):
+            self._methods.hurry()
+        if self._methods.wake_in_s(self._clock.monotonic_s()) > 0.0:
+            return
+        try:
+            self._publish(self._methods.tend(self._clock.now(), self._clock.monotonic_s()))
+        except DatabaseUnavailable as problem:
+            log.warning("Direct methods have to wait: %s", problem)
+            self._methods.postpone(self._clock.monotonic_s())
+        except Exception:
+            log.exception("Direct methods could not be looked after")
+            self._methods.postpone(self._clock.monotonic_s())
 
     def _settle_if_due(self) -> None:
         connected, woken = self._inbox.take_connected(), self._wakeups.wait(0.0)
@@ -102,7 +129,7 @@ class Hub:
         dropped = self._inbox.take_dropped()
         self._notes.count("dropped", "Messages came faster than the database takes them", self._clock.monotonic_s(), dropped)
         group = self._inbox.take(_GROUP_MESSAGES, _GROUP_BYTES)
-        if not group:
+        if not group and self._intake.wake_in_s() is None:
             return
         try:
             self._answer(self._patiently(group, stop))
@@ -136,6 +163,8 @@ class Hub:
             return
         self._publish(handled.answers)
         if handled.greeted:
+            if self._methods is not None:
+                self._methods.hurry()
             self._publish_desired(
                 lambda: self._desired.for_greeted(handled.greeted, self._clock.now(), self._clock.monotonic_s())
             )

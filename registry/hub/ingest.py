@@ -70,9 +70,9 @@ class _Writer:
         if before is not None and before.because == "chain-mismatch":
             return  # the device starts a new epoch; the rest of this one contradicts as well
         match self._judgement(uplink):
-            case Continues(mark, messages, gap):
+            case Continues(mark, messages, gaps):
                 self.arrived.extend(Arrived(key, message) for message in messages)
-                if gap is not None:
+                for gap in gaps:
                     self.lost[key] += gap.last_sequence - gap.first_sequence + 1
                     self.gaps.append(GapRow(key, gap.first_sequence, gap.last_sequence, gap.reason))
                 if mark != self.marks[key]:
@@ -108,13 +108,15 @@ class _Writer:
             return True  # it brings nothing that could be lost
         self._write()
         kept = telemetry.contents(self.connection, uplink.key, below.first, below.last)
-        absent = False
         for message in uplink.batch.messages:
             stored = kept.get(message.sequence)
-            absent = absent or stored is None
             if stored is not None and stored != telemetry.content_of(message):
                 return False
-        return not (absent and telemetry.gap_between(self.connection, uplink.key, below.first, below.last))
+        absent = [message.sequence for message in uplink.batch.messages if message.sequence not in kept]
+        if not absent or not telemetry.gap_between(self.connection, uplink.key, absent[0], absent[-1]):
+            return True
+        # Between them lies a hole, perhaps not where they are.
+        return not any(telemetry.gap_between(self.connection, uplink.key, sequence, sequence) for sequence in absent)
 
     def _write(self) -> None:
         telemetry.add_messages(self.connection, self.arrived, self.now_ms)

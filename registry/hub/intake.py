@@ -16,13 +16,16 @@ from sqlalchemy import Connection
 
 from hedgerow.clock import unix_ms
 from hedgerow.contracts.document import encode
+from hedgerow.contracts.methods import MethodAnswer
 from hedgerow.contracts.seal import SealRefused, device_key, seal
 from hedgerow.contracts.status import StatusReport
 from hedgerow.contracts.telemetry import Hello, TelemetryAck, TelemetryBatch, Watermark, Welcome
 from hedgerow.errors import DocumentTooNew, InvalidDocument
 from registry.hub import presence, sessions
+from registry.hub.holes import Holes
 from registry.hub.ingest import BatchUplink, StreamAnswer, store_batches
 from registry.hub.link import Downlink, Uplink
+from registry.hub.methods import Methods
 from registry.hub.notes import Notes
 from registry.hub.sessions import Granted, Refused
 from registry.hub.uplinks import Said, open_uplink
@@ -56,20 +59,33 @@ class _Group:
 class Intake:
     """See the module's docstring. One thread at a time."""
 
-    def __init__(self, database: Database, device_master: bytes, notes: Notes) -> None:
+    def __init__(
+        self,
+        database: Database,
+        device_master: bytes,
+        notes: Notes,
+        methods: Methods | None = None,
+        *,
+        holes: Holes | None = None,
+    ) -> None:
+        """``holes`` when other hubs take some of a device's batches (MQTT 5 shared subscriptions)."""
         self._database = database
+        self._holes = holes
+        self._methods = methods
         self._master = device_master
         self._notes = notes
 
     def handle(self, uplinks: Sequence[Uplink], now: datetime, now_s: float) -> Handled:
         """``now_s`` is monotonic. Raises DatabaseUnavailable."""
         with self._database.read() as connection:
-            known = twins.known_devices(connection, {uplink.device_uuid for uplink in uplinks})
+            speakers = {uplink.device_uuid for uplink in uplinks} | (self._holes.devices if self._holes else set())
+            known = twins.known_devices(connection, speakers)
             group = _Group(now, now_s, facts.incarnation(connection), known)
         group.sessions = {uuid: device.session for uuid, device in known.items() if device.session is not None}
         self._open(uplinks, group)
         self._settle_records(group)
         acks = self._store_telemetry(group)
+        self._keep_answers(group)
         welcomes = self._welcome(group)
         self.record_events(now)
         greeted = {
@@ -78,6 +94,10 @@ class Intake:
             if isinstance(decision, Granted)
         }
         return Handled([*welcomes, *acks], greeted)
+
+    def wake_in_s(self) -> float | None:
+        """When :meth:`handle` wants to be called even if nothing arrives; None while it does not care."""
+        return None if self._holes is None else self._holes.wake_in_s()
 
     def record_events(self, now: datetime) -> None:
         """Commit the events that wait in the notes. Raises DatabaseUnavailable; they wait on then."""
@@ -123,8 +143,11 @@ class Intake:
                 group.sessions.pop(uuid, None)
                 if device.session is not None:
                     group.sessions[uuid] = device.session
+            written: dict[str, Session] = {}
             for hello in hellos:
-                self._greet(connection, hello, group)
+                self._greet(connection, hello, group, written)
+            # A broker that comes back brings a whole fleet's hellos: they are written in one go.
+            twins.put_sessions(connection, written)
             if due:
                 for uuid in twins.renew_sessions(connection, due, sessions.lease_end(group.now), group.now):
                     presence.tell(connection, presence.ONLINE, group.devices[uuid].name, group.now, reason="it was heard again")
@@ -132,7 +155,7 @@ class Intake:
             for report in newest.values():
                 twins.put_report(connection, report, group.now)
 
-    def _greet(self, connection: Connection, hello: Hello, group: _Group) -> None:
+    def _greet(self, connection: Connection, hello: Hello, group: _Group, written: dict[str, Session]) -> None:
         device = group.devices.get(hello.device_uuid)
         if device is None or device.revoked:
             return  # deleted or revoked since this group began
@@ -143,7 +166,7 @@ class Intake:
             self._event(device, "second-holder", f"a hello was refused: {decision.reason}", group)
             return
         if held is None or held.session != decision.session.session or sessions.renewal_due(held, group.now):
-            twins.put_session(connection, device.uuid, decision.session)
+            written[device.uuid] = decision.session
             presence.tell_session(connection, device.name, held, decision.session, group.now)
         group.sessions[device.uuid] = decision.session
         if decision.event:
@@ -155,11 +178,20 @@ class Intake:
             for said, payload in group.said
             if isinstance(said, TelemetryBatch) and self._in_session(said, group)
         ]
+        if self._holes is not None:
+            batches = [uplink for uplink in self._holes.joined(batches) if self._speaks(uplink.batch, group)]
         if not batches:
             return []
         with self._database.write_series() as connection:
             answers = store_batches(connection, batches, unix_ms(group.now))
+        if self._holes is not None:
+            answers = self._holes.settle(batches, answers, group.now_s)
         return [self._ack(answer, group) for answer in answers]
+
+    def _keep_answers(self, group: _Group) -> None:
+        if self._methods is not None:
+            spoken = [said for said, _ in group.said if isinstance(said, MethodAnswer) and self._in_session(said, group)]
+            self._methods.take(spoken, group.now)
 
     def _ack(self, answer: StreamAnswer, group: _Group) -> Downlink:
         device = group.devices[answer.key.device_uuid]
@@ -203,12 +235,13 @@ class Intake:
                     for key in (stream_keys if granted else [])
                 ],
                 refused=decision.reason if isinstance(decision, Refused) else "",
+                reads_holes=True,
             )
             payload = seal(self._key(device), device.uuid, "welcome", encode(welcome))
             welcomes.append(Downlink(device.uuid, "welcome", payload))
         return welcomes
 
-    def _in_session(self, said: TelemetryBatch | StatusReport, group: _Group) -> bool:
+    def _in_session(self, said: TelemetryBatch | StatusReport | MethodAnswer, group: _Group) -> bool:
         if self._speaks(said, group):
             return True
         name = group.devices[said.device_uuid].name
@@ -216,7 +249,7 @@ class Intake:
         return False
 
     @staticmethod
-    def _speaks(said: TelemetryBatch | StatusReport, group: _Group) -> bool:
+    def _speaks(said: TelemetryBatch | StatusReport | MethodAnswer, group: _Group) -> bool:
         held = group.sessions.get(said.device_uuid)
         return held is not None and held.session == said.session
 

@@ -20,7 +20,7 @@ class Downlink:
     """A message for one device, sealed or signed. A retained one with no payload takes the retained one away."""
 
     device_uuid: str
-    leaf: Literal["welcome", "desired", "acks"]
+    leaf: Literal["welcome", "desired", "acks", "methods"]
     payload: bytes
     retain: bool = False
 

@@ -5,18 +5,20 @@ Grammar (keywords and ``deviceId`` in any case, as in Azure IoT Hub)::
     condition : "" (no device) | "*" (every device) | either
     either    : both { OR both }
     both      : one { AND one }
-    one       : NOT one | "(" either ")" | field ("=" | "!=" | "<>") value | field IN "[" value { "," value } "]"
-    field     : deviceId | tags.KEY              KEY may contain dots
+    one       : NOT one | "(" either ")" | IS_DEFINED "(" field ")" | field ("=" | "!=" | "<>") value
+              | field ("<" | "<=" | ">" | ">=") number | field IN "[" value { "," value } "]"
+    field     : deviceId | tags.KEY | properties.reported.KEY              KEY may contain dots
     value     : 'text' ('' is a quote in it) | "text" | number | true | false
 
-Tags are text: a number or ``true`` equals the tag with just those characters. A device that lacks a tag satisfies
-neither ``=`` nor ``!=`` on it.
+Tags are text: a number or ``true`` equals the tag with just those characters; ``<`` and its like read the tag as a number.
+A device that lacks a tag satisfies neither ``=`` nor ``!=`` on it. What devices report of themselves is in ``reported.py``.
 """
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -24,12 +26,13 @@ from registry.hub.errors import TargetInvalid
 
 MAX_LENGTH = 4096
 _MAX_DEPTH = 50
+_NUMBER = re.compile(r"[-+]?[0-9]{1,60}(?:\.[0-9]{1,60})?(?:[eE][-+]?[0-9]{1,2})?")
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
       | (?P<number>-?\d+(?:\.\d+)?(?![\w.-]))
       | (?P<word>[A-Za-z_$][\w$-]*(?:\.[\w$-]+)*)
-      | (?P<sign><>|!=|=|\*|\(|\)|\[|\]|,)
+      | (?P<sign><>|!=|<=|>=|=|<|>|\*|\(|\)|\[|\]|,)
     )""",
     re.VERBOSE | re.ASCII,
 )
@@ -47,11 +50,42 @@ class Nothing:
 
 @dataclass(frozen=True)
 class Among:
-    """``field = value``, ``field != value`` or ``field IN [values]``; ``tag`` None means the device's name."""
+    """``field = value``, ``field != value`` or ``field IN [values]``; ``tag`` None means the device's name.
+
+    ``reported``: what the device reports under that name, not a tag.
+    """
 
     tag: str | None
     values: frozenset[str]
     equal: bool
+    reported: bool = False
+
+
+Sign = Literal["<", "<=", ">", ">="]
+_ORDER: Mapping[Sign, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """``field < number`` and its like."""
+
+    tag: str | None
+    sign: Sign
+    number: float
+    reported: bool = False
+
+
+@dataclass(frozen=True)
+class Defined:
+    """``IS_DEFINED(field)``"""
+
+    tag: str | None
+    reported: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +105,9 @@ class Either:
     right: Condition
 
 
-Condition = Everything | Nothing | Among | Not | Both | Either
+Condition = Everything | Nothing | Among | Ordered | Defined | Not | Both | Either
+Field = tuple[str | None, bool]
+_NOTHING_REPORTED: Mapping[str, str] = {}
 
 
 def parse_target(text: str) -> Condition:
@@ -81,22 +117,52 @@ def parse_target(text: str) -> Condition:
     return _Parser(text).whole()
 
 
-def matches(condition: Condition, device: str, tags: Mapping[str, str]) -> bool:
-    """Whether a device of this name with these tags is meant."""
+def matches(condition: Condition, device: str, tags: Mapping[str, str], reported: Mapping[str, str] = _NOTHING_REPORTED) -> bool:
+    """Whether a device of this name with these tags is meant; ``reported`` as :func:`registry.hub.reported.facts_of` gives it."""
+
     match condition:
         case Everything():
             return True
         case Nothing():
             return False
-        case Among(tag, values, equal):
-            found = device if tag is None else tags.get(tag)
-            return found is not None and (found in values) == equal
         case Not(inner):
-            return not matches(inner, device, tags)
+            return not matches(inner, device, tags, reported)
         case Both(left, right):
-            return matches(left, device, tags) and matches(right, device, tags)
+            return matches(left, device, tags, reported) and matches(right, device, tags, reported)
         case Either(left, right):
-            return matches(left, device, tags) or matches(right, device, tags)
+            return matches(left, device, tags, reported) or matches(right, device, tags, reported)
+        case Among() | Ordered() | Defined():
+            known = reported if condition.reported else tags
+            found = device if condition.tag is None else known.get(condition.tag)
+            return found is not None and _holds(condition, found)
+
+
+def _holds(condition: Among | Ordered | Defined, found: str) -> bool:
+    match condition:
+        case Among():
+            return (found in condition.values) == condition.equal
+        case Ordered():
+            measured = _number(found)
+            return measured is not None and _ORDER[condition.sign](measured, condition.number)
+        case Defined():
+            return True
+
+
+def uses_reported(condition: Condition) -> bool:
+    """Whether what devices report decides."""
+    match condition:
+        case Among() | Ordered() | Defined():
+            return condition.reported
+        case Not(inner):
+            return uses_reported(inner)
+        case Both(left, right) | Either(left, right):
+            return uses_reported(left) or uses_reported(right)
+        case _:
+            return False
+
+
+def _number(text: str) -> float | None:
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def only_names(condition: Condition) -> frozenset[str] | None:
@@ -163,30 +229,47 @@ class _Parser:
         return self._comparison()
 
     def _comparison(self) -> Condition:
-        tag = self._field()
+        if self._take("IS_DEFINED"):
+            self._need("(")
+            tag, reported = self._field()
+            self._need(")")
+            return Defined(tag, reported)
+        tag, reported = self._field()
         if self._take("="):
-            return Among(tag, frozenset({self._value()}), equal=True)
+            return Among(tag, frozenset({self._value()}), equal=True, reported=reported)
         if self._take("!=") or self._take("<>"):
-            return Among(tag, frozenset({self._value()}), equal=False)
+            return Among(tag, frozenset({self._value()}), equal=False, reported=reported)
+        for sign in _ORDER:
+            if self._take(sign):
+                return Ordered(tag, sign, self._bound(), reported)
         if self._take("IN"):
             self._need("[")
             values = {self._value()}
             while self._take(","):
                 values.add(self._value())
             self._need("]")
-            return Among(tag, frozenset(values), equal=True)
-        raise self._wrong("=, !=, <> or IN was expected")
+            return Among(tag, frozenset(values), equal=True, reported=reported)
+        raise self._wrong("=, !=, <>, <, <=, >, >= or IN was expected")
 
-    def _field(self) -> str | None:
+    def _field(self) -> Field:
         token = self._peek()
-        if token.kind == "word" and token.text.lower() == "deviceid":
+        lowered = token.text.lower()
+        if token.kind == "word" and lowered == "deviceid":
             self._at += 1
-            return None
-        head, dot, tag = token.text.partition(".")
-        if token.kind == "word" and head.lower() == "tags" and dot:
-            self._at += 1
-            return tag
-        raise self._wrong("deviceId, tags.KEY, NOT or ( was expected")
+            return None, False
+        for head, reported in (("tags.", False), ("properties.reported.", True)):
+            if token.kind == "word" and lowered.startswith(head):
+                self._at += 1
+                return token.text[len(head) :], reported
+        raise self._wrong("deviceId, tags.KEY, properties.reported.KEY, NOT or ( was expected")
+
+    def _bound(self) -> float:
+        token = self._peek()
+        number = _number(token.text) if token.kind == "number" else None
+        if number is None:
+            raise self._wrong("a number was expected")
+        self._at += 1
+        return number
 
     def _value(self) -> str:
         token = self._peek()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from hedgerow.contracts.document import decode
+from hedgerow.contracts.methods import PART_BYTES, MethodAnswer
 from hedgerow.contracts.seal import unseal
 from hedgerow.contracts.status import StatusReport
 from hedgerow.contracts.telemetry import Hello, TelemetryBatch
 from hedgerow.errors import InvalidDocument
 from registry.hub.link import Uplink
 
-Said = Hello | TelemetryBatch | StatusReport
-_KINDS: dict[str, type[Hello | TelemetryBatch | StatusReport]] = {
+Said = Hello | TelemetryBatch | StatusReport | MethodAnswer
+_KINDS: dict[str, type[Said]] = {
     "hello": Hello,
     "telemetry": TelemetryBatch,
     "status": StatusReport,
+    "answers": MethodAnswer,
 }
 _MAX_ID_CHARS = 128
 _MAX_STREAMS = 256
@@ -53,6 +55,14 @@ def _problem(said: Said) -> str:
             return ""
         case StatusReport():
             return ""
+        case MethodAnswer():
+            return _answer_problem(said)
+
+
+def _answer_problem(said: MethodAnswer) -> str:
+    if len(said.id) > _MAX_ID_CHARS or said.part > _MAX_INT or not _storable(said.id):
+        return "its id or part is out of range"
+    return "" if len(said.payload.encode()) <= PART_BYTES else f"its payload has more than {PART_BYTES} bytes"
 
 
 def _storable(text: str) -> bool:

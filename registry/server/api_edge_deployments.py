@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import msgspec
 from flask import Blueprint, Response
 from sqlalchemy import Connection
 
 from hedgerow.contracts.api import EdgePlan, Page
 from hedgerow.contracts.edge import EdgeDeployment
+from hedgerow.contracts.foreign_image import is_foreign
 from hedgerow.contracts.names import check_known_name, check_name
 from hedgerow.errors import InvalidDocument
 from registry.errors import PreconditionFailed, RecordNotFound
-from registry.hub.errors import ManifestInvalid, TargetInvalid
+from registry.hub.errors import ForeignImageUnresolved, ManifestInvalid, TargetInvalid
+from registry.hub.foreign_images import resolve_foreign, with_own_names
 from registry.hub.manifest import check_manifest
-from registry.hub.preview import preview
+from registry.hub.preview import Steps, preview
 from registry.hub.target import only_names, parse_target
 from registry.server import arguments
 from registry.server.http import (
@@ -28,12 +32,16 @@ from registry.server.http import (
     write_once,
 )
 from registry.server.operation import PAGE, QueryField, operation
+from registry.server.remote_digests import remote_digests
 from registry.server.revisions import check_revision
-from registry.store import edge_deployments
+from registry.store import edge_deployments, fleet
 
 _KIND = "edge deployment"
 _NAME = QueryField("name", "a name, or how names begin with a star behind it (`line-*`)")
 _DRY_RUN = QueryField("dry_run", "`true`: change nothing, answer which devices it is for and what would change", "boolean")
+
+_STEPS = QueryField("steps", "`true`, with `dry_run`: also the steps that each device would take, in their order", "boolean")
+_DEVICE = QueryField("device", "with `steps`: only this device")
 
 
 def add_routes(blueprint: Blueprint) -> None:
@@ -59,25 +67,27 @@ def list_edge_deployments() -> Response:
     scope="edge-deployments",
     body=EdgeDeployment,
     result=EdgeDeployment | EdgePlan,
-    query=(_DRY_RUN,),
-    errors=(RecordNotFound, TargetInvalid, ManifestInvalid, PreconditionFailed),
+    query=(_DRY_RUN, _STEPS, _DEVICE),
+    errors=(RecordNotFound, TargetInvalid, ManifestInvalid, ForeignImageUnresolved, PreconditionFailed),
 )
 def put_edge_deployment(name: str) -> Response:
-    """The next revision, unless nothing changed. Image references are pinned to versions.
+    """The next revision, unless nothing changed. Image references are pinned to versions, tags of other registries to digests.
 
-    With `dry_run` only an EdgePlan: which devices it aims at, and what would change on them.
+    With `dry_run` only an EdgePlan: which devices it aims at, and what would change on them; with `steps` also how.
     """
     here = context()
-    wanted = read_body(EdgeDeployment)
+    wanted = with_own_names(read_body(EdgeDeployment), urlsplit(here.settings.url).netloc)
     if wanted.name != check_known_name(name, _KIND):
         raise InvalidDocument(document="EdgeDeployment", problem=f"its name is {wanted.name!r}, the address says {name!r}")
     for module in wanted.modules.values():
         if module.image is not None:
-            check_scope("images", module.image)
+            # Somebody else's image is none that a scope could name.
+            check_scope("images", "*" if is_foreign(module.image) else module.image)
     # Whose tags match may change: only a target of names is narrower than the whole fleet.
     names = only_names(parse_target(wanted.target))
     for device in ["*"] if names is None else sorted(names):
         check_scope("devices", device)
+    wanted = _resolved(wanted)
     if arguments.flag("dry_run"):
         return answer(_plan_of_put(wanted))
 
@@ -94,6 +104,16 @@ def put_edge_deployment(name: str) -> Response:
     answered = write_once(put)
     here.wakeups.wake("hub")
     return answered
+
+
+def _resolved(wanted: EdgeDeployment) -> EdgeDeployment:
+    """With a digest in every reference to a foreign image; before any transaction, because registries are asked."""
+    if not any(module.image is not None and is_foreign(module.image) for module in wanted.modules.values()):
+        return wanted
+    here = context()
+    with here.database.read() as connection:
+        before = edge_deployments.find(connection, wanted.name, lock=False)
+    return resolve_foreign(wanted, before, remote_digests(here.settings))
 
 
 def _check_new_names(wanted: EdgeDeployment, before: EdgeDeployment | None) -> None:
@@ -115,7 +135,15 @@ def _plan_of_put(wanted: EdgeDeployment) -> EdgePlan:
         # Among equals the newest wins, so a replaced one keeps its age here as it does when it is stored.
         created_at = deployments[wanted.name].created_at if wanted.name in deployments else here.clock.now()
         deployments[wanted.name] = msgspec.structs.replace(check_manifest(connection, wanted), created_at=created_at)
-        return preview(connection, deployments.values(), wanted.name)
+        return preview(connection, deployments.values(), wanted.name, _steps(connection))
+
+
+def _steps(connection: Connection) -> Steps | None:
+    """Raises RecordNotFound for a device that is not there."""
+    device = arguments.text("device")
+    if device is not None:
+        fleet.get(connection, device, context().clock.now())
+    return Steps(device) if device is not None or arguments.flag("steps") else None
 
 
 @operation("Show an edge deployment", "reader", scope="edge-deployments", result=EdgeDeployment)

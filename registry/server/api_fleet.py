@@ -16,9 +16,10 @@ from hedgerow.contracts.api import ChangeDevice, Device, DeviceTwin, EnrollDevic
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.names import check_known_name
 from hedgerow.contracts.seal import device_key
+from registry.authority import authority_certificate
 from registry.errors import InvalidFilter, NameTaken, PreconditionFailed, RecordNotFound
 from registry.hub.desired import read_envelope
-from registry.server import api_edge_deployments, api_telemetry, arguments
+from registry.server import api_device_methods, api_edge_deployments, api_telemetry, arguments
 from registry.server.context import ServerContext
 from registry.server.errors import InvalidArgument
 from registry.server.fleet_metrics import collect_metrics
@@ -52,6 +53,7 @@ def routes() -> Blueprint:
     blueprint.get("/fleet/events")(list_fleet_events)
     api_edge_deployments.add_routes(blueprint)
     api_telemetry.add_routes(blueprint)
+    api_device_methods.add_routes(blueprint)
     return blueprint
 
 
@@ -74,6 +76,7 @@ def enroll_device() -> Response:
 
     answered = write_once(enroll)
     here.wakeups.wake("hub")
+    here.wakeups.wake("broker")
     return answered
 
 
@@ -83,13 +86,24 @@ def _config_of(here: ServerContext, device: Device, pull_token: str) -> DeviceCo
         name=device.name,
         workspace_id=here.workspace.id,
         topic_prefix=here.workspace.topic_prefix,
-        broker_url=here.settings.broker_url,
+        broker_url=here.settings.device_broker_url or here.settings.broker_url,
+        broker_login="device" if here.settings.broker_login == "own" else "url",
+        broker_ca=_authority_of(here),
         registry_url=here.settings.url,
         device_key=_new_device_key(here, device.uuid),
         pull_token=pull_token,
         trusted_keys=[here.workspace.trusted_key],
         tags=device.tags,
     )
+
+
+def _authority_of(here: ServerContext) -> str:
+    path = here.settings.device_broker_ca
+    if path is None:
+        return ""
+    if path == here.workspace.keys / "ca.pem":
+        return authority_certificate(here.workspace, here.clock.now()).decode()
+    return path.read_text(encoding="ascii")
 
 
 def _new_device_key(here: ServerContext, device_uuid: str) -> str:
@@ -157,6 +171,7 @@ def delete_device(name: str) -> Response:
 
     answered = write_once(delete)
     here.wakeups.wake("hub")
+    here.wakeups.wake("broker")
     return answered
 
 
@@ -176,6 +191,7 @@ def revoke_device(name: str) -> Response:
 
     answered = write_once(revoke)
     here.wakeups.wake("hub")
+    here.wakeups.wake("broker")
     return answered
 
 

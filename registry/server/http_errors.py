@@ -26,6 +26,7 @@ from hedgerow.errors import (
 )
 from registry.blobs.errors import DigestMismatch
 from registry.errors import InvalidPage, PreconditionFailed
+from registry.method_errors import MethodUnanswered
 from registry.server import oci_errors, oci_grants
 from registry.server.access import OCI_PREFIX
 from registry.server.errors import (
@@ -56,6 +57,7 @@ _STATUS: tuple[tuple[type[HedgerowError], int], ...] = (
     (RangeRefused, 416),
     (UploadOutOfOrder, 416),
     (PreconditionFailed, 412),
+    (MethodUnanswered, 504),
     (DigestMismatch, 400),
     (InvalidPage, 400),
     (ForbiddenError, 403),

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.edge import EdgeDeployment
+from hedgerow.contracts.foreign_image import is_foreign
 from hedgerow.contracts.names import Reference
 from registry.errors import RecordNotFound
 from registry.store import images
@@ -32,7 +33,7 @@ def put(connection: Connection, manifest: EdgeDeployment, now: datetime) -> Edge
     connection.execute(delete(edge_images).where(edge_images.c.edge_deployment == stored.name))
     rows = []
     for module, spec in sorted(stored.modules.items()):
-        reference = None if spec.image is None else Reference.parse(spec.image)
+        reference = None if spec.image is None or is_foreign(spec.image) else Reference.parse(spec.image)
         if reference is not None and (reference.version or reference.digest):
             image = images.hold(connection, reference)
             pinned = {"image_name": image.name, "image_version": image.version}

@@ -135,6 +135,12 @@ def names_by_uuid(connection: Connection) -> dict[str, str]:
     return {row.uuid: row.name for row in connection.execute(select(devices.c.uuid, devices.c.name))}
 
 
+def key_generations(connection: Connection) -> list[tuple[str, int]]:
+    """UUID and generation of the key of every device that was not revoked."""
+    query = select(devices.c.uuid, devices.c.key_generation).where(devices.c.revoked_at.is_(None))
+    return [(row.uuid, row.key_generation) for row in connection.execute(query)]
+
+
 def record_events(connection: Connection, events: Iterable[NewEvent], now: datetime) -> None:
     """Add fleet events. Whoever records what strangers can cause limits the rate (``registry.hub.seldom``)."""
     rows = [

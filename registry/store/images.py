@@ -270,6 +270,16 @@ def find_blob(connection: Connection, name: str, digest: str, *, device_uuid: st
     return None if row is None else ImageBlob(row.digest, row.media_type, row.size_bytes)
 
 
+def blob_sizes(connection: Connection, name: str, version: int) -> dict[str, int]:
+    """Sizes by digest of all that an image version consists of, whatever its platforms."""
+    query = (
+        select(image_blobs.c.digest, blobs.c.size_bytes)
+        .join(blobs, blobs.c.digest == image_blobs.c.digest)
+        .where(image_blobs.c.image_name == name, image_blobs.c.image_version == version)
+    )
+    return {row.digest: row.size_bytes for row in connection.execute(query)}
+
+
 def digest_of(connection: Connection, name: str, version: int) -> str:
     """Raises RecordNotFound."""
     return get(connection, Reference(name, version)).digest

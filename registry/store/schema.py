@@ -43,7 +43,7 @@ class Part:
         return MIGRATIONS / "versions" / self.name
 
 
-RECORDS_PART = Part("records", RECORDS, head="records_0005")
+RECORDS_PART = Part("records", RECORDS, head="records_0006")
 SERIES_PART = Part("series", SERIES, head="series_0001")
 
 

@@ -78,6 +78,17 @@ class DeviceTotal:
 def marks(connection: Connection, keys: Iterable[StreamKey], *, lock: bool) -> dict[StreamKey, Mark]:
     """The watermark of each of ``keys`` (not empty), NOTHING for new ones. ``lock`` keeps them until the transaction's end."""
     wanted = sorted(set(keys))
+    found = _marks_of(connection, wanted, lock=lock)
+    missing = [key for key in wanted if key not in found]
+    if lock and missing and connection.dialect.name != "sqlite":
+        # There is no row to lock yet: without one, two hubs would both begin the stream. SQLite has one writer anyway.
+        rows = [{**key._asdict(), "watermark": 0, "chain": CHAIN_START, "updated_ms": 0} for key in missing]
+        connection.execute(insert(connection, watermarks).on_conflict_do_nothing(), rows)
+        found |= _marks_of(connection, missing, lock=True)
+    return {key: found.get(key, NOTHING) for key in wanted}
+
+
+def _marks_of(connection: Connection, wanted: list[StreamKey], *, lock: bool) -> dict[StreamKey, Mark]:
     columns = tuple_(watermarks.c.device_uuid, watermarks.c.epoch, watermarks.c.stream)
     # Sorted, so that two hubs lock in the same order.
     query = (
@@ -85,10 +96,9 @@ def marks(connection: Connection, keys: Iterable[StreamKey], *, lock: bool) -> d
     )
     if lock:
         query = query.with_for_update()
-    found = {
+    return {
         StreamKey(row.device_uuid, row.epoch, row.stream): Mark(row.watermark, row.chain) for row in connection.execute(query)
     }
-    return {key: found.get(key, NOTHING) for key in wanted}
 
 
 def put_marks(connection: Connection, moved: Mapping[StreamKey, Mark], now_ms: int) -> None:

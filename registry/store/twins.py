@@ -47,7 +47,10 @@ class KnownDevice:
 
 @dataclass(frozen=True)
 class StoredTwin:
-    """A device with what its desired state is made from and what that was last time; ``desired`` is a signed envelope."""
+    """A device with what its desired state is made from and what that was last time; ``desired`` is a signed envelope.
+
+    ``reported`` is its StatusReport as JSON, if that was asked for.
+    """
 
     uuid: str
     name: str
@@ -56,6 +59,7 @@ class StoredTwin:
     edge_deployment: str | None
     edge_revision: int | None
     desired: bytes | None
+    reported: str | None = None
 
 
 class _ReportMark(msgspec.Struct):
@@ -80,24 +84,34 @@ def known_devices(connection: Connection, uuids: Iterable[str], *, lock: bool = 
         .where(devices.c.uuid.in_(list(uuids)))
     )
     if lock:
-        query = query.with_for_update(of=devices)
+        # In order, so that two hubs do not wait for each other.
+        query = query.order_by(devices.c.uuid).with_for_update(of=devices)
     return {row.uuid: _known(row) for row in connection.execute(query)}
 
 
 def put_session(connection: Connection, device_uuid: str, session: Session) -> None:
     """The device's session from now on; an earlier one is over."""
-    values = {
-        "session": session.session,
-        "instance": session.instance,
-        "starts": session.starts,
-        "expires_at": to_text(session.expires_at),
-        "told_offline": 0,
-    }
-    connection.execute(
-        insert(connection, device_sessions)
-        .values(device_uuid=device_uuid, **values)
-        .on_conflict_do_update(index_elements=[device_sessions.c.device_uuid], set_=values)
-    )
+    put_sessions(connection, {device_uuid: session})
+
+
+def put_sessions(connection: Connection, sessions: Mapping[str, Session]) -> None:
+    """:func:`put_session` of several devices."""
+    if not sessions:
+        return
+    statement = insert(connection, device_sessions)
+    changed = {name: statement.excluded[name] for name in ("session", "instance", "starts", "expires_at", "told_offline")}
+    rows = [
+        {
+            "device_uuid": device_uuid,
+            "session": session.session,
+            "instance": session.instance,
+            "starts": session.starts,
+            "expires_at": to_text(session.expires_at),
+            "told_offline": 0,
+        }
+        for device_uuid, session in sorted(sessions.items())
+    ]
+    connection.execute(statement.on_conflict_do_update(index_elements=[device_sessions.c.device_uuid], set_=changed), rows)
 
 
 def renew_sessions(connection: Connection, device_uuids: Iterable[str], expires_at: datetime, now: datetime) -> list[str]:
@@ -149,12 +163,14 @@ def put_report(connection: Connection, report: StatusReport, now: datetime) -> b
     return True
 
 
-def stored_twins(connection: Connection, uuids: Iterable[str] | None = None, *, hold: bool = False) -> list[StoredTwin]:
-    """Every device that was not revoked (or those of ``uuids``), in order of name.
+def stored_twins(
+    connection: Connection, uuids: Iterable[str] | None = None, *, hold: bool = False, with_reports: bool = False
+) -> list[StoredTwin]:
+    """Every device that was not revoked (or those of ``uuids``), in order of name; ``with_reports`` with what they say.
 
     ``hold``: nobody deletes one of these devices before this transaction ends.
     """
-    query = _twins().where(devices.c.revoked_at.is_(None)).order_by(devices.c.name)
+    query = _twins(with_reports=with_reports).where(devices.c.revoked_at.is_(None)).order_by(devices.c.name)
     if uuids is not None:
         query = query.where(devices.c.uuid.in_(list(uuids)))
     if hold:
@@ -168,6 +184,7 @@ def stored_twins(connection: Connection, uuids: Iterable[str] | None = None, *, 
             edge_deployment=row.edge_deployment,
             edge_revision=row.edge_revision,
             desired=row.desired,
+            reported=row.reported if with_reports else None,
         )
         for row in connection.execute(query)
     ]
@@ -195,7 +212,7 @@ def put_desired(connection: Connection, lease: Lease, state: DesiredState, edge_
             "image_version": module.image.version,
         }
         for name, module in state.modules.items()
-        if module.image is not None
+        if module.image is not None and module.image.reference is None
     ]
     if rows:
         connection.execute(desired_images.insert(), rows)
@@ -221,8 +238,9 @@ def desired_envelopes(connection: Connection, uuids: Iterable[str] | None = None
     return {row.device_uuid: row.desired for row in connection.execute(query)}
 
 
-def _twins() -> Select[Any]:
+def _twins(*, with_reports: bool) -> Select[Any]:
     return select(
+        *([twins.c.reported] if with_reports else []),
         devices.c.uuid,
         devices.c.name,
         devices.c.tags,

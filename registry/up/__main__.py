@@ -17,7 +17,7 @@ from hedgerow.process.lock import hold_lock
 from hedgerow.settings import load_settings, rows
 from registry.errors import RoleTaken
 from registry.up.ports import settle_ports
-from registry.up.roles import UpSettings, from_folder, plan_roles, role_environment
+from registry.up.roles import MOST_HUBS, UpSettings, from_folder, plan_roles, role_environment
 from registry.up.supervisor import Supervisor
 
 
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
         settings = from_folder(settings, Path.cwd())
         _expect_file("registry_logins", settings.registry_logins)
         _expect_file("egress_ca_file", settings.egress_ca_file)
+        _expect_shareable(settings)
         return _up(settings, clock, started_s)
     except InvalidSetting as problem:
         _complain(problem.sentence())
@@ -52,6 +53,14 @@ def _expect_file(name: str, path: Path | None) -> None:
     if path and not path.is_file():
         option = f"--{name.replace('_', '-')}"
         raise InvalidSetting(name=name, value=str(path), problem="there is no such file", source=option)
+
+
+def _expect_shareable(settings: UpSettings) -> None:
+    problem = "" if settings.hubs <= MOST_HUBS else f"there are at most {MOST_HUBS}"
+    if settings.hubs > 1 and settings.database is None:
+        problem = "several hubs need a PostgreSQL database (--database)"
+    if problem:
+        raise InvalidSetting(name="hubs", value=settings.hubs, problem=problem, source="--hubs")
 
 
 def _up(settings: UpSettings, clock: SystemClock, started_s: float) -> int:

@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hedgerow.settings import setting
+from registry.mosquitto.listening import device_url
+
+# As registry.wakeups_socket.MOST_SHARING, which this small process does not import.
+MOST_HUBS = 8
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,16 @@ class UpSettings:
         86400.0, "how often contents that nothing refers to are freed; 0: only when asked for (hedgerow gc)", least=0
     )
     broker: str | None = setting(None, "mqtt://… or mqtts://… of a broker of your own instead of the embedded one", secret=True)
+    mosquitto: str | None = setting(
+        None,
+        "HOST:PORT: run Mosquitto there for devices elsewhere, with TLS and a login for each, instead of the embedded broker",
+    )
+    mosquitto_names: str = setting(
+        "", "names or addresses (comma separated) by which devices reach it; the first stands in their device.toml"
+    )
+    mosquitto_cert: Path | None = setting(None, "its certificate (PEM), instead of one of the workspace's own authority")
+    mosquitto_key: Path | None = setting(None, "the key (PEM) of --mosquitto-cert")
+    hubs: int = setting(1, "hubs that share the devices' messages; more than one needs --database (at most 8)", least=1)
     behind_proxy: bool = setting(False, "a TLS-terminating proxy stands in front")
     public_url: str | None = setting(None, "https://… by which devices and people reach it from elsewhere, with --behind-proxy")
     egress_allow: str = setting("", "networks and hosts (comma separated) that may be called although they are not public https")
@@ -47,6 +61,8 @@ def from_folder(settings: UpSettings, folder: Path) -> UpSettings:
         workspace=folder / settings.workspace,
         egress_ca_file=folder / settings.egress_ca_file if settings.egress_ca_file else None,
         registry_logins=folder / settings.registry_logins if settings.registry_logins else None,
+        mosquitto_cert=folder / settings.mosquitto_cert if settings.mosquitto_cert else None,
+        mosquitto_key=folder / settings.mosquitto_key if settings.mosquitto_key else None,
     )
 
 
@@ -65,13 +81,26 @@ def plan_roles(settings: UpSettings, run: Path) -> list[Role]:
     shared = [*workspace, "--log-format", settings.log_format]
     balancer = ["--balancer-port", str(settings.balancer_port)]
     server = [*shared, *balancer, "--host", settings.host, "--port", str(settings.port)]
-    broker = [_role("broker", run, [*workspace, "--port", str(settings.broker_port)])]
     return [
-        *([] if settings.broker else broker),
+        *_broker(settings, run, shared),
         _role("server", run, [*server, "--behind-proxy"] if settings.behind_proxy else server),
-        _role("hub", run, shared),
+        *_hubs(settings.hubs, run, shared),
         _role("controller", run, [*shared, *balancer, "--stop-services-on-exit"]),
     ]
+
+
+def _broker(settings: UpSettings, run: Path, shared: list[str]) -> list[Role]:
+    port = ["--port", str(settings.broker_port)]
+    if settings.broker:
+        return []
+    if settings.mosquitto is None:
+        return [_role("broker", run, ["--workspace", str(settings.workspace), *port])]
+    options = [*shared, *port, "--listen", settings.mosquitto, "--names", settings.mosquitto_names]
+    if settings.mosquitto_cert:
+        options += ["--cert", str(settings.mosquitto_cert)]
+    if settings.mosquitto_key:
+        options += ["--key", str(settings.mosquitto_key)]
+    return [_role("broker", run, options, module="mosquitto")]
 
 
 def role_environment(settings: UpSettings) -> dict[str, str]:
@@ -79,6 +108,7 @@ def role_environment(settings: UpSettings) -> dict[str, str]:
     given = {
         "HEDGEROW_LOG_LEVEL": settings.log_level,
         "HEDGEROW_BROKER_URL": settings.broker or f"mqtt://127.0.0.1:{settings.broker_port}",
+        **_logins(settings),
         "HEDGEROW_DATABASE": settings.database,
         "HEDGEROW_BLOBS": settings.blobs,
         "HEDGEROW_BLOBS_ENDPOINT": settings.blobs_endpoint,
@@ -92,8 +122,27 @@ def role_environment(settings: UpSettings) -> dict[str, str]:
     return {name: value for name, value in given.items() if value}
 
 
-def _role(name: str, run: Path, options: list[str]) -> Role:
+def _logins(settings: UpSettings) -> dict[str, str]:
+    """How hub and devices log in, where the broker is Mosquitto of ours."""
+    if settings.mosquitto is None or settings.broker:
+        return {}
+    authority = "" if settings.mosquitto_cert else str(settings.workspace / "keys" / "ca.pem")
+    return {
+        "HEDGEROW_DEVICE_BROKER_URL": device_url(settings.mosquitto, settings.mosquitto_names),
+        "HEDGEROW_DEVICE_BROKER_CA": authority,
+        "HEDGEROW_BROKER_LOGIN": "own",
+    }
+
+
+def _hubs(count: int, run: Path, options: list[str]) -> list[Role]:
+    if count == 1:
+        return [_role("hub", run, options)]
+    names = ["hub", *(f"hub-{number}" for number in range(2, count + 1))]
+    return [_role(name, run, [*options, "--share"], module="hub") for name in names]
+
+
+def _role(name: str, run: Path, options: list[str], module: str = "") -> Role:
     ready_file = run / f"{name}.ready"
     # -P keeps the current folder off sys.path: a `registry.py` lying around there is not ours.
-    argv = (sys.executable, "-P", "-m", f"registry.{name}", *options, "--ready-file", str(ready_file), "--watch-parent")
+    argv = (sys.executable, "-P", "-m", f"registry.{module or name}", *options, "--ready-file", str(ready_file), "--watch-parent")
     return Role(name, argv, ready_file)

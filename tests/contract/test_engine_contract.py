@@ -90,6 +90,8 @@ def docker_bench(client: docker.DockerClient, host: str, image: str) -> Iterator
         engine.close()
     for container in client.containers.list(all=True, filters={"label": f"{LABEL_OWNER}={config.device_uuid}"}):
         container.remove(force=True, v=True)
+    for network in client.networks.list(filters={"label": f"{LABEL_OWNER}={config.device_uuid}"}):
+        network.remove()
 
 
 def _sees(engine: Engine) -> bool:

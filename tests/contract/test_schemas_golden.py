@@ -50,6 +50,11 @@ def _assert_holds(found: object, wanted: object, where: str) -> None:
         for name, value in wanted.items():
             assert name in found, f"{where}.{name} got lost"
             _assert_holds(found[name], value, f"{where}.{name}")
+    elif isinstance(wanted, list):
+        assert isinstance(found, list), where
+        assert len(found) == len(wanted), where
+        for place, (one, other) in enumerate(zip(found, wanted, strict=True)):
+            _assert_holds(one, other, f"{where}[{place}]")
     else:
         assert found == wanted, where
 

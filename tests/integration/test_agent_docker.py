@@ -79,6 +79,8 @@ def site(
         yield Site(hub, agent, containers)
     for container in containers():
         container.remove(force=True, v=True)
+    for network in docker_engine.networks.list(filters={"label": f"{LABEL_OWNER}={workspace.uuid}"}):
+        network.remove()
 
 
 # As process 1 of a container, a plain `sleep` would ignore SIGTERM.

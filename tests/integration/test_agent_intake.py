@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -13,9 +14,13 @@ from typing import Any
 
 import pytest
 
-from edge_agent.metrics import Metrics
-from edge_agent.telemetry.intake import CONNECTIONS_MAX, STREAMS_MAX, Intake, Tokens
+from edge_agent.observing.metrics import Metrics
+from edge_agent.telemetry.http_requests import HEAD_BYTES_MAX, HEADERS_MAX, Head
+from edge_agent.telemetry.intake import CONNECTIONS_MAX, Intake, Tokens
+from edge_agent.telemetry.module_inputs import ModuleInputs
 from edge_agent.telemetry.outbox import Limits, Outbox
+from edge_agent.telemetry.reception import STREAMS_MAX, Reception
+from edge_agent.telemetry.routing.router import router_of
 from hedgerow.clock import SystemClock
 from tests.waiting import wait_for
 
@@ -35,9 +40,16 @@ def tokens() -> Tokens:
     return Tokens(b"k" * 32)
 
 
+def intake_of(outbox: Outbox, tokens: Tokens, page: str = "") -> Intake:
+    metrics = Metrics()
+    reception = Reception(outbox, router_of(None, "porch"), metrics)
+    inputs = ModuleInputs(outbox)
+    return Intake(reception, inputs, tokens, SystemClock(), metrics, max_message_bytes=LIMIT, exposition=lambda: page)
+
+
 @pytest.fixture
 def intake(outbox: Outbox, tokens: Tokens) -> Iterator[Intake]:
-    made = Intake(outbox, tokens, SystemClock(), Metrics(), max_message_bytes=LIMIT, exposition=lambda: "up 1\n")
+    made = intake_of(outbox, tokens, "up 1\n")
     made.start(0)
     yield made
     made.close()
@@ -150,6 +162,93 @@ def test_keep_alive_serves_many_messages_and_survives_a_refused_one(intake: Inta
     connection.close()
 
 
+def raw(intake: Intake, *parts: bytes) -> bytes:
+    """What comes back until the connection is ended, for bytes as they are."""
+    with socket.create_connection(("127.0.0.1", intake.port), timeout=20) as connection:
+        for part in parts:
+            connection.sendall(part)
+        with contextlib.suppress(OSError):  # it may have ended already
+            connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /metrics HTTP/2.0\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nhost : 127.0.0.1\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n folded: 1\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\nHost: localhost\r\n\r\n",
+        b"POST /telemetry HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n11",
+        b"POST /telemetry HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\n" + b"a: b\r\n" * (HEADERS_MAX + 1) + b"\r\n",
+        b"GET /" + b"x" * (HEAD_BYTES_MAX + 70_000),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused_and_ends_the_connection(intake: Intake, request_bytes: bytes) -> None:
+    answer = raw(intake, request_bytes + b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"\r\n\r\n") == 1
+
+
+def test_requests_in_pieces_and_one_behind_the_other_are_answered_in_order(
+    intake: Intake, tokens: Tokens, outbox: Outbox
+) -> None:
+    head = f"POST /telemetry HTTP/1.1\r\nHost: localhost:1\r\nAuthorization: Bearer {tokens.of('m')}\r\nContent-Length: 3\r\n"
+    whole = (head + "\r\n[1]" + head + "\r\n[2]" + head + "Connection: close\r\n\r\n[3]").encode()
+    answer = raw(intake, *(whole[at : at + 7] for at in range(0, len(whole), 7)))
+    assert [answer.count(f'"sequence":{number}}}'.encode()) for number in (1, 2, 3, 4)] == [1, 1, 1, 0]
+    assert answer.count(b"connection: close") == 1
+    assert outbox.totals.queued_messages == 3
+
+
+def test_a_client_that_waits_to_be_told_to_send_is_told(intake: Intake, tokens: Tokens) -> None:
+    head = f"POST /telemetry HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {tokens.of('m')}\r\n"
+    with socket.create_connection(("127.0.0.1", intake.port), timeout=20) as connection:
+        connection.sendall(f"{head}content-length: 1\r\nexpect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b"1")
+        assert connection.recv(100).startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body"),
+    [
+        ("/telemetry?stream=s", "application/x-ndjson", b'{"a": 1.50}\n\n[2]\n"\xc3\xbc"\n'),
+        ("/telemetry?stream=s&batch=array", "application/json", b'[{"a": 1.50}, [2],"\xc3\xbc"]'),
+    ],
+)
+def test_many_messages_in_one_request_are_stored_as_they_were_written(
+    ask: Ask, tmp_path: Path, path: str, content_type: str, body: bytes
+) -> None:
+    first = ask(body, path=path, content_type=content_type, idempotency_key="k")
+    assert first == (201, {"stream": "s", "sequence": 1, "messages": 3})
+    assert bodies(tmp_path / "outbox.sqlite") == ['{"a": 1.50}', "[2]", '"ü"']
+    assert ask(body, path=path, content_type=content_type, idempotency_key="k") == (200, first[1])
+    assert len(bodies(tmp_path / "outbox.sqlite")) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body", "status"),
+    [
+        ("/telemetry", "application/x-ndjson", b"1\nnope\n", 400),
+        ("/telemetry", "application/x-ndjson", b"\n\n", 400),
+        ("/telemetry", "application/x-ndjson", b"1\n" * 1001, 400),
+        ("/telemetry", "application/x-ndjson", b'1\n"' + b"x" * LIMIT + b'"\n', 413),
+        ("/telemetry", "application/x-ndjson", b" " * 1_100_000, 413),
+        ("/telemetry?batch=array", "application/json", b"{}", 400),
+        ("/telemetry?batch=array", "application/json", b"[]", 400),
+        ("/telemetry?batch=array", "application/json", b"[1", 400),
+    ],
+)
+def test_a_batch_with_something_wrong_is_refused_whole(
+    ask: Ask, outbox: Outbox, path: str, content_type: str, body: bytes, status: int
+) -> None:
+    assert ask(body, path=path, content_type=content_type)[0] == status
+    assert outbox.totals.queued_messages == 0
+
+
 def test_silent_connections_do_not_lock_others_out_for_ever(intake: Intake, ask: Ask) -> None:
     silent = [socket.create_connection(("127.0.0.1", intake.port)) for _ in range(CONNECTIONS_MAX)]
     answered = threading.Event()
@@ -176,10 +275,11 @@ def test_a_full_buffer_refuses_or_drops_the_oldest(
     tmp_path: Path, tokens: Tokens, policy: Any, statuses: list[int], dropped: int
 ) -> None:
     outbox = Outbox(tmp_path / policy, Limits(5000, 1000, policy), lambda: None, lambda _problem: None)
-    intake = Intake(outbox, tokens, SystemClock(), Metrics(), max_message_bytes=LIMIT, exposition=lambda: "")
+    intake = intake_of(outbox, tokens)
     body = b'"' + b"x" * 1200 + b'"'
     headers = {"content-length": str(len(body)), "authorization": f"Bearer {tokens.of('m')}"}
-    answers = [intake.answer("POST", "/telemetry", lambda name: headers.get(name, ""), lambda _n: body) for _ in range(8)]
+    head = Head("POST", "/telemetry", {"host": "127.0.0.1", **headers})
+    answers = [intake.answer(head, lambda _n: body) for _ in range(8)]
     assert [answer.status for answer in answers] == statuses
     assert outbox.totals.kept_bytes <= 5000
     assert outbox.totals.dropped == dropped
@@ -189,6 +289,6 @@ def test_a_full_buffer_refuses_or_drops_the_oldest(
 def test_the_port_is_kept_and_a_taken_one_is_replaced(outbox: Outbox, tokens: Tokens) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        intake = Intake(outbox, tokens, SystemClock(), Metrics(), max_message_bytes=LIMIT, exposition=lambda: "")
+        intake = intake_of(outbox, tokens)
         assert intake.start(taken) not in (0, taken)
         intake.close()

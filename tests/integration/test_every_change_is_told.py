@@ -25,6 +25,7 @@ TELLS: dict[str, tuple[str, ...]] = {
     "POST /api/v1/devices": ("device.enrolled",),
     "PATCH /api/v1/devices/<name>": ("device.tagged",),
     "DELETE /api/v1/devices/<name>": ("device.deleted",),
+    "POST /api/v1/devices/<name>/methods/<method>": ("device.method-called",),
     "POST /api/v1/devices/<name>/revoke": ("device.revoked",),
     "PUT /api/v1/edge-deployments/<name>": ("edge-deployment.created",),
     "DELETE /api/v1/edge-deployments/<name>": ("edge-deployment.deleted",),
@@ -180,6 +181,9 @@ def walk_fleet(walk: Walk) -> None:
     walk.do("PUT /api/v1/edge-deployments/<name>", "edge", json=manifest)
     walk.do("PUT /api/v1/edge-deployments/<name>", "edge", json=manifest, again=True)
     walk.do("DELETE /api/v1/edge-deployments/<name>", "edge")
+    walk.refused("POST", "/api/v1/devices/press/methods/ping", json={})
+    walk.refused("POST", "/api/v1/devices/press/methods/no%20name", json={"connect_timeout_s": 1})
+    walk.do("POST /api/v1/devices/<name>/methods/<method>", "press", "ping?wait=false", json={"connect_timeout_s": 1})
     walk.do("POST /api/v1/devices/<name>/revoke", "press")
     walk.do("DELETE /api/v1/devices/<name>", "press")
 

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hedgerow.contracts.api import EnrollDevice
-from hedgerow.contracts.edge import DesiredState, EdgeDeployment, ModuleSpec
+from hedgerow.contracts.edge import DesiredState, EdgeDeployment, ModuleSpec, Route
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE, Reference
 from hedgerow.contracts.signed import SignatureRefused, SignedEnvelope, open_signed
 from hedgerow.errors import HedgerowError
@@ -28,7 +28,7 @@ from registry.hub.preview import preview
 from registry.store import edge_deployments, facts, fleet, images, leases, twins
 from registry.store.database import Database
 from registry.store.events import system
-from tests.hub_parts import manifest
+from tests.hub_parts import manifest, say_status
 from tests.registry_stores import BACKENDS, NOW, add_image, add_model, after, ready_database
 
 
@@ -244,4 +244,55 @@ def test_a_preview_names_devices_and_modules_and_touches_nothing(place: Place) -
         ("a", None, ["m", "old"]),
         ("b", None, ["m", "old"]),
     ]
+    assert place.settle() == {}
+
+
+def test_a_layer_reaches_devices_and_leaves_them_again(place: Place) -> None:
+    uuid = place.enroll("a", site="north")
+    route = Route(route="FROM /messages/* INTO $upstream")
+    foreign = ModuleSpec(kind="docker", image=f"registry.example/team/camera:2@sha256:{'a' * 64}")
+    base = msgspec.structs.replace(manifest("base", m=["x"]), twins={"m": {"rate": 1}})
+    top = EdgeDeployment(
+        name="top",
+        target="*",
+        priority=1,
+        layered=True,
+        modules={"camera": foreign},
+        routes={"up": route},
+        twins={"m": {"on": True}},
+    )
+    place.deploy(top)
+    assert place.settle() == {}
+    place.deploy(base)
+    state = place.settle()[uuid]
+    assert (sorted(state.modules), state.routes, state.twins) == (["camera", "m"], {"up": route}, {"m": {"rate": 1, "on": True}})
+    pin = state.modules["camera"].image
+    assert pin is not None
+    assert (pin.reference, pin.name, state.edge_deployment) == ("registry.example/team/camera:2", "camera", "base")
+    assert place.settle() == {}
+    place.deploy(msgspec.structs.replace(top, routes={}))
+    assert place.settle()[uuid].routes == {}
+    with place.database.write() as connection:
+        edge_deployments.remove(connection, "top")
+    left = place.settle()[uuid]
+    assert (sorted(left.modules), left.twins, left.version) == (["m"], {"m": {"rate": 1}}, 3)
+
+
+def test_what_a_device_reports_decides_at_the_next_look(place: Place) -> None:
+    uuid = place.enroll("a")
+    place.deploy(manifest("base", m=["x"]))
+    place.deploy(manifest("new-agents", "properties.reported.agent_version = '2'", 1, m=["y"]))
+    assert modules(place.settle()[uuid]) == {"m": ["x"]}
+    report = msgspec.structs.replace(say_status(uuid, "s", 1, m="running"), agent_version="2")
+    with place.database.write() as connection:
+        twins.put_report(connection, report, NOW)
+    assert modules(place.settle()[uuid]) == {"m": ["y"]}
+
+
+def test_more_than_a_message_carries_is_told_and_leaves_the_device_as_it_is(place: Place) -> None:
+    uuid = place.enroll("a")
+    large = {"text": "x" * 450_000}
+    place.deploy(msgspec.structs.replace(manifest("base", m=["x"]), twins={"m": {"one": large}}))
+    assert set(place.settle()) == {uuid}
+    place.deploy(EdgeDeployment(name="top", target="*", layered=True, modules={}, twins={"m": {"other": large}}))
     assert place.settle() == {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from edge_agent.engines.docker_options import check_allowed, container_config
+from edge_agent.engines.docker_options import check_allowed, container_config, has_own_network
 from edge_agent.errors import OptionForbidden
-from edge_agent.reconcile.situation import Wanted
-from hedgerow.contracts.edge import Limits
+from edge_agent.reconcile.situation import Wanted, fingerprint
+from hedgerow.contracts.edge import DesiredModule, Limits, ModuleSpec
 from tests.agent_builders import pin, wanted
 
 IMAGE = "127.0.0.1:5000/shuttle@sha256:" + "0" * 64
@@ -50,11 +51,14 @@ def test_docker_itself_never_restarts_a_module() -> None:
 
 
 def test_logs_are_bounded_unless_the_manifest_says_otherwise() -> None:
-    assert config(module())["HostConfig"]["LogConfig"]["Config"] == {"max-size": "1m", "max-file": "3"}
+    assert config(module())["HostConfig"]["LogConfig"]["Config"] == {"max-size": "1000000", "max-file": "3"}
+    own = {"HostConfig": {"logconfig": {"Type": "none"}}}
+    assert config(module(create_options=own))["HostConfig"]["LogConfig"] == {"Type": "none"}
 
 
 def test_limits_become_dockers() -> None:
-    host = config(module(limits=Limits(memory_bytes=64_000_000, cpus=0.5, open_files=256)))["HostConfig"]
+    host = config(module(limits=Limits(memory_bytes=64_000_000, cpus=0.5, open_files=256, processes=32)))["HostConfig"]
+    assert host["PidsLimit"] == 32
     assert (host["Memory"], host["NanoCpus"]) == (64_000_000, 500_000_000)
     assert host["Ulimits"] == [{"Name": "nofile", "Soft": 256, "Hard": 256}]
 
@@ -118,3 +122,48 @@ def test_what_stays_inside_the_container_needs_none() -> None:
 def test_a_spelling_that_only_the_engine_understands_hides_nothing(options: dict[str, object]) -> None:
     with pytest.raises(OptionForbidden, match="doubled or not plain ASCII"):
         check_allowed(module(create_options=options), allowed=())
+
+
+def networked(of: Wanted) -> dict[str, Any]:
+    return container_config(of, IMAGE, (), {}, {}, network="hedgerow-3f1f9e0a")
+
+
+def test_modules_have_their_names_in_the_devices_network() -> None:
+    made = networked(wanted("temp-sensor", kind="docker", command=[], display_name="TempSensor"))
+    assert made["HostConfig"]["NetworkMode"] == "hedgerow-3f1f9e0a"
+    assert made["NetworkingConfig"] == {"EndpointsConfig": {"hedgerow-3f1f9e0a": {"Aliases": ["temp-sensor", "TempSensor"]}}}
+    unfit = networked(wanted("temp-sensor", kind="docker", command=[], display_name="a name with spaces"))
+    assert unfit["NetworkingConfig"]["EndpointsConfig"]["hedgerow-3f1f9e0a"]["Aliases"] == ["temp-sensor"]
+
+
+@pytest.mark.parametrize(
+    ("options", "own"),
+    [
+        ({}, False),
+        ({"HostConfig": {"NetworkMode": ""}}, False),
+        ({"HostConfig": {"NetworkMode": "azure-iot-edge"}}, False),
+        ({"NetworkingConfig": {"EndpointsConfig": {"azure-iot-edge": {}}}}, False),
+        ({"HostConfig": {"NetworkMode": "host"}}, True),
+        ({"hostConfig": {"networkMode": "none"}}, True),
+        ({"networkingconfig": {"endpointsConfig": {"plant": {}}}}, True),
+        ({"HostConfig": None, "NetworkingConfig": None}, False),
+    ],
+)
+def test_a_network_given_in_the_manifest_wins(options: dict[str, Any], own: bool) -> None:
+    assert has_own_network(module(create_options=options)) is own
+
+
+def test_iot_edges_network_becomes_the_devices() -> None:
+    options = {"HostConfig": {"networkMode": "azure-iot-edge"}, "NetworkingConfig": {"EndpointsConfig": {"azure-iot-edge": {}}}}
+    made = networked(module(create_options=options))
+    assert list(made["NetworkingConfig"]["EndpointsConfig"]) == ["hedgerow-3f1f9e0a"]
+    assert made["HostConfig"]["NetworkMode"] == "hedgerow-3f1f9e0a"
+    assert "azure-iot-edge" not in str(made)
+
+
+def test_a_limit_that_older_agents_did_not_know_changes_no_fingerprint_of_theirs() -> None:
+    spec = ModuleSpec(command=["run"], limits=Limits(memory_bytes=5, open_files=64), variables={"A": "1"})
+    before = "sha256:d2194771c61c6437e1594bd7ce65a0c92473a84e723b28fe36156efa66e9229a"
+    assert fingerprint(DesiredModule(spec=spec)) == before
+    limited = msgspec.structs.replace(spec, limits=Limits(memory_bytes=5, open_files=64, processes=9))
+    assert fingerprint(DesiredModule(spec=limited)) != before

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.reconcile.module_state import AFTER_CRASH, TRANSITIONS, state_of
+from edge_agent.reconcile.module_state import AFTER_CRASH
 from edge_agent.reconcile.plan import READY_PATIENCE_S, plan, startup_order
-from edge_agent.reconcile.restart_policy import Moment, learn, ordered, start_failed
-from edge_agent.reconcile.situation import EngineKind, Exited, History, ImageState, Running, Seen, Situation, StopCause, Wanted
-from edge_agent.reconcile.steps import Pull, Remove, Start, Step, Stop, Wait
-from hedgerow.contracts.edge import RestartPolicy
-from hedgerow.contracts.status import ModuleState
+from edge_agent.reconcile.restart_policy import ordered
+from edge_agent.reconcile.situation import History, ImageState, Running, Seen, Situation, StopCause, Wanted
+from edge_agent.reconcile.steps import Pull, Remove, Start, Stop, Wait
 from tests.agent_builders import BOOT, exited, pin, running, wanted
-
-POLICIES: tuple[RestartPolicy, ...] = ("never", "on-failure", "on-unhealthy", "always")
+from tests.agent_worlds import POLICIES, World, ended, worlds
 
 
 def situation(modules: list[Wanted], seen: list[Seen] | None = None, **fields: Any) -> Situation:
@@ -194,127 +191,6 @@ def test_a_broken_first_module_does_not_hold_the_others() -> None:
 
 
 # --- random worlds ---------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class World:
-    """Modules, images and history as the agent's hands would change them. Time stands still between rounds."""
-
-    wanted: dict[str, Wanted]
-    here: dict[tuple[EngineKind, str], Seen]
-    pulled: set[str]
-    now_s: float = 1000.0
-    version: int = 1
-    runs: int = 0
-    history: dict[str, History] = field(default_factory=dict)
-    images: dict[str, ImageState] = field(default_factory=dict)
-    busy: dict[str, Step] = field(default_factory=dict)
-    states: dict[str, ModuleState] = field(default_factory=dict)
-
-    def look(self) -> Situation:
-        seen: dict[str, Seen] = {}
-        strays: list[Seen] = []
-        for (kind, name), module in self.here.items():
-            if name in self.wanted and self.wanted[name].spec.kind == kind:
-                seen[name] = module
-            else:
-                strays.append(module)
-        moment = Moment(self.now_s, BOOT, self.version, lambda: 0.5)
-        for name, wants in self.wanted.items():
-            self.history[name] = learn(self.history.get(name, History()), seen.get(name), wants.spec.restart_policy, moment)
-        return Situation(
-            wanted=self.wanted,
-            seen=seen,
-            strays=tuple(strays),
-            history=dict(self.history),
-            images=dict(self.images),
-            busy=frozenset(self.busy),
-            now_s=self.now_s,
-            boot_id=BOOT,
-        )
-
-    def begin(self, steps: list[Step]) -> None:
-        for step in steps:
-            if isinstance(step, Stop) and step.module in self.history:
-                self.history[step.module] = ordered(self.history[step.module], step.cause, step.run)
-            if isinstance(step, Pull):
-                self.images[step.image.digest] = ImageState(ready=step.image.digest in self.pulled)
-            elif not isinstance(step, Wait):
-                assert step.module not in self.busy, f"two actions for {step.module}"
-                self.busy[step.module] = step
-
-    def finish(self, name: str, *, fails: bool = False) -> None:
-        step = self.busy.pop(name)
-        match step:
-            case Start():
-                kind = step.wanted.spec.kind
-                others = [k for (k, n), there in self.here.items() if n == name and (k != kind or isinstance(there, Running))]
-                assert not others, f"{name} was started while {others} has one"
-                if fails:
-                    moment = Moment(self.now_s, BOOT, self.version, lambda: 0.5)
-                    self.history[name] = start_failed(self.history[name], "no such program", moment)
-                    return
-                self.runs += 1
-                self.here[kind, name] = running(step.wanted, run=f"run-{self.runs}", health="starting")
-            case Stop():
-                module = self.here[step.kind, name]
-                if isinstance(module, Running):
-                    self.here[step.kind, name] = ended(module, 143)
-            case Remove():
-                del self.here[step.kind, name]
-
-    def arrive(self) -> None:
-        for digest, state in self.images.items():
-            if not state.ready:
-                self.images[digest] = ImageState(ready=True)
-
-    def become_ready(self) -> None:
-        for place, module in self.here.items():
-            if isinstance(module, Running) and module.health == "starting":
-                self.here[place] = replace(module, health="ready")
-
-    def note_states(self, now: Situation, steps: list[Step]) -> None:
-        for name, module in self.wanted.items():
-            state, reason = state_of(module, now, steps)
-            assert reason, f"{name} is {state} without a reason"
-            before = self.states.get(name, state)
-            assert before == state or state in TRANSITIONS[before], f"{name} went from {before} to {state}"
-            self.states[name] = state
-
-
-def ended(module: Running, code: int) -> Exited:
-    return Exited(
-        module.name, module.kind, module.fingerprint, module.run, code, module.started_at, module.started_at, f"exit code {code}"
-    )
-
-
-NAMES = ("a", "b", "c", "d")
-
-
-@st.composite
-def modules(draw: st.DrawFn) -> Wanted:
-    return wanted(
-        draw(st.sampled_from(NAMES)),
-        kind=draw(st.sampled_from(("process", "docker"))),
-        image=draw(st.sampled_from((None, pin("a"), pin("b")))),
-        status=draw(st.sampled_from(("running", "running", "stopped"))),
-        restart_policy=draw(st.sampled_from(POLICIES)),
-        startup_order=draw(st.integers(0, 2)),
-        command=[draw(st.sampled_from(("one", "two")))],
-    )
-
-
-@st.composite
-def worlds(draw: st.DrawFn) -> World:
-    wants = {m.name: m for m in draw(st.lists(modules(), max_size=4))}
-    here: dict[tuple[EngineKind, str], Seen] = {}
-    for number, module in enumerate(draw(st.lists(modules(), max_size=4))):
-        run = f"old-{number}"
-        seen: Seen = running(module, run=run)
-        if draw(st.booleans()):
-            seen = exited(module, run=run, exit_code=draw(st.sampled_from((0, 1, None))))
-        here[module.spec.kind, module.name] = seen
-    return World(wants, here, pulled=set(draw(st.lists(st.sampled_from((pin("a").digest, pin("b").digest))))))
 
 
 def settled(world: World) -> bool:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.reconcile.restart_policy import BACKOFF, HEALTHY_RESET_S, Moment, learn, ordered, start_failed, verdict
+from edge_agent.reconcile.restart_policy import (
+    BACKOFF,
+    FORGIVEN_EVERY_S,
+    HEALTHY_RESET_S,
+    Moment,
+    forgotten,
+    learn,
+    ordered,
+    start_failed,
+    verdict,
+    wanted_again,
+)
 from edge_agent.reconcile.situation import History
 from tests.agent_builders import BOOT, exited, running, wanted
 
@@ -111,3 +122,40 @@ def test_a_start_that_fails_is_tried_again_later_and_later() -> None:
     assert (past.failures, past.retry_at_s, past.problem) == (1, 100.0, "no such program")
     past = start_failed(past, "no such program", at(100.0))
     assert past.retry_at_s == 101.0
+
+
+def test_a_good_while_takes_a_part_of_the_count_away() -> None:
+    past = History()
+    for number in range(10):
+        past = crash(past, number, at(100.0 + number))
+    assert past.failures == 10
+    past = learn(past, running(MODULE, run="r11"), "always", at(200.0))
+    past = learn(past, exited(MODULE, run="r11"), "always", at(200.0 + 3 * FORGIVEN_EVERY_S))
+    assert past.failures == 8
+
+
+def test_a_module_that_ends_every_nine_minutes_hardly_waits() -> None:
+    past, now_s = History(), 0.0
+    for number in range(50):
+        past = learn(past, running(MODULE, run=f"r{number}"), "always", at(now_s))
+        now_s += 540.0
+        past = learn(past, exited(MODULE, run=f"r{number}"), "always", at(now_s))
+        assert past.retry_at_s - now_s <= 1.0
+        now_s = past.retry_at_s
+
+
+def test_a_new_cause_ends_the_waiting() -> None:
+    past = crash(crash(crash(History(), 1, at(100.0)), 2, at(101.0)), 3, at(102.0))
+    assert (past.failures, past.retry_at_s) == (3, 104.0)
+    past = forgotten(past)
+    assert (past.failures, past.retry_at_s) == (0, 0.0)
+    assert past.restarts == 3, "what is told of it stays true"
+
+
+def test_a_restart_that_is_wanted_overrules_the_policy_and_is_no_failure() -> None:
+    finished = exited(MODULE, exit_code=0)
+    past = learn(History(), finished, "never", at(100.0))
+    assert not verdict("never", finished, past).restart
+    past = wanted_again(past, finished)
+    assert verdict("never", finished, past).restart
+    assert learn(past, finished, "never", at(101.0)).failures == 0

@@ -2,95 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.link.uplink import BATCH_BYTES_MIN, HELLO_TIMEOUT_S, RETRANSMIT_S, WINDOW_BATCHES, Identity, Uplink
-from edge_agent.telemetry import ledger
-from edge_agent.telemetry.ledger import Mark, Portion
-from hedgerow.contracts.telemetry import Hello, TelemetryAck, TelemetryBatch, Welcome
+from edge_agent.link.uplink import BATCH_BYTES_MIN, HELLO_TIMEOUT_S, RETRANSMIT_S, WINDOW_BATCHES
+from edge_agent.telemetry import appending
+from edge_agent.telemetry.entries import Entry
+from hedgerow.contracts.telemetry import Hello, TelemetryBatch
 from tests.agent_builders import DEVICE_UUID
-from tests.hub_model import HubModel
-
-STREAM = "telemetry"
-Down = Welcome | TelemetryAck
-
-
-class MemoryBacklog:
-    """The buffer's rows on an in-memory database."""
-
-    def __init__(self) -> None:
-        self.db = sqlite3.connect(":memory:", isolation_level=None)
-        ledger.create(self.db)
-        self.written: list[str] = []
-
-    def add(self, count: int, stream: str = STREAM, size: int = 10) -> None:
-        for _ in range(count):
-            body = f'"{len(self.written)}{"x" * size}"'
-            self.written.append(body)
-            ledger.append(self.db, stream, "m", 1, body, None)
-
-    def streams(self) -> tuple[str, dict[str, Mark]]:
-        return ledger.epoch(self.db), ledger.streams(self.db)
-
-    def read_after(self, epoch: str, stream: str, mark: Mark, *, max_messages: int, max_bytes: int) -> Portion | None:
-        assert epoch == ledger.epoch(self.db)
-        return ledger.read_after(self.db, stream, mark, max_messages=min(max_messages, 5), max_bytes=max_bytes)
-
-    def settle(self, stream: str, mark: Mark) -> bool:
-        return ledger.settle(self.db, stream, mark)
-
-    def begin_epoch(self) -> str:
-        return ledger.begin_epoch(self.db)
-
-
-@dataclass
-class Line:
-    """Device, hub, and what is between them. Time moves only when told."""
-
-    backlog: MemoryBacklog = field(default_factory=MemoryBacklog)
-    hub: HubModel = field(default_factory=HubModel)
-    now_s: float = 100.0
-    nonces: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    def __post_init__(self) -> None:
-        self.uplink = self.new_uplink(1)
-
-    def new_uplink(self, starts: int) -> Uplink:
-        identity = Identity(DEVICE_UUID, f"instance-{starts}", starts, "0.1.0")
-        return Uplink(identity, self.backlog, batch_bytes=65_536, random=lambda: 0.5, nonce=lambda: f"nonce-{next(self.nonces)}")
-
-    def up(self) -> list[Hello | TelemetryBatch]:
-        return self.uplink.outgoing(self.now_s, time_ms=0, desired_version=7)
-
-    def answer(self, item: Hello | TelemetryBatch) -> Down | None:
-        return self.hub.hello(item) if isinstance(item, Hello) else self.hub.batch(item)
-
-    def down(self, item: Down | None) -> None:
-        if isinstance(item, Welcome):
-            self.uplink.welcomed(item, self.now_s)
-        elif item is not None:
-            self.uplink.acknowledged(item, self.now_s)
-
-    def exchange(self, rounds: int = 200) -> None:
-        """Let everything pass until nobody has anything to say."""
-        for _ in range(rounds):
-            items = self.up()
-            if not items:
-                return
-            for answer in [self.answer(item) for item in items]:
-                self.down(answer)
-        raise AssertionError("they never come to rest")
-
-    def queued(self) -> int:
-        return ledger.totals(self.backlog.db).queued_messages
+from tests.uplink_line import STREAM, BadWeather, Line, opened
 
 
 @pytest.fixture
@@ -98,13 +22,6 @@ def line() -> Iterator[Line]:
     made = Line()
     yield made
     made.backlog.db.close()
-
-
-def opened(line: Line) -> Line:
-    line.uplink.connected(line.now_s)
-    line.exchange()
-    assert line.uplink.phase == "open"
-    return line
 
 
 def test_a_hello_says_who_it_is_and_a_welcome_opens_the_session(line: Line) -> None:
@@ -128,6 +45,20 @@ def test_a_welcome_for_another_hello_or_device_is_ignored(line: Line) -> None:
     assert line.uplink.session is None
     line.down(welcome)
     assert line.uplink.phase == "open"
+
+
+def test_a_welcome_that_comes_twice_takes_nothing_back(line: Line) -> None:
+    line.backlog.add(3)
+    line.uplink.connected(line.now_s)
+    (hello,) = line.up()
+    assert isinstance(hello, Hello)
+    welcome = line.hub.hello(hello)
+    line.down(welcome)
+    line.exchange()
+    line.down(welcome)
+    assert line.queued() == 0
+    line.exchange()
+    assert (line.queued(), line.hub.bodies()) == (0, line.backlog.written)
 
 
 def test_a_hello_without_an_answer_is_repeated(line: Line) -> None:
@@ -208,7 +139,7 @@ def test_lost_batches_and_lost_acks_are_sent_again(line: Line) -> None:
 
 def test_many_refusals_for_one_hole_send_the_window_once(line: Line) -> None:
     opened(line)
-    line.backlog.add(40)
+    line.backlog.add(6 * WINDOW_BATCHES)
     _lost, *rest = line.up()
     for answer in [line.answer(item) for item in rest]:
         line.down(answer)
@@ -234,9 +165,9 @@ def test_a_cloned_card_starts_an_epoch_of_its_own(line: Line) -> None:
     clone = Line(hub=line.hub)
     line.backlog.db.backup(clone.backlog.db)
     line.backlog.written.append('"original"')
-    ledger.append(line.backlog.db, STREAM, "m", 1, '"original"', None)
+    appending.append(line.backlog.db, [Entry(STREAM, "m", 1, '"original"')])
     line.exchange()
-    ledger.append(clone.backlog.db, STREAM, "m", 1, '"clone"', None)
+    appending.append(clone.backlog.db, [Entry(STREAM, "m", 1, '"clone"')])
     clone.uplink.connected(clone.now_s)
     clone.exchange()
     assert line.hub.bodies() == [*line.backlog.written, '"clone"']
@@ -283,49 +214,6 @@ def test_what_the_link_does_not_take_is_offered_again(line: Line) -> None:
 EVENTS = st.sampled_from(
     ("write", "send", "send", "send", "deliver", "deliver", "deliver", "tick", "cut", "restart-agent", "restart-hub")
 )
-
-
-class BadWeather:
-    """A line on which answers are lost, doubled and late, and both ends restart."""
-
-    def __init__(self, data: st.DataObject) -> None:
-        self.line = Line()
-        self.data = data
-        self.on_the_way: list[Down] = []
-        self.starts = 1
-        self.line.uplink.connected(self.line.now_s)
-
-    def happen(self, event: str) -> None:
-        getattr(self, event.replace("-", "_"))()
-
-    def write(self) -> None:
-        self.line.backlog.add(self.data.draw(st.integers(1, 12)))
-
-    def send(self) -> None:
-        arrived = [item for item in self.line.up() if self.data.draw(st.integers(0, 3))]
-        self.on_the_way += [answer for item in arrived if (answer := self.line.answer(item)) is not None]
-
-    def deliver(self) -> None:
-        if self.on_the_way:
-            place = self.data.draw(st.integers(0, len(self.on_the_way) - 1))
-            self.line.down(self.on_the_way[place])
-            if not self.data.draw(st.booleans()):
-                del self.on_the_way[place]  # else it comes again later
-
-    def tick(self) -> None:
-        self.line.now_s += self.data.draw(st.sampled_from((0.5, RETRANSMIT_S, 60.0)))
-
-    def cut(self) -> None:
-        self.line.uplink.disconnected()
-        self.line.uplink.connected(self.line.now_s)
-
-    def restart_agent(self) -> None:
-        self.starts += 1
-        self.line.uplink = self.line.new_uplink(self.starts)
-        self.line.uplink.connected(self.line.now_s)
-
-    def restart_hub(self) -> None:
-        self.line.hub.session = None
 
 
 @given(st.lists(EVENTS, max_size=60), st.data())

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from edge_agent.engines.probes import STARTING_PATIENCE_S, Finding, judge, target_of
+from edge_agent.engines.probes import Finding, judge, target_of
 from edge_agent.errors import ForeignDesired, ImageRefused, OlderDesired, PullFailed, WrongIncarnation
 from edge_agent.link.reported import status_code
-from edge_agent.metrics import Metrics, Sample, exposition, of_machine
+from edge_agent.observing.metrics import Metrics, Sample, exposition
+from edge_agent.observing.usage import of_machine
 from edge_agent.reconcile.outcome import desired_outcome, module_statuses
 from edge_agent.reconcile.plan import plan
 from edge_agent.reconcile.situation import History, ImageState, Seen, Situation, Wanted
@@ -91,7 +92,7 @@ def test_a_probe_finds_ready_then_unhealthy_then_ready_again() -> None:
 
 
 def test_a_module_that_never_becomes_ready_is_unhealthy_in_the_end() -> None:
-    assert judge(Finding("starting", ""), "refused", 1, PROBE, waited_s=STARTING_PATIENCE_S).health == "unhealthy"
+    assert judge(Finding("starting", ""), "refused", 1, PROBE, waited_s=PROBE.start_patience_s).health == "unhealthy"
 
 
 def test_what_is_probed_and_how() -> None:
@@ -113,7 +114,9 @@ def test_metrics_are_prometheus_text(tmp_path: Any) -> None:
     metrics.count("edgeAgent_module_start_total", module_name='quo"te\n')
     metrics.count("edgeAgent_module_start_total", module_name="b")
     metrics.count("edgeAgent_module_start_total", module_name="b")
-    text = exposition([*metrics.samples(), *of_machine(tmp_path, 12.5), Sample("hedgerow_agent_connected", 1.0)], "porch")
+    text = exposition(
+        [*metrics.samples(), *of_machine(tmp_path, 12.5), Sample("hedgerow_agent_connected", 1.0)], {"edge_device": "porch"}
+    )
     assert text.count("# TYPE edgeAgent_module_start_total counter") == 1
     assert 'edgeAgent_module_start_total{edge_device="porch",module_name="b"} 2\n' in text
     assert 'module_name="quo\\"te\\n"' in text

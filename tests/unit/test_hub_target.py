@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.hub.errors import TargetInvalid
-from registry.hub.target import Among, Both, Condition, Either, Everything, Not, Nothing, matches, parse_target
+from registry.hub.target import Among, Both, Condition, Defined, Either, Everything, Not, Nothing, Ordered, matches, parse_target
 
+REPORTED = {"agent_version": "0.2.0", "modules.pump.state": "running", "modules.pump.restart_count": "12"}
 TAGS = {"site": "north", "floor": "3", "env.stage": "prod", "hot": "true"}
 
 
@@ -37,10 +38,26 @@ TAGS = {"site": "north", "floor": "3", "env.stage": "prod", "hot": "true"}
         ("(tags.site='south' OR tags.floor=3) AND tags.hot=false", False),
         ("not (tags.site='south') and not tags.floor=4", True),
         ("tags.site='it''s'", False),
+        ("tags.floor > 2", True),
+        ("tags.floor >= 3.0", True),
+        ("tags.floor < 3", False),
+        ("tags.floor <= -1", False),
+        ("tags.site > 1", False),
+        ("tags.absent < 1", False),
+        ("NOT tags.absent < 1", True),
+        ("deviceId > 1", False),
+        ("IS_DEFINED(tags.site)", True),
+        ("is_defined(tags.absent)", False),
+        ("NOT IS_DEFINED(properties.reported.modules.pump.state)", False),
+        ("properties.reported.agent_version = '0.2.0'", True),
+        ("Properties.Reported.modules.pump.state IN ['running', 'starting']", True),
+        ("properties.reported.modules.pump.restart_count >= 10", True),
+        ("properties.reported.modules.absent.state = 'running'", False),
+        ("tags.agent_version = '0.2.0'", False),
     ],
 )
 def test_meaning(text: str, meant: bool) -> None:
-    assert matches(parse_target(text), "pump-1", TAGS) is meant
+    assert matches(parse_target(text), "pump-1", TAGS, REPORTED) is meant
 
 
 def test_doubled_quotes_stand_for_one() -> None:
@@ -50,10 +67,15 @@ def test_doubled_quotes_stand_for_one() -> None:
 @pytest.mark.parametrize(
     ("text", "position", "problem"),
     [
-        ("tags.site", 10, "=, !=, <> or IN"),
+        ("tags.site", 10, "=, !=, <>, <, <=, >, >= or IN"),
+        ("tags.floor < 'x'", 14, "a number"),
+        ("tags.floor < ", 13, "a number"),
+        ("IS_DEFINED(x)", 12, "deviceId, tags.KEY"),
+        ("IS_DEFINED tags.x", 12, "( was expected"),
         ("tags.site =", 12, "value"),
         ("site = 'x'", 1, "deviceId, tags.KEY"),
-        ("properties.reported.x = 1", 1, "deviceId, tags.KEY"),
+        ("properties.desired.x = 1", 1, "deviceId, tags.KEY"),
+        ("properties.reported = 1", 1, "deviceId, tags.KEY"),
         ("tags.a='x' tags.b='y'", 12, "AND, OR or the end"),
         ("(tags.a='x'", 12, ") was expected"),
         ("tags.a='x' AND", 15, "deviceId, tags.KEY"),
@@ -86,6 +108,8 @@ LEAVES: st.SearchStrategy[Condition] = st.builds(
     st.frozensets(VALUES, min_size=1, max_size=1),
     st.booleans(),
 ) | st.builds(Among, st.just("site"), st.frozensets(VALUES, min_size=1, max_size=3), st.just(True))
+LEAVES |= st.builds(Ordered, st.just("floor"), st.sampled_from(["<", "<=", ">", ">="]), st.sampled_from([3.0, -1.0, 2.5]))
+LEAVES |= st.builds(Defined, st.just("a.b"))
 CONDITIONS: st.SearchStrategy[Condition] = st.recursive(
     LEAVES,
     lambda inner: st.builds(Not, inner) | st.builds(Both, inner, inner) | st.builds(Either, inner, inner),
@@ -99,18 +123,28 @@ def written(condition: Condition) -> str:
             return "*"
         case Nothing():
             return ""
-        case Among(tag, values, equal):
-            field = "deviceId" if tag is None else f"tags.{tag}"
-            quoted = ["'" + value.replace("'", "''") + "'" for value in sorted(values)]
-            if len(quoted) > 1:
-                return f"{field} IN [{', '.join(quoted)}]"
-            return f"{field} {'=' if equal else '!='} {quoted[0]}"
         case Not(inner):
             return f"NOT ({written(inner)})"
         case Both(left, right):
             return f"({written(left)}) and ({written(right)})"
         case Either(left, right):
             return f"({written(left)}) OR ({written(right)})"
+        case _:
+            return written_leaf(condition)
+
+
+def written_leaf(condition: Among | Ordered | Defined) -> str:
+    field = "deviceId" if condition.tag is None else f"tags.{condition.tag}"
+    match condition:
+        case Ordered():
+            return f"{field} {condition.sign} {condition.number:g}"
+        case Defined():
+            return f"is_defined({field})"
+        case Among():
+            quoted = ["'" + value.replace("'", "''") + "'" for value in sorted(condition.values)]
+            if len(quoted) > 1:
+                return f"{field} IN [{', '.join(quoted)}]"
+            return f"{field} {'=' if condition.equal else '!='} {quoted[0]}"
 
 
 @given(CONDITIONS, st.dictionaries(st.sampled_from(["site", "floor", "a.b"]), VALUES), VALUES)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from registry.errors import PortTaken
+from registry.up.__main__ import main
 from registry.up.ports import settle_ports
-from registry.up.roles import UpSettings, from_folder, plan_roles, role_environment
+from registry.up.roles import MOST_HUBS, UpSettings, from_folder, plan_roles, role_environment
+from registry.wakeups_socket import MOST_SHARING
 
 RUN = Path("/srv/w/run")
 
@@ -67,3 +69,36 @@ def test_a_taken_port_is_named_with_its_option() -> None:
         with pytest.raises(PortTaken, match=rf"Port {port} .* is taken") as refused:
             settle_ports(UpSettings(port=0, broker_port=port, balancer_port=0))
     assert "--broker-port" in refused.value.sentence()
+
+
+def test_several_hubs_share_and_have_names_of_their_own() -> None:
+    roles = plan_roles(UpSettings(workspace=Path("/srv/w"), hubs=3, database="postgresql://db/x"), RUN)
+    hubs = [role for role in roles if role.name.startswith("hub")]
+    assert [role.name for role in hubs] == ["hub", "hub-2", "hub-3"]
+    assert all("registry.hub" in role.argv and "--share" in role.argv for role in hubs)
+    assert len({role.ready_file for role in hubs}) == 3
+    assert "--share" not in " ".join(word for role in plan_roles(UpSettings(), RUN) for word in role.argv)
+    assert MOST_HUBS == MOST_SHARING
+
+
+@pytest.mark.parametrize("options", [["--hubs", "2"], ["--hubs", "9", "--database", "postgresql://db/x"]])
+def test_hubs_that_cannot_share_are_refused_before_anything_starts(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*options, "--workspace", str(tmp_path / "w")]) == 2
+    assert "--hubs" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+def test_mosquitto_takes_the_place_of_the_embedded_broker() -> None:
+    settings = UpSettings(workspace=Path("/srv/w"), mosquitto="0.0.0.0:8883", mosquitto_names="plant.example")
+    broker = plan_roles(settings, RUN)[0]
+    assert broker.name == "broker"
+    assert "registry.mosquitto" in broker.argv
+    environment = role_environment(settings)
+    assert environment["HEDGEROW_DEVICE_BROKER_URL"] == "mqtts://plant.example:8883"
+    assert environment["HEDGEROW_DEVICE_BROKER_CA"] == "/srv/w/keys/ca.pem"
+    assert environment["HEDGEROW_BROKER_LOGIN"] == "own"
+    public = role_environment(UpSettings(workspace=Path("/srv/w"), mosquitto="0.0.0.0:8883", mosquitto_cert=Path("/etc/c.pem")))
+    assert "HEDGEROW_DEVICE_BROKER_CA" not in public
+    assert "HEDGEROW_BROKER_LOGIN" not in role_environment(UpSettings(workspace=Path("/srv/w")))

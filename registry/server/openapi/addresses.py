@@ -7,6 +7,7 @@ from typing import Any
 
 from werkzeug.routing import Rule
 
+from hedgerow.contracts.methods import METHOD_PATTERN
 from hedgerow.contracts.names import DIGEST_PATTERN, KNOWN_NAME_PATTERN, MAX_NAME_LENGTH, NAME_PATTERN
 
 API = "/api/v1"
@@ -31,10 +32,12 @@ _MODEL_REFERENCE: dict[str, Any] = _REFERENCE | {
 _MEANINGS: dict[str, tuple[dict[str, Any], str]] = {
     "activity_id": (_NAME, "the activity's `id`"),
     "alias": (_NAME, "the alias, for example `champion`"),
+    "call_id": ({"type": "string", "pattern": r"^[0-9a-f]{32}$(?!\n)"}, "the call's `id`"),
     "deployment": (_KNOWN_NAME, "the deployment's name"),
     "digest": ({"type": "string", "pattern": DIGEST_PATTERN}, "`sha256:` and 64 hexadecimal digits"),
     "endpoint": (_KNOWN_NAME, "the endpoint's name"),
     "event_number": (_NUMBER, "the event's `number`"),
+    "method": ({"type": "string", "pattern": METHOD_PATTERN}, "the method's name; case-sensitive"),
     "name": (_KNOWN_NAME, "its name"),
     "number": (_NUMBER, "its number"),
     "path": ({"type": "string", "minLength": 1, "maxLength": 1024}, "the file's path inside of its folder; it may hold `/`"),

@@ -38,6 +38,7 @@ from registry.store.tables.fleet import (
 )
 from registry.store.tables.happenings import events, idempotency_keys, secrets, webhook_deliveries, webhooks
 from registry.store.tables.metadata import RECORDS, SERIES
+from registry.store.tables.methods import method_calls, method_parts
 from registry.store.tables.series import gaps, messages, metric_points, quarantine, watermarks
 from registry.store.tables.serving import deployments, endpoints
 from registry.store.tables.training import run_blobs, run_data, runs
@@ -73,6 +74,8 @@ __all__ = [
     "image_versions",
     "leases",
     "messages",
+    "method_calls",
+    "method_parts",
     "metric_points",
     "model_aliases",
     "model_conversions",

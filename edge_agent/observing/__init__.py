@@ -1,0 +1,1 @@
+"""What the agent tells Prometheus: counters, gauges, what modules and the machine use."""

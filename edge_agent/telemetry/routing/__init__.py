@@ -1,0 +1,1 @@
+"""Where a module's message goes: the deployment's routes, applied."""
