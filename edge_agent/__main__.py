@@ -16,7 +16,7 @@ import msgspec
 
 from edge_agent import commands as look_commands
 from edge_agent.chaos import command as chaos_command
-from edge_agent.device_config import default_state_dir, others_can_read, read_device_config
+from edge_agent.device_config import default_state_dir, known_state_dir, others_can_read, read_device_config
 from edge_agent.service import commands as service_commands
 from edge_agent.service.notify import Notifier, watchdog_s
 from edge_agent.service.trial import ReleaseTrial
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edge_agent.assembly import Assembly
 
 OK, FAILED, USAGE = 0, 1, 2
+_LOOKING = ("config", "state_dir", "docker_host", "releases")
 _LIMITS = {
     "cgroup": "control groups (memory, CPU and processes of the whole module)",
     "rlimit": "rlimits (memory and open files of each process; CPU is not limited)",
@@ -72,11 +73,15 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         for row in rows(AgentSettings):
             flag = f"--{row.name.replace('_', '-')}"
+            default = f"default {row.shown_default}, " if row.shown_default else ""
+            text = f"{row.help} ({default}{row.env})".replace("%", "%%")
+            # What only looks takes the same options, so that a command line can be reused; most mean nothing to it.
+            shown = text if name == "run" or row.name in _LOOKING else argparse.SUPPRESS
             if row.type_name == "bool":
-                command.add_argument(flag, dest=row.name, action="store_true", default=None, help=row.help)
+                shown = row.help if shown is text else shown
+                command.add_argument(flag, dest=row.name, action="store_true", default=None, help=shown)
             else:
-                default = f"default {row.shown_default}, " if row.shown_default else ""
-                command.add_argument(flag, dest=row.name, help=f"{row.help} ({default}{row.env})".replace("%", "%%"))
+                command.add_argument(flag, dest=row.name, help=shown)
         if name != "run":
             command.add_argument("--json", action="store_true", help="for machines")
     service_commands.add_parsers(commands)
@@ -208,7 +213,7 @@ def _wait_for_end(wakeup: int, *, watch_parent: bool) -> bool:
 def _status(settings: AgentSettings, *, as_json: bool) -> int:
     from edge_agent.decisions import read_decisions
 
-    store = StateStore(default_state_dir(settings))
+    store = StateStore(known_state_dir(settings))
     report = store.load("report.json", StatusReport) if store.report.exists() else None
     decisions = read_decisions(store.decisions)
     pid = lock_holder(store.lock)

@@ -177,22 +177,7 @@ class Agent:
         self._images_kept = frozenset(self._trials.way_back.images(asked)) if state else None
         if self._images_kept is not None:
             self._puller.keep_only(self._images_kept)
-        situation = Situation(
-            wanted=wanted if state else None,
-            seen=seen.seen,
-            strays=seen.strays,
-            history=history,
-            images=self._puller.images(),
-            busy=busy,
-            blind=seen.blind,
-            now_s=now_s,
-            boot_id=self._boot_id,
-            versions=self._trials.way_back.known,
-            before=self._trials.way_back.before(asked),
-            unproven=self._trials.way_back.unproven(asked),
-            proofs=self._trials.proofs.states(),
-            restart=self._restart,
-        )
+        situation = self._situation(asked, wanted if state else None, seen, history, busy, now_s)
         steps = plan(situation)
         self._trials.way_back.keep()
         self._keep(_with_orders(history, steps))
@@ -228,6 +213,33 @@ class Agent:
         before = self._trials.way_back.before(asked)
         engines = self._engines.in_use({module.spec.kind for module in wanted.values()})
         return wanted, observe(engines, self._prober, wanted, before)
+
+    def _situation(
+        self,
+        asked: Mapping[str, Wanted],
+        wanted: Mapping[str, Wanted] | None,
+        seen: Observation,
+        history: Mapping[str, History],
+        busy: frozenset[str],
+        now_s: float,
+    ) -> Situation:
+        """Everything that the plan is made of."""
+        return Situation(
+            wanted=wanted,
+            seen=seen.seen,
+            strays=seen.strays,
+            history=history,
+            images=self._puller.images(),
+            busy=busy,
+            blind=seen.blind,
+            now_s=now_s,
+            boot_id=self._boot_id,
+            versions=self._trials.way_back.known,
+            before=self._trials.way_back.before(asked),
+            unproven=self._trials.way_back.unproven(asked),
+            proofs=self._trials.proofs.states(),
+            restart=self._restart,
+        )
 
     def _judge_versions(
         self,

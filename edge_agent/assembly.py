@@ -106,19 +106,8 @@ class Assembly:
         proofs = Proofs(store.folder / "proofs", images.path_of, device.module_environment, self.bell.ring)
         sampler = Sampler(self._address, self.bell.ring)
         self.trials = Trials(WayBack(store, self.decisions, self.metrics), proofs, sampler)
-        self.hands = Hands(
-            self.engines.of,
-            self.puller,
-            lambda wanted: self.local.environment(wanted.name, wanted.spec.kind),
-            self.bell.ring,
-            proofs.want,
-        )
-        self.chaos = ChaosRoom(
-            allowed=device.settings.chaos_allowed,
-            folder=store.folder,
-            report=lambda: self.reporter.current(),
-            decisions=self.decisions,
-        )
+        self.hands = self._make_hands(proofs)
+        self.chaos = self._make_chaos()
         self.courier = self._make_courier()
         self.reporter = self._make_reporter()
         self.decisions.on_new = self.reporter.hurry
@@ -190,6 +179,23 @@ class Assembly:
         log_bytes_max = device.settings.log_bytes_max
         environment = device.module_environment
         return ProcessEngine(device.store.modules, images.path_of, environment, log_bytes_max=log_bytes_max, groups=self._groups)
+
+    def _make_hands(self, proofs: Proofs) -> Hands:
+        return Hands(
+            self.engines.of,
+            self.puller,
+            lambda wanted: self.local.environment(wanted.name, wanted.spec.kind),
+            self.bell.ring,
+            proofs.want,
+        )
+
+    def _make_chaos(self) -> ChaosRoom:
+        return ChaosRoom(
+            allowed=self._device.settings.chaos_allowed,
+            folder=self._device.store.folder,
+            report=lambda: self.reporter.current(),
+            decisions=self.decisions,
+        )
 
     def _make_agent(self) -> Agent:
         return Agent(

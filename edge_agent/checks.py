@@ -45,7 +45,7 @@ def run_checks(config_path: Path, state_dir: Path, now: datetime, docker_host: s
     yield _clock(now)
     yield _disk(state_dir)
     yield from _libraries()
-    yield _reached("broker", config.broker_url, lambda: _connect(config.broker_url))
+    yield _reached("broker", config.broker_url, lambda: _connect(config.broker_url, config.broker_ca))
     registry = _reached("registry", config.registry_url, lambda: _ask_registry(config.registry_url))
     yield registry
     if registry.ok:
@@ -132,12 +132,12 @@ def _reached(name: str, url: str, reach: Callable[[], str]) -> Check:
         return Check(name, ok=False, detail=f"{_without_password(url)}: {problem or type(problem).__name__}", remedy=remedy)
 
 
-def _connect(url: str) -> str:
+def _connect(url: str, trusted: str) -> str:
     parts = urlsplit(url)
     host, port = parts.hostname or "localhost", parts.port or _PORTS.get(parts.scheme, 1883)
     with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S) as connection:
         if parts.scheme == "mqtts":
-            with ssl.create_default_context().wrap_socket(connection, server_hostname=host):
+            with ssl.create_default_context(cadata=trusted or None).wrap_socket(connection, server_hostname=host):
                 return f"{host}:{port} takes TLS connections"
     return f"{host}:{port} takes connections"
 

@@ -164,7 +164,7 @@ def _desired(config: DeviceConfig, path: Path) -> Check:
     except (HedgerowError, OSError, ImportError) as problem:
         remedy = "Restart the agent while it is connected: the hub sends it again."
         return Check("desired state", ok=False, detail=f"{path.name}: {problem}", remedy=remedy)
-    return Check("desired state", ok=True, detail=f"version {state.version}, signed, {len(state.modules)} modules")
+    return Check("desired state", ok=True, detail=f"version {state.version}, signed, modules: {len(state.modules)}")
 
 
 def modules(folder: Path) -> Iterator[Check]:
@@ -189,7 +189,7 @@ def modules(folder: Path) -> Iterator[Check]:
     if unwell:
         yield Check("modules", ok=False, detail="; ".join(unwell)[:1000], remedy="See why with: hedgerow agent events")
     else:
-        yield Check("modules", ok=True, detail=f"{len(report.modules)} modules, none is unwell")
+        yield Check("modules", ok=True, detail=f"{len(report.modules)} reported, none is unwell")
 
 
 def docker(folder: Path, host: str | None, options: Path = Path("/etc/docker/daemon.json")) -> Iterator[Check]:

@@ -16,7 +16,7 @@ import msgspec
 
 from edge_agent.checks import run_checks
 from edge_agent.decisions import KEPT, read_decisions
-from edge_agent.device_config import default_state_dir, read_device_config
+from edge_agent.device_config import default_state_dir, known_state_dir, read_device_config
 from edge_agent.settings import AgentSettings
 from edge_agent.state_store import StateStore
 from hedgerow.contracts.document import decode
@@ -47,8 +47,8 @@ def add_parsers(commands: Any) -> None:  # noqa: ANN401 - argparse's own class f
 
 
 def show_events(settings: AgentSettings, options: argparse.Namespace) -> Said:
-    """Decisions, oldest first."""
-    store = StateStore(default_state_dir(settings))
+    """Decisions, oldest first. Raises ConfigMissing."""
+    store = StateStore(known_state_dir(settings))
     found = [one for one in read_decisions(store.decisions) if options.module in (None, one.module)]
     newest = found[max(0, len(found) - max(0, options.tail)) :]
     if options.json:

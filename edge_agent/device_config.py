@@ -68,6 +68,13 @@ def others_can_read(path: Path) -> bool:
     return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
+def known_state_dir(settings: AgentSettings) -> Path:
+    """The same for commands that only look: a path with a slip of the pen is no device without a report. Raises ConfigMissing."""
+    if settings.state_dir is None and not settings.config.exists():
+        raise ConfigMissing(path=settings.config, problem="No such file or directory")
+    return default_state_dir(settings)
+
+
 def default_state_dir(settings: AgentSettings) -> Path:
     """``state`` beside device.toml, unless the settings name another folder."""
     return settings.state_dir if settings.state_dir is not None else settings.config.absolute().parent / "state"

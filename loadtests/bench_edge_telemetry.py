@@ -28,10 +28,10 @@ from hedgerow.contracts.device import DeviceConfig
 from registry.store.tables import watermarks
 from tests.agent_builders import Workspace
 from tests.agent_process import AgentProcess
+from tests.edge_place import DeviceFile
 from tests.fixtures.parts import program
 from tests.fixtures.real_process import RealProcess
 from tests.hub_parts import HubPlace, hub_place
-from tests.integration.test_hub_with_agent import DeviceFile
 from tests.waiting import free_port, wait_for
 
 BODY = '{"machine": "press-1", "values": "' + "x" * 986 + '"}'
@@ -199,7 +199,7 @@ def drain(folder: Path, messages: int) -> tuple[float, float, float]:
     with mosquitto(folder / "broker") as port, hub_place(folder / "hub", broker_port=port) as place:
         device = DeviceFile(place, "pump")
         fill(folder / "device" / "state" / "outbox.sqlite", messages)
-        with AgentProcess(device, folder / "device", *quota_options()) as agent:  # type: ignore[arg-type]  # needs write_toml only
+        with AgentProcess(device, folder / "device", *quota_options()) as agent:
             assert place.hub is not None
             wait_for(lambda: stored(place) > 0, timeout_s=60, what="the first message in the hub")
             begun, started = stored(place), time.perf_counter()
@@ -213,7 +213,7 @@ def drain(folder: Path, messages: int) -> tuple[float, float, float]:
 
 def start_seconds(device: Offline, folder: Path) -> tuple[float, float]:
     """(seconds until the local port answers, MB then)."""
-    agent = AgentProcess(device, folder, *quota_options())  # type: ignore[arg-type]  # needs write_toml only
+    agent = AgentProcess(device, folder, *quota_options())
     begun = time.perf_counter()
     with agent:
         return time.perf_counter() - begun, rss_mb(agent.process.pid)
@@ -239,7 +239,7 @@ def ingest(folder: Path, device: Offline, seconds: float) -> None:
     for keys, words in ((False, "into the buffer, 1 kB, one by one"), (True, "the same with a random idempotency key each")):
         direct, wear = into_the_buffer(folder, seconds, keys=keys)
         row(words, direct, "msg/s", "bar 5,000", f"{beside(direct)}, {wear}")
-    with AgentProcess(device, folder / "ingest", *quota_options()) as agent:  # type: ignore[arg-type]  # needs write_toml only
+    with AgentProcess(device, folder / "ingest", *quota_options()) as agent:
         token = Tokens(device.config.key_bytes()).of("m")
         single, single_words = over_http(agent, token, seconds, batch=1)
         row(

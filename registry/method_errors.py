@@ -10,7 +10,10 @@ class DeviceOffline(NotFoundError):
 
     key = "device_offline"
     message = "Device {device} is offline"
-    remedy = "See when it was heard last (hedgerow device show {device}), or let the call wait for it: connect_timeout_s."
+    remedy = (
+        "See when it was heard last (hedgerow device show {device}), "
+        "or let the call wait for it (connect_timeout_s; --connect-timeout-s of hedgerow device invoke)."
+    )
 
 
 class MethodUnanswered(UnavailableError):

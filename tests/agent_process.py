@@ -9,28 +9,34 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from edge_agent.state_store import StateStore, intake_port
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.status import Decision, ModuleStatus, StatusReport
 from hedgerow.errors import InvalidDocument
 from hedgerow.process import Running, Supervised
-from tests.agent_builders import Workspace
 from tests.fixtures.real_process import RealProcess
 from tests.waiting import wait_for
 
 T = TypeVar("T")
 
 
+class WritesToml(Protocol):
+    """Whose device.toml the agent gets."""
+
+    def write_toml(self, path: Path) -> Path:
+        """``path``, with the file there and readable by its owner only."""
+
+
 class AgentProcess:
     """``python -P -m edge_agent run`` on a folder of its own. Leaving the ``with`` block also ends all its modules."""
 
-    def __init__(self, workspace: Workspace, folder: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, device: WritesToml, folder: Path, *options: str, env: dict[str, str] | None = None) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.state = folder / "state"
-        self.config = workspace.write_toml(folder / "device.toml")
+        self.config = device.write_toml(folder / "device.toml")
         argv = [sys.executable, "-P", "-m", "edge_agent", "run", "--config", str(self.config), *options]
         self.process = RealProcess(argv, log=folder / "agent.log", env={"HOME": str(folder), **(env or {})})
 
@@ -82,7 +88,7 @@ class AgentProcess:
         seen = Supervised(self.state / "modules" / name / "process").observe()
         return seen.pid if isinstance(seen, Running) else None
 
-    def wait_state(self, name: str, state: str, *, timeout_s: float = 20.0) -> ModuleStatus:
+    def wait_state(self, name: str, state: str, *, timeout_s: float = 30.0) -> ModuleStatus:
         def look() -> ModuleStatus | None:
             status = self.module(name)
             return status if status is not None and status.state == state else None
@@ -91,7 +97,7 @@ class AgentProcess:
         assert found is not None
         return found
 
-    def wait_pid(self, name: str, *, other_than: int | None = None, timeout_s: float = 20.0) -> int:
+    def wait_pid(self, name: str, *, other_than: int | None = None, timeout_s: float = 30.0) -> int:
         def look() -> int | None:
             pid = self.pid_of(name)
             return pid if pid != other_than else None

@@ -62,18 +62,25 @@ class Namespace:
             subprocess.run([*self.inside, program("ip"), *words], check=True, timeout=20)
         return fd
 
+    def delete(self) -> None:
+        _ip("netns", "delete", self.name)
+
 
 class Cable:
     """Between ``device`` and ``site``. Its properties may be changed at any time, by any thread."""
 
     def __init__(self) -> None:
         tag = secrets.token_hex(3)
-        self.device = Namespace(f"hw-{tag}-d", "10.99.0.1")
-        self.site = Namespace(f"hw-{tag}-s", "10.99.0.2")
+        with contextlib.ExitStack() as undo:
+            self.device = Namespace(f"hw-{tag}-d", "10.99.0.1")
+            undo.callback(self.device.delete)
+            self.site = Namespace(f"hw-{tag}-s", "10.99.0.2")
+            undo.callback(self.site.delete)
+            self._ends = [self.device.plug_in(), self.site.plug_in()]
+            undo.pop_all()
         self.loss, self.delay_s, self.is_cut = 0.0, 0.0, False
         self._seen: set[Flow] = set()
         self._forgotten: set[Flow] = set()
-        self._ends = [self.device.plug_in(), self.site.plug_in()]
         self._chance = random.Random(1)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._carry, name="cable", daemon=True)
@@ -89,7 +96,7 @@ class Cable:
         for fd in self._ends:
             os.close(fd)
         for namespace in (self.device, self.site):
-            _ip("netns", "delete", namespace.name)
+            namespace.delete()
 
     def _carry(self) -> None:
         under_way: list[tuple[float, int, int, bytes]] = []

@@ -55,10 +55,10 @@ with open("told", "a") as told:
 MODULES = ("a", "b")
 
 
-class _Enrolled:
-    """device.toml of a device of this place; stands in for ``agent_builders.Workspace``, of which the agent needs no more."""
+class DeviceFile:
+    """device.toml of a device of this place, enrolled now."""
 
-    def __init__(self, place: HubPlace, name: str, broker_url: str) -> None:
+    def __init__(self, place: HubPlace, name: str, broker_url: str | None = None) -> None:
         self.uuid = place.enroll(name)
         key = device_key(place.workspace.device_master, self.uuid, fleet.FIRST_KEY_GENERATION)
         self.config = DeviceConfig(
@@ -66,7 +66,7 @@ class _Enrolled:
             name=name,
             workspace_id=place.workspace.id,
             topic_prefix=place.workspace.topic_prefix,
-            broker_url=broker_url,
+            broker_url=broker_url or f"mqtt://127.0.0.1:{place.port}",
             registry_url="http://127.0.0.1:9",
             device_key=base64.b64encode(key).decode(),
             pull_token="none",
@@ -190,9 +190,9 @@ def edge_place(
     name: str = "porch",
 ) -> Iterator[EdgePlace]:
     """An enrolled, started agent. ``inside``: the beginning of its command line, for an agent in another namespace."""
-    device = _Enrolled(hub, name, broker_url or f"mqtt://127.0.0.1:{hub.port}")
+    device = DeviceFile(hub, name, broker_url)
     folder.mkdir(parents=True, exist_ok=True)
-    agent = agent_type(device, folder, *options, env=env)  # type: ignore[arg-type]  # it needs write_toml only
+    agent = agent_type(device, folder, *options, env=env)
     agent.process.argv = [*inside, *agent.process.argv]
     with agent:
         yield EdgePlace(hub, agent, device.uuid)

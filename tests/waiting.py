@@ -15,7 +15,7 @@ _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.1
 
 
-def wait_for(predicate: Callable[[], T], *, timeout_s: float = 10.0, what: str) -> T:
+def wait_for(predicate: Callable[[], T], *, timeout_s: float = 30.0, what: str) -> T:
     """The first truthy value of ``predicate``; after ``timeout_s`` an AssertionError that names ``what``.
 
     Exceptions of the predicate pass through: a predicate that must tolerate an error says so itself.

@@ -33,6 +33,8 @@ _HOST_KEYS = (
     "Ulimits",
 )
 _HOST_MODES = ("NetworkMode", "PidMode", "IpcMode", "UTSMode", "UsernsMode", "CgroupnsMode")
+# Podman, which answers to the same API, also joins a namespace by its path (``ns:/proc/1/ns/net``).
+_SHARED = ("host", "container:", "ns:")
 # The word of ``docker_allow`` that each option needs when it has a value.
 _PRIVILEGES: Mapping[str, tuple[str, ...]] = {
     "privileged": ("Privileged",),
@@ -94,8 +96,9 @@ def check_allowed(wanted: Wanted, allowed: Collection[str]) -> None:
     """Raise OptionForbidden for the first option that this device does not allow. ``allowed`` are words of ``docker_allow``."""
     for level in _decoded_levels(wanted.spec.create_options):
         _refuse_ambiguous_names(wanted.name, level)
-    options = _with_docker_keys(wanted.spec.create_options, _KEYS).get("HostConfig") or {}
-    for word, option in [*_plain_privileges(options), *_shared_namespaces(options), *_host_folders(options)]:
+    named = _with_docker_keys(wanted.spec.create_options, _KEYS)
+    options, joined = named.get("HostConfig") or {}, _joined_networks(named.get("NetworkingConfig"))
+    for word, option in [*_plain_privileges(options), *_shared_namespaces(options), *joined, *_host_folders(options)]:
         if word not in allowed:
             raise OptionForbidden(module=wanted.name, option=option, word=word)
 
@@ -103,6 +106,7 @@ def check_allowed(wanted: Wanted, allowed: Collection[str]) -> None:
 def _decoded_levels(options: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The objects whose keys the engine reads as option names; labels and the like are names of the user's own."""
     yield options
+    yield from (value for key, value in options.items() if key.lower() == "networkingconfig" and isinstance(value, dict))
     for host in [value for key, value in options.items() if key.lower() == "hostconfig" and isinstance(value, dict)]:
         yield host
         for mounts in [value for key, value in host.items() if key.lower() == "mounts" and isinstance(value, list)]:
@@ -133,8 +137,16 @@ def _plain_privileges(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _shared_namespaces(options: object) -> Iterator[tuple[str, str]]:
     for mode, value in _with_docker_keys(options, _HOST_MODES).items():
-        if mode in _HOST_MODES and str(value or "").startswith(("host", "container:")):
+        if mode in _HOST_MODES and str(value or "").lower().startswith(_SHARED):
             yield "host", f"{mode}={value}"
+
+
+def _joined_networks(networking: object) -> Iterator[tuple[str, str]]:
+    """Docker refuses the host's network here; other engines that speak its API need not."""
+    joined = _with_docker_keys(networking, ("EndpointsConfig",)).get("EndpointsConfig") or {}
+    for name in joined if isinstance(joined, dict) else ():
+        if str(name).lower() == "host" or str(name).lower().startswith(_SHARED[1:]):
+            yield "host", f"NetworkingConfig={name}"
 
 
 def _host_folders(options: object) -> Iterator[tuple[str, str]]:

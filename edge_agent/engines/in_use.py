@@ -53,7 +53,8 @@ class MissingEngine:
         self._problem = problem
 
     def look(self) -> list[Seen]:
-        raise EngineBlind(engine=self.kind, problem=self._problem.sentence())
+        inner = self._problem.fields["problem"] if isinstance(self._problem, EngineBlind) else self._problem.sentence()
+        raise EngineBlind(engine=self.kind, problem=inner)
 
     def watch(self, wake: Callable[[], None]) -> None:
         """Nothing will ever happen here."""

@@ -91,11 +91,11 @@ def moment(value: object, name: str, now: datetime) -> float | None:
     if re.fullmatch(r"\d{1,12}(\.\d+)?", text):
         return float(text)
     words = _DURATION.findall(text.lower())
-    if words and not _DURATION.sub("", text.lower()).strip():
-        return (now - timedelta(seconds=sum(int(number) * _UNIT_S[unit] for number, unit in words))).timestamp()
     try:
+        if words and not _DURATION.sub("", text.lower()).strip():
+            return (now - timedelta(seconds=sum(int(number) * _UNIT_S[unit] for number, unit in words))).timestamp()
         found = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         problem = "it is neither a time like 2026-11-22T12:00:00Z nor a duration like 2h"
         raise LogFilterInvalid(name=name, value=str(value)[:80], problem=problem) from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -47,7 +47,8 @@ def _open(log: Path, opened: ExitStack) -> list[_File]:
     for number in range(_FILES_MOST):
         path = log if number == 0 else log.with_name(f"{log.name}.{number}")
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            # A module that puts a pipe there must not keep us waiting for somebody who writes into it.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             if number == 0:
                 continue  # between two files, or nothing was written yet
@@ -63,7 +64,7 @@ def _beginning(files: Sequence[_File], wanted: Wanted) -> tuple[Sequence[_File],
     start = 0
     inode, _, offset = wanted.after.partition(":")
     for place, file in enumerate(files):
-        if str(file.inode) == inode and offset.isdigit() and int(offset) <= file.size:
+        if str(file.inode) == inode and offset.isdecimal() and int(offset) <= file.size:
             files, start = files[place:], int(offset)
             break
     if wanted.tail is not None:
@@ -88,11 +89,12 @@ def _tail(files: Sequence[_File], start: int, lines: int) -> tuple[Sequence[_Fil
         while at > first:
             begin = max(first, at - _BLOCK_BYTES)
             block = os.pread(file.fd, at - begin, begin)
-            while (found := block.rfind(b"\n")) >= 0:
+            end = len(block)
+            while (found := block.rfind(b"\n", 0, end)) >= 0:
                 seen += 1
                 if seen == lines:
                     return files[place:], begin + found + 1
-                block = block[:found]
+                end = found
             at = begin
     return files, start
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
+from edge_agent.telemetry.intake import Tokens
 from hedgerow.contracts.broker_login import device_login
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.edge import DesiredState
 
 HIDDEN = "***"
 _SHORTEST = 6
-_WORDS = r"(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|shared[_-]?key|private[_-]?key|credential|sig)"
+_WORDS = (
+    r"(?:passw(?:or)?d|pwd|passphrase|secret|token|credential|sig"
+    r"|(?:api|access|account|shared|private)[_-]?key)"
+)
 # No repetition stands before the word: lines may be long, and every place in one is a beginning.
 _NAMED = re.compile(
     rf"(?i)({_WORDS}[a-z0-9_.-]{{0,40}}[\"']?\s{{0,4}}[:=]\s{{0,4}}[\"']?)(?:(?:bearer|basic)\s+)?[^\s\"',;&}}]+", re.ASCII
@@ -22,8 +26,10 @@ _NAMED = re.compile(
 _AUTHORIZATION = re.compile(
     r"(?i)(authorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:bearer|basic|sharedaccesssignature)?\s{0,4})[^\s\"',]+"
 )
-_IN_URL = re.compile(r"(?<=://)[^/\s:@]{1,200}:[^/\s@]{1,200}(?=@)")
+_IN_URL = re.compile(r"(?<=://)[^/\s:@]{0,200}:[^/\s@]{1,200}(?=@)")
 _SECRET_NAME = re.compile(rf"(?i){_WORDS}")
+# ``--password VALUE``; with ``=`` it is one of _NAMED.
+_SECRET_OPTION = re.compile(rf"(?i)--?[a-z0-9_.-]{{0,40}}{_WORDS}[a-z0-9_.-]{{0,40}}")
 
 
 class Redaction:
@@ -48,8 +54,10 @@ def secrets_of(config: DeviceConfig, state: DesiredState | None) -> set[str]:
     for url in (config.broker_url, config.registry_url):
         if password := urlsplit(url).password:
             found.add(password)
-    for module in state.modules.values() if state else ():
-        found |= {value for name, value in module.spec.variables.items() if _SECRET_NAME.search(name)}
+    tokens = Tokens(config.key_bytes())
+    for name, module in state.modules.items() if state else ():
+        found.add(tokens.of(name))
+        found |= {value for variable, value in module.spec.variables.items() if _SECRET_NAME.search(variable)}
     return found
 
 
@@ -65,11 +73,17 @@ def shown_state(state: DesiredState) -> dict[str, object]:
     plain = msgspec.to_builtins(state)
     for module in plain["modules"].values():
         spec = module["spec"]
+        spec["command"] = _without_secrets(spec.get("command", []))
         spec["variables"] = dict.fromkeys(spec.get("variables", {}), HIDDEN)
         spec["create_options"] = _without_environment(spec.get("create_options", {}))
     for name, twin in plain.get("twins", {}).items():
         plain["twins"][name] = dict.fromkeys(twin, HIDDEN)
     return dict(plain)
+
+
+def _without_secrets(command: Sequence[str]) -> list[str]:
+    before = ["", *command]
+    return [HIDDEN if _SECRET_OPTION.fullmatch(option) else word for option, word in zip(before, command, strict=False)]
 
 
 def _without_environment(options: Mapping[str, object]) -> dict[str, object]:

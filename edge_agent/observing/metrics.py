@@ -18,6 +18,8 @@ QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999, 0.9999)
 VALUES_KEPT = 200
 # Label values come from names of modules, streams and methods; whatever made them endless would not take the memory with it.
 SERIES_MAX = 4000
+# Of one name: a module that invents outputs must not use up the places of all other counters.
+SERIES_OF_ONE_MAX = 1000
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -61,14 +63,19 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[_Key, float] = {}
+        self._series: dict[str, int] = {}
         self._summaries: dict[_Key, _Summary] = {}
 
     def count(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
         key = (name, tuple(sorted(labels.items())))
         with self._lock:
-            if key in self._counts or len(self._counts) < SERIES_MAX:
-                self._counts[key] = self._counts.get(key, 0.0) + amount
+            if key not in self._counts:
+                of_name = self._series.get(name, 0)
+                if of_name >= SERIES_OF_ONE_MAX or len(self._counts) >= SERIES_MAX:
+                    return
+                self._series[name] = of_name + 1
+            self._counts[key] = self._counts.get(key, 0.0) + amount
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add a value to a summary."""

@@ -79,7 +79,7 @@ def _of_running(wanted: Wanted, running: Running, situation: Situation, step: St
     if refused is not None:
         return state, f"the version before runs, for the new one was taken back: {refused.reason}"
     if state == "running" and not running.detail and has_way_back(wanted, situation.versions.get(wanted.name) or Versions()):
-        return state, f"it is on trial; kept when it was well for {wanted.spec.update.commit_after_s:g} s"
+        return state, f"it is on trial; kept once it has been well for {wanted.spec.update.commit_after_s:g} s"
     return state, running.detail or ("it runs" if state == "running" else "it is not ready yet")
 
 

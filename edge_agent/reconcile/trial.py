@@ -122,7 +122,9 @@ def advance(known: Versions, look: Look) -> tuple[Versions, Event | None]:
     if _stood_the_test(trial, look):
         return _committed(tried), Event("commit", _commit_reason(trial, look))
     if trial.begun and not known.trial.begun:
-        return tried, Event("trial", f"its new version is kept when it was well for {look.asked.spec.update.commit_after_s:g} s")
+        return tried, Event(
+            "trial", f"its new version is kept once it has been well for {look.asked.spec.update.commit_after_s:g} s"
+        )
     return tried, None
 
 

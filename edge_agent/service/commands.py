@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.device_config import default_state_dir, read_device_config
-from edge_agent.errors import ServiceRefused
+from edge_agent.errors import ServiceRefused, UpgradeRefused
 from edge_agent.service import launch
 from edge_agent.service.install import carry_out, installing, removing, unit_path
 from edge_agent.service.unit import Service, unit_text
@@ -83,6 +83,8 @@ def upgrade(options: argparse.Namespace, settings: AgentSettings, signal_agent: 
     """Build, switch, and tell the agent that runs (``signal_agent`` gets its pid). Raises UpgradeRefused, StateUnusable."""
     releases = releases_of(settings)
     wish = Wish(options.wheel, options.version, options.sha256, options.index_url, options.find_links)
+    if wish.wheel is not None and not wish.wheel.is_file():
+        raise UpgradeRefused(release=wish.wheel.name, problem=f"there is no file {wish.wheel}")
     if options.dry_run:
         before = launch.current(releases) or "none"
         return [f"build release {wish.name} in {releases}, now current: {before}", "switch to it, on trial", "restart the agent"]

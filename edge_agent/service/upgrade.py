@@ -25,7 +25,8 @@ COMPLETE = "complete"
 LAUNCHER = "launch.py"
 BUILD_TIMEOUT_S = 1800.0
 CHECK_TIMEOUT_S = 60.0
-_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,60}")
+# Begins with a digit, as no other name in the folder of releases does.
+_NAME = re.compile(r"[0-9][0-9A-Za-z.+_-]{0,60}")
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class Wish:
     def name(self) -> str:
         """The folder of the release. Raises UpgradeRefused."""
         if (self.wheel is None) == (self.version is None):
-            raise UpgradeRefused(release="", problem="exactly one of --wheel and --version is needed")
+            raise UpgradeRefused(release="unnamed", problem="exactly one of --wheel and --version is needed")
         parts = self.wheel.name.split("-") if self.wheel is not None else []
         name = (parts[1] if len(parts) > 1 else "") if self.wheel is not None else self.version or ""
         if not _NAME.fullmatch(name):
-            raise UpgradeRefused(release=name, problem="this is no version of a release")
+            shown = name if self.wheel is None else self.wheel.name
+            raise UpgradeRefused(release=shown, problem="this is no version of a release, nor a wheel's name with one")
         return name
 
 

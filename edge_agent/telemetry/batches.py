@@ -36,13 +36,19 @@ def json_array(data: bytes, max_message_bytes: int) -> list[str]:
         raise MessageRefused(problem="its JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise MessageRefused(problem=f"its body is not a JSON array: {problem}") from None
+    # Counted before they are copied: a megabyte holds half a million.
+    _check_number(len(elements))
     return _checked([bytes(element) for element in elements], max_message_bytes)
 
 
 def _checked(texts: list[bytes], max_message_bytes: int) -> list[str]:
-    if not 0 < len(texts) <= BATCH_MESSAGES_MAX:
-        raise MessageRefused(problem=f"it has {len(texts)} messages, a batch has 1 to {BATCH_MESSAGES_MAX}")
+    _check_number(len(texts))
     largest = max(map(len, texts))
     if largest > max_message_bytes:
         raise MessageTooLarge(size=largest, limit=max_message_bytes)
     return [json_text(text) for text in texts]
+
+
+def _check_number(messages: int) -> None:
+    if not 0 < messages <= BATCH_MESSAGES_MAX:
+        raise MessageRefused(problem=f"it has {messages} messages, a batch has 1 to {BATCH_MESSAGES_MAX}")

@@ -11,6 +11,7 @@ IoT Hub's HTTP) or as ``?properties=a%3Db%26c%3Dd``. A message that no route wan
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
 import random
@@ -20,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from http import HTTPStatus
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import msgspec
 
@@ -46,6 +47,8 @@ PORTS = range(20_000, 32_000)
 PORT_TRIES = 50
 CONNECTIONS_MAX = 64
 IDLE_TIMEOUT_S = 60.0
+# When all places are taken: how long one may let us wait before it has to make room for others.
+PATIENCE_S, _CROWDED_LOOK_S = 2.0, 0.5
 KEY_LENGTH_MAX = 200
 _LENGTH_DIGITS = 12
 _INPUTS, _ACK = "/inputs/", "/ack"
@@ -107,6 +110,9 @@ class Intake:
         self._on_heartbeat = on_heartbeat
         self._listeners: dict[str, socket.socket] = {}
         self._room = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        # Connections that we wait for, since when (monotonic).
+        self._idle: dict[socket.socket, float] = {}
+        self._idle_lock = threading.Lock()
         self._closing = threading.Event()
         self.port = 0
 
@@ -153,8 +159,8 @@ class Intake:
 
     def answer(self, head: Head, read: Callable[[int], bytes], local_host: str = LOOPBACK) -> Answer:
         """The answer to one request that came to ``local_host``; ``read`` gives exactly so many bytes of its body."""
-        url = urlsplit(head.target)
         try:
+            url = _address(head.target)
             host = head.header("host").rpartition(":")[0] or head.header("host")
             if host not in _HOSTS and host != local_host:
                 raise MessageRefused(problem=f"its Host {host!r} is not this device")
@@ -238,7 +244,10 @@ class Intake:
     def _accept(self, listener: socket.socket) -> None:
         while True:
             # Above the limit connections wait in the kernel's backlog.
-            self._room.acquire()
+            while not self._room.acquire(timeout=_CROWDED_LOOK_S):
+                if self._closing.is_set():
+                    return
+                self._make_room()
             try:
                 connection, _ = listener.accept()
                 threading.Thread(target=self._serve, args=(connection,), name="intake-request", daemon=True).start()
@@ -256,13 +265,42 @@ class Intake:
                 connection.settimeout(IDLE_TIMEOUT_S)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 local_host = str(connection.getsockname()[0])
-                serve(connection, lambda head, read: self.answer(head, read, local_host))
+                serve(
+                    connection,
+                    lambda head, read: self.answer(head, read, local_host),
+                    lambda waits: self._note(connection, waits=waits),
+                )
         except OSError as problem:
             log.debug("a module's connection ended: %s", problem)
         except Exception:
             log.exception("a module's request failed")
         finally:
+            self._note(connection, waits=False)
             self._room.release()
+
+    def _note(self, connection: socket.socket, *, waits: bool) -> None:
+        with self._idle_lock:
+            if waits:
+                self._idle[connection] = self._clock.monotonic_s()
+            else:
+                self._idle.pop(connection, None)
+
+    def _make_room(self) -> None:
+        """One module must not keep all places with connections that say nothing: the one longest silent ends."""
+        with self._idle_lock:
+            silent, since_s = min(self._idle.items(), key=lambda idle: idle[1], default=(None, 0.0))
+            if silent is None or self._clock.monotonic_s() < since_s + PATIENCE_S:
+                return
+            del self._idle[silent]
+            with contextlib.suppress(OSError):
+                silent.shutdown(socket.SHUT_RDWR)
+
+
+def _address(target: str) -> SplitResult:
+    try:
+        return urlsplit(target)
+    except ValueError as problem:
+        raise MessageRefused(problem=f"its address cannot be read: {problem}") from None
 
 
 def _receipt(receipts: Sequence[Receipt], messages: int | None = None) -> Answer:

@@ -62,7 +62,7 @@ def enroll(name: str, tags: dict[str, str], output: Path | None, as_json: bool) 
     else:
         click.echo(f"Enrolled {name} ({enrolled.device.uuid}). On the device: hedgerow agent run --config {path}")
         if any(f"//{host}" in enrolled.config.registry_url for host in ("127.", "localhost", "[::1]")):
-            click.echo("It holds addresses of this machine; for other machines see --public-url and --broker of `hedgerow up`.")
+            click.echo("It holds addresses of this machine; others: --public-url and --mosquitto (or --broker) of `hedgerow up`.")
 
 
 @command.command("list")

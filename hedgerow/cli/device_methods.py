@@ -170,8 +170,11 @@ def restart(device: str, module: str, timeout_s: float, as_json: bool) -> None:
 def support_bundle(device: str, output: Path | None, without_logs: bool, as_json: bool) -> None:
     """Fetch state, decisions, checks, versions and logs of a device as tar.gz; without keys, tokens and passwords."""
     path = output or Path(f"{device}-support.tar.gz")
-    with workspace() as client:
-        size = client.devices.support_bundle(device, path, with_logs=not without_logs)
+    try:
+        with workspace() as client:
+            size = client.devices.support_bundle(device, path, with_logs=not without_logs)
+    except FileExistsError:
+        raise click.ClickException(f"{path} exists already. Choose another with -o, or remove it.") from None
     if as_json:
         print_json({"device": device, "path": str(path), "size_bytes": size})
     else:

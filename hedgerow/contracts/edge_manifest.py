@@ -59,14 +59,29 @@ def read_manifest(
         raise InvalidDocument(document=_DOCUMENT, problem=str(problem)) from None
     wrong = next((one for one in unknown_keys(document) if one.level == "error"), None)
     if wrong is not None:
-        raise InvalidDocument(document=_DOCUMENT, problem=f"at {wrong.place} {wrong.message}. {wrong.remedy}")
+        raise InvalidDocument(document=_DOCUMENT, problem=f"at {wrong.place} {wrong.message}. {wrong.remedy.rstrip('.')}")
     findings = unknown_keys(document)
     written = document.get("name")
     if name is not None and written not in (None, name):
         findings.append(note("$.name", f"it is deployed as {name!r}, not as {str(written)[:80]!r}"))
     given = {"name": name, "target": target, "priority": priority}
     whole = {"name": "deployment", "target": "", "modules": {}, **document, **{k: v for k, v in given.items() if v is not None}}
-    return convert(_with_whole_routes(whole), EdgeDeployment), findings
+    return _converted(_with_whole_routes(whole)), findings
+
+
+def _converted(whole: dict[str, Any]) -> EdgeDeployment:
+    try:
+        return convert(whole, EdgeDeployment)
+    except InvalidDocument:
+        # The parser does not say in which module or route; each by itself does.
+        for inside, kind in (("modules", ModuleSpec), ("routes", Route)):
+            for name, value in _objects(whole.get(inside)):
+                try:
+                    convert(value, kind)
+                except InvalidDocument as problem:
+                    words = str(problem.fields["problem"]).replace("`$", f"`$.{inside}.{name}", 1)
+                    raise InvalidDocument(document=_DOCUMENT, problem=words) from None
+        raise
 
 
 def unknown_keys(document: Mapping[str, Any]) -> list[Finding]:

@@ -14,6 +14,14 @@ class ServerUnreachable(UnavailableError):
     remedy = "Start it with `hedgerow up`, or point HEDGEROW_URL or HEDGEROW_WORKSPACE at the right one."
 
 
+class AnswerCutOff(ServerUnreachable):
+    """An answer ended in the middle: what gave it failed, or the connection did."""
+
+    key = "answer_cut_off"
+    message = "The answer of {where} was cut off: {problem}"
+    remedy = "Ask again. When a device gave it: see how that is, and whether its docker engine runs (hedgerow device show NAME)."
+
+
 class ServerDidNotStart(UnavailableError):
     """A control plane started for a folder ended at once."""
 

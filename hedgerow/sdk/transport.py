@@ -17,7 +17,7 @@ from hedgerow.backoff import Backoff
 from hedgerow.contracts.names import ENV_TOKEN, HEADER_IDEMPOTENCY, HEADER_METHOD_STATUS
 from hedgerow.contracts.work import Problem, ProblemAnswer
 from hedgerow.errors import InvalidDocument, InvalidSetting
-from hedgerow.sdk.errors import ApiError, EmptyFilter, ServerUnreachable
+from hedgerow.sdk.errors import AnswerCutOff, ApiError, EmptyFilter, ServerUnreachable
 
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 20
@@ -151,7 +151,7 @@ class Transport:
     ) -> tuple[str | None, Iterator[bytes]]:
         """POST, and the answer as it comes, with the method's status from its header. ``timeout_s`` is the longest silence.
 
-        Raises ApiError, ServerUnreachable, which also comes while reading when the answer is cut off.
+        Raises ApiError, ServerUnreachable; AnswerCutOff while reading.
         """
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         timeout = httpx.Timeout(self._http.timeout.connect, read=timeout_s)
@@ -172,7 +172,7 @@ class Transport:
         try:
             yield from response.iter_raw()
         except httpx.TransportError as problem:
-            raise ServerUnreachable(where=self._where, problem=str(problem) or type(problem).__name__) from problem
+            raise AnswerCutOff(where=self._where, problem=str(problem) or type(problem).__name__) from problem
         finally:
             response.close()
 

@@ -61,7 +61,7 @@ def _check_route(deployment: str, name: str, text: str) -> None:
 
 def _checked(connection: Connection, deployment: str, module: str, spec: ModuleSpec) -> ModuleSpec:
     if spec.kind == "process" and (spec.image is None) == (not spec.command):
-        raise ManifestInvalid(name=deployment, problem=f"process module {module} needs either an image or a command")
+        raise ManifestInvalid(name=deployment, problem=f"process module {module} needs either an image or a command, not both")
     if spec.image is None:
         if spec.kind == "docker":
             raise ManifestInvalid(name=deployment, problem=f"docker module {module} has no image")

@@ -46,10 +46,13 @@ class Files:
     def write(self, name: str, content: bytes) -> None:
         """Whole or not at all, readable by Mosquitto only."""
         fresh = self.folder / f".{name}"
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        # The folder is Mosquitto's own: what it may have put there is neither written to nor given away.
+        fresh.unlink(missing_ok=True)
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(content)
-        self._hand_over(fresh)
+            if self._owner.uid is not None:
+                os.fchown(fd, self._owner.uid, self._owner.gid if self._owner.gid is not None else -1)
         fresh.replace(self.folder / name)
 
     def close(self) -> None:

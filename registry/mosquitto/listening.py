@@ -10,12 +10,13 @@ _ANY = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _CONNECT_TIMEOUT_S = 1.0
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """``HOST:PORT``; an IPv6 host stands in brackets. Raises InvalidSetting."""
+def parse_listen(text: str, setting: str = "listen") -> tuple[str, int]:
+    """``HOST:PORT``; an IPv6 host stands in brackets. ``setting`` is where it was written. Raises InvalidSetting."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536 or len(port) > 5:
-        raise InvalidSetting(name="listen", value=text[:200], problem="write HOST:PORT, such as 0.0.0.0:8883", source="--listen")
+        problem = "write HOST:PORT, such as 0.0.0.0:8883"
+        raise InvalidSetting(name=setting, value=text[:200], problem=problem, source=f"--{setting}")
     return host, int(port)
 
 

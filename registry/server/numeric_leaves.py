@@ -15,16 +15,16 @@ def numeric_leaves(body: str) -> list[tuple[str, float]]:
 
     ``{"a": {"b": [1.5]}}`` gives ``("a.b.0", 1.5)``; true and false are 1 and 0.
     """
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return []
     found: dict[str, float] = {}
-    for path, number in _leaves(value, ""):
-        # Two ways to one path ("a.b" as a key, and "b" in "a") would be one time series twice: the first counts.
-        found.setdefault(path, number)
-        if len(found) == MAX_LEAVES:
-            break
+    try:
+        for path, number in _leaves(msgspec.json.decode(body), ""):
+            # Two ways to one path ("a.b" as a key, and "b" in "a") would be one time series twice: the first counts.
+            found.setdefault(path, number)
+            if len(found) == MAX_LEAVES:
+                break
+    except (msgspec.DecodeError, RecursionError):
+        # Walking goes a little deeper than reading, so a device could send what only the walk breaks at.
+        return []
     return list(found.items())
 
 

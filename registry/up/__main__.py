@@ -16,6 +16,7 @@ from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import hold_lock
 from hedgerow.settings import load_settings, rows
 from registry.errors import RoleTaken
+from registry.mosquitto.listening import device_url, parse_listen
 from registry.up.ports import settle_ports
 from registry.up.roles import MOST_HUBS, UpSettings, from_folder, plan_roles, role_environment
 from registry.up.supervisor import Supervisor
@@ -38,6 +39,7 @@ def main(argv: list[str]) -> int:
         settings = from_folder(settings, Path.cwd())
         _expect_file("registry_logins", settings.registry_logins)
         _expect_file("egress_ca_file", settings.egress_ca_file)
+        _expect_one_broker(settings)
         _expect_shareable(settings)
         return _up(settings, clock, started_s)
     except InvalidSetting as problem:
@@ -53,6 +55,20 @@ def _expect_file(name: str, path: Path | None) -> None:
     if path and not path.is_file():
         option = f"--{name.replace('_', '-')}"
         raise InvalidSetting(name=name, value=str(path), problem="there is no such file", source=option)
+
+
+def _expect_one_broker(settings: UpSettings) -> None:
+    """Else an option that nobody reads would be passed over in silence."""
+    if settings.mosquitto is not None:
+        if settings.broker:
+            problem = "a broker of your own is named as well (--broker)"
+            raise InvalidSetting(name="mosquitto", value=settings.mosquitto, problem=problem, source="--mosquitto")
+        parse_listen(settings.mosquitto, "mosquitto")
+        return
+    for name in ("mosquitto_names", "mosquitto_cert", "mosquitto_key"):
+        if value := getattr(settings, name):
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidSetting(name=name, value=str(value), problem="it needs --mosquitto HOST:PORT", source=option)
 
 
 def _expect_shareable(settings: UpSettings) -> None:
@@ -78,7 +94,7 @@ def _up(settings: UpSettings, clock: SystemClock, started_s: float) -> int:
 
         def ready() -> None:
             atomic_write(run / "up.json", json.dumps(facts | {"pid": os.getpid()}).encode())
-            print(_banner(settings, clock.monotonic_s() - started_s), flush=True)
+            print(banner(settings, clock.monotonic_s() - started_s), flush=True)
 
         try:
             return supervisor.run(ready, sys.stdin.fileno() if settings.watch_parent else None)
@@ -111,19 +127,28 @@ def _complain(text: str) -> None:
     print(f"hedgerow up: {text}", file=sys.stderr, flush=True)
 
 
-def _banner(settings: UpSettings, seconds: float) -> str:
+def banner(settings: UpSettings, seconds: float) -> str:
+    """What people see once everything runs."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    broker = _without_password(settings.broker) if settings.broker else f"mqtt://127.0.0.1:{settings.broker_port} (embedded)"
     return "\n".join(
         [
             f"Hedgerow is up ({seconds:.1f} s)",
             f"  pages and API  http://{host}:{settings.port}",
             f"  services       http://127.0.0.1:{settings.balancer_port}/services/NAME/score",
-            f"  broker         {broker}",
+            f"  broker         {_shown_broker(settings)}",
             f"  workspace      {settings.workspace}",
             "  stop with Ctrl-C",
         ]
     )
+
+
+def _shown_broker(settings: UpSettings) -> str:
+    """As devices reach it."""
+    if settings.broker:
+        return _without_password(settings.broker)
+    if settings.mosquitto is not None:
+        return f"{device_url(settings.mosquitto, settings.mosquitto_names)} (Mosquitto)"
+    return f"mqtt://127.0.0.1:{settings.broker_port} (embedded)"
 
 
 def _without_password(url: str) -> str:

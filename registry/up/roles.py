@@ -20,7 +20,7 @@ class UpSettings:
     workspace: Path = setting(Path("hedgerow-workspace"), "folder of the workspace; made when it does not exist")
     host: str = setting("127.0.0.1", "address to listen on; anything but loopback needs --behind-proxy")
     port: int = setting(8080, "port of the REST API, the pages and the image registry; 0 picks a free one")
-    broker_port: int = setting(1883, "port of the embedded MQTT broker (loopback only); 0 picks a free one")
+    broker_port: int = setting(1883, "loopback port of the embedded MQTT broker, or of Mosquitto for the hub; 0 picks a free one")
     balancer_port: int = setting(8090, "port of the load balancer in front of services; 0 picks a free one")
     database: str | None = setting(None, "postgresql://… instead of the SQLite files in the workspace", secret=True)
     blobs: str | None = setting(None, "s3://bucket/prefix (extra s3) or file:///folder for contents instead of the workspace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -14,7 +14,6 @@ from hedgerow.contracts.api import EnrolledDevice
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.status import BufferStatus, Decision, DesiredOutcome, ModuleStatus, StatusReport
 from hedgerow.contracts.telemetry import TelemetryMessage
-from registry.hub.sessions import lease_end
 from registry.store import telemetry, twins
 from registry.store.database import open_database
 from registry.store.telemetry import Arrived, GapRow, StreamKey
@@ -40,7 +39,7 @@ def report(device_uuid: str, now: datetime) -> StatusReport:
         desired=DesiredOutcome(version=3, code=500, message="camera is backoff"),
         modules={
             "camera": ModuleStatus(state="backoff", reason=f"exit code 3: {NASTY}", restart_count=7, exited_at=now),
-            "scorer": ModuleStatus(state="running", reason="it runs", started_at=now),
+            "scorer": ModuleStatus(state="running", reason="it runs", started_at=now, rollback_reason="2 failures on trial"),
         },
         decisions=[Decision(at=now, module="camera", action="start", reason="exit code 3; policy always")],
         buffer=BufferStatus(epoch="e", queued_messages=41, queued_bytes=4100, dropped_messages=2),
@@ -57,7 +56,7 @@ def fleet(server: RunningServer) -> RunningServer:
         api.post("/api/v1/devices/press-3/revoke", json={})
     database = open_database(None, server.workspace)
     with database.write() as connection:
-        twins.put_session(connection, busy, twins.Session("s", "a", 1, lease_end(now)))
+        twins.put_session(connection, busy, twins.Session("s", "a", 1, now + timedelta(hours=1)))
         twins.put_report(connection, report(busy, now), now)
     key = StreamKey(busy, "e", "telemetry")
     start_ms = unix_ms(now) - 3_600_000
@@ -98,12 +97,14 @@ def test_the_fleet_page_names_what_needs_a_look(page: Page, fleet: RunningServer
     tiles = page.get_by_role("list", name="The fleet").inner_text().split()
     assert tiles == ["1", "online", "1", "offline", "1", "revoked"]
     rows = [row.inner_text() for row in page.locator("#attention tbody tr").all()]
-    assert len(rows) == 2
+    assert len(rows) == 3
     assert "press-1" in rows[0]
     assert "camera" in rows[0]
     assert "exit code 3; policy always" in rows[0]
-    assert "press-2" in rows[1]
-    assert "offline" in rows[1]
+    assert "scorer" in rows[1]
+    assert "rolled back" in rows[1]
+    assert "press-2" in rows[2]
+    assert "offline" in rows[2]
     assert "41" in page.locator("tr", has_text="press-1").last.inner_text()
 
 
@@ -126,6 +127,7 @@ def test_a_state_that_there_is_not_is_refused_with_those_that_there_are(fleet: R
 
 def test_the_device_page_draws_its_numbers_and_tells_of_gaps(page: Page, fleet: RunningServer) -> None:
     page.goto(f"{fleet.url}/devices/press-1")
+    assert "rolled back: 2 failures on trial" in page.locator("main").inner_text()
     figures = page.locator("figure")
     assert figures.count() == 2
     assert figures.first.locator("polyline").count() == 1

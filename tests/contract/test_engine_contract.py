@@ -154,7 +154,7 @@ def test_an_end_is_told_at_once(bench: Bench) -> None:
     told.clear()
     assert pid is not None
     os.kill(pid, 9)
-    assert told.wait(5), "nobody was told"
+    assert told.wait(30), "nobody was told"
     assert bench.wait(Exited).exit_code == 137
 
 

@@ -119,7 +119,8 @@ def test_killed_in_the_middle_of_a_rollback_it_is_carried_to_its_end(hub: SmallH
     sick = Probe(kind="exec", command=["/bin/sh", "-c", "test ! -e sick"], period_s=0.2, failure_threshold=1)
     hub.deploy({"m": shell(STUBBORN, probe=sick, update=PATIENT, stop_grace_s=600.0)})
     new = wait_runs(agent, "stay")
-    agent.wait_state("m", "running", timeout_s=30)
+    # Of the new version: the report may still be the one on the old. One that was never well would be waited for.
+    wait_for_or_show(agent, lambda: (s := agent.module("m")) and s.trial and s.state == "running", 60, "the trial running")
     work(agent, "stay").touch()
     work(agent, "sick").touch()
     wait_decided(agent, "rollback")

@@ -88,6 +88,6 @@ def test_a_connection_that_only_one_end_believes_in(tmp_path: Path, times: int) 
     with far_edge(tmp_path) as (place, line):
         for number in range(times):
             line.forget_connections()
-            place.wait_for_arrivals(f"after loss {number} of the connection", timeout_s=2 * RETRY.cap_s + 25)
+            place.wait_for_arrivals(f"after loss {number} of the connection", timeout_s=2 * RETRY.cap_s + 60)
             place.wait_for_more("meanwhile")
         place.check()

@@ -18,6 +18,7 @@ from tests.edge_place import MODULES, EdgePlace, edge_place, wait_started
 from tests.hub_parts import HubPlace, hub_place
 from tests.power_loss import build_tracer
 from tests.process_folders import need_root
+from tests.waiting import wait_for
 
 PAGE = 4096
 
@@ -48,11 +49,16 @@ def small_disk(folder: Path) -> Iterator[Path]:
 def filled(folder: Path) -> Iterator[None]:
     """Not a byte is free inside the block."""
     ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(PAGE))
+
+    def is_full() -> bool:
+        """What others give back meanwhile is taken as well."""
+        with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(PAGE))
+        return os.statvfs(folder).f_bavail < 8
+
     try:
-        assert os.statvfs(folder).f_bavail < 8
+        wait_for(is_full, timeout_s=30, what="a full disk")
         yield
     finally:
         ballast.unlink()

@@ -14,7 +14,7 @@ import pytest
 from edge_agent.telemetry.intake import Tokens
 from registry.store import telemetry
 from tests.agent_process import AgentProcess, wait_for_or_show
-from tests.edge_place import _Enrolled
+from tests.edge_place import DeviceFile
 from tests.hub_parts import HubPlace, hub_place
 
 
@@ -29,12 +29,12 @@ class Card:
 
     def __init__(self, place: HubPlace, folder: Path) -> None:
         self.place = place
-        self.enrolled = _Enrolled(place, "pump", f"mqtt://127.0.0.1:{place.port}")
+        self.enrolled = DeviceFile(place, "pump")
         self.token = Tokens(self.enrolled.config.key_bytes()).of("m")
         self.folder = folder
 
     def agent(self, folder: Path | None = None) -> AgentProcess:
-        return AgentProcess(self.enrolled, folder or self.folder)  # type: ignore[arg-type]  # needs write_toml only
+        return AgentProcess(self.enrolled, folder or self.folder)
 
     def copy(self, name: str) -> Path:
         """Of a card at rest."""

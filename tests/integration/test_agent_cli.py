@@ -103,6 +103,13 @@ def test_help_lists_every_setting_with_its_variable() -> None:
         assert words in text
 
 
+@pytest.mark.parametrize("command", ["status", "check"])
+def test_help_of_what_only_looks_leaves_out_what_means_nothing_to_it(command: str) -> None:
+    text = run(command, "--help").stdout
+    assert "--state-dir" in text
+    assert "--quota-bytes" not in text
+
+
 def test_status_reads_the_disk_with_and_without_an_agent(tmp_path: Path) -> None:
     nothing = run("status", "--state-dir", tmp_path / "state")
     assert nothing.returncode == 1

@@ -89,7 +89,7 @@ def test_a_container_that_fails_its_check_is_taken_back(
         hub.deploy({"box": module(1)})
         agent.wait_state("box", "running", timeout_s=60)
         never = Probe(kind="exec", command=["/bin/false"], timeout_s=10.0)
-        hub.deploy({"box": module(2, probe=never, update=UpdatePolicy(ready_within_s=1.0))})
+        hub.deploy({"box": module(2, probe=never, update=UpdatePolicy(ready_within_s=8.0))})
         wait_for_or_show(agent, lambda: any(d.action == "rollback" for d in agent.decisions()), 60, "the rollback")
         wait_for_or_show(agent, lambda: _running_commands(docker_engine, workspace) == ["1"], 60, "the version before")
         wait_for_or_show(agent, lambda: (s := agent.module("box")) and s.state == "running" and s.rolled_back_from, 60, "it told")

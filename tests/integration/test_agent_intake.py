@@ -8,6 +8,7 @@ import json
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def ask(intake: Intake, tokens: Tokens) -> Ask:
     def request(
         body: bytes = b"{}", *, path: str = "/telemetry", token: str | None = None, method: str = "POST", **headers: str
     ) -> tuple[int, dict[str, Any]]:
-        connection = http.client.HTTPConnection("127.0.0.1", intake.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", intake.port, timeout=30)
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         bearer = {"authorization": f"Bearer {tokens.of('m') if token is None else token}"}
         try:
@@ -153,7 +154,7 @@ def test_metrics_need_no_token_but_a_name_of_this_device(ask: Ask) -> None:
 
 
 def test_keep_alive_serves_many_messages_and_survives_a_refused_one(intake: Intake, tokens: Tokens) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", intake.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", intake.port, timeout=30)
     for body, expected in [(b"1", 201), (b"nope", 400), (b"2", 201)]:
         connection.request("POST", "/telemetry", body, {"authorization": f"Bearer {tokens.of('m')}"})
         answer = connection.getresponse()
@@ -240,6 +241,7 @@ def test_many_messages_in_one_request_are_stored_as_they_were_written(
         ("/telemetry?batch=array", "application/json", b"{}", 400),
         ("/telemetry?batch=array", "application/json", b"[]", 400),
         ("/telemetry?batch=array", "application/json", b"[1", 400),
+        ("/telemetry?batch=array", "application/json", b"[" + b"1," * 1000 + b"1]", 400),
     ],
 )
 def test_a_batch_with_something_wrong_is_refused_whole(
@@ -247,6 +249,36 @@ def test_a_batch_with_something_wrong_is_refused_whole(
 ) -> None:
     assert ask(body, path=path, content_type=content_type)[0] == status
     assert outbox.totals.queued_messages == 0
+
+
+def test_an_address_that_cannot_be_read_is_answered(intake: Intake) -> None:
+    with socket.create_connection(("127.0.0.1", intake.port), timeout=30) as connection:
+        connection.sendall(b"GET http://[::1/metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_blanks_in_a_header_cost_no_more_than_other_signs(intake: Intake) -> None:
+    """With the square of their number, these would keep the whole agent busy for minutes."""
+    head = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nx: \t a" + b" " * 31_000 + b"b \r\n\r\n"
+    with socket.create_connection(("127.0.0.1", intake.port), timeout=30) as connection:
+        began_s = time.monotonic()
+        for _ in range(30):
+            connection.sendall(head)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert time.monotonic() - began_s < 60
+
+
+def test_a_module_that_keeps_all_connections_makes_room(intake: Intake, ask: Ask) -> None:
+    """Silent, or with half a request each: heartbeats of all other modules depend on it."""
+    kept = [socket.create_connection(("127.0.0.1", intake.port)) for _ in range(CONNECTIONS_MAX)]
+    try:
+        for number, connection in enumerate(kept):
+            connection.sendall(b"POST /telemetry HTTP/1.1\r\nhost: localhost\r\n"[: number % 40])
+        assert ask()[0] == 201
+        assert ask()[0] == 201
+    finally:
+        for connection in kept:
+            connection.close()
 
 
 def test_silent_connections_do_not_lock_others_out_for_ever(intake: Intake, ask: Ask) -> None:

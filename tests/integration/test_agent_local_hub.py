@@ -256,3 +256,17 @@ def test_a_keep_alive_that_ran_out_ends_the_connection(hub: Stand) -> None:
         sock.sendall(packets.connect("m", hub.tokens.of("m"), keep_alive_s=1, will=("telemetry", b'"gone"')))
         assert read_all(sock) == b"\x20\x02\x00\x00"
     wait_for(lambda: [body for _, _, body in hub.rows()] == ['"gone"'], timeout_s=30, what="the will")
+
+
+def test_refused_clients_that_do_not_go_keep_nobody_out(hub: Stand) -> None:
+    stubborn: list[socket.socket] = []
+    try:
+        for number in range(server_module.CONNECTIONS_MAX + 20):
+            refused = socket.create_connection(("127.0.0.1", hub.port), timeout=30)
+            stubborn.append(refused)
+            refused.sendall(packets.connect("m", "wrong", client_id=f"c{number}"))
+            assert refused.recv(4, socket.MSG_WAITALL)[:2] == b"\x20\x02"
+        hub.raw().close()
+    finally:
+        for refused in stubborn:
+            refused.close()

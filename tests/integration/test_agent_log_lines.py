@@ -75,7 +75,7 @@ def test_moments_as_iot_edge_takes_them(value: object, found: datetime) -> None:
     assert moment(value, "since", NOW) == found.timestamp()
 
 
-@pytest.mark.parametrize("value", ["", "soon", "2x", "h", True, "2h and more"])
+@pytest.mark.parametrize("value", ["", "soon", "2x", "h", True, "2h and more", "999999999d", "999999999d " * 3])
 def test_what_is_no_moment_is_refused(value: object) -> None:
     with pytest.raises(LogFilterInvalid):
         moment(value, "since", NOW)
@@ -137,6 +137,12 @@ def test_a_link_in_place_of_a_log_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to("secret")
     with pytest.raises(LogsUnreadable):
         texts(tmp_path / "log")
+
+
+def test_a_pipe_in_place_of_a_log_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    assert texts(tmp_path / "log") == []
+    assert texts(tmp_path / "log", tail=5) == []
 
 
 def test_lines_without_end_come_in_pieces(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from edge_agent import checks_state
 from edge_agent.methods.redaction import HIDDEN, Redaction
 from edge_agent.state_store import StateStore
+from edge_agent.telemetry.intake import Tokens
 from hedgerow.contracts.status import Decision
 from tests.agent_builders import Workspace, desired, shell
 from tests.agent_process import AgentProcess
@@ -58,10 +59,15 @@ def test_events_are_the_decisions_with_their_reasons(state: StateStore) -> None:
 
 def test_a_support_bundle_holds_everything_but_secrets(tmp_path: Path) -> None:
     workspace = Workspace(broker_url="mqtt://press:broker-password@127.0.0.1:1")
-    script = "echo starts with password=hunter22 and url amqp://me:letmein@host; echo pump-secret-value; sleep 1000"
+    script = (
+        "echo starts with password=hunter22 and url amqp://me:letmein@host or redis://:let2in@host;"
+        "echo $HEDGEROW_TELEMETRY_TOKEN; echo pump-secret-value; sleep 1000 # $0"
+    )
     module = shell(script, variables={"PUMP_SECRET": "pump-secret-value", "PLAIN": "plain-value"})
     agent = AgentProcess(workspace, tmp_path)
     agent.state.mkdir(mode=0o700)
+    command = [*module.spec.command, "--db-password", "argument-secret"]
+    module = msgspec.structs.replace(module, spec=msgspec.structs.replace(module.spec, command=command))
     StateStore(agent.state).desired.write_bytes(workspace.signed(desired({"pump": module})))
     with agent:
         agent.wait_state("pump", "running")
@@ -89,6 +95,9 @@ def test_a_support_bundle_holds_everything_but_secrets(tmp_path: Path) -> None:
         "broker-password",
         "hunter22",
         "letmein",
+        "let2in",
+        "argument-secret",
+        Tokens(config.key_bytes()).of("pump"),
         "pump-secret-value",
         "plain-value",
     ):
@@ -219,3 +228,20 @@ def test_a_clock_that_is_wrong_is_told_by_the_registry(registry: str) -> None:
     assert (right.ok, wrong.ok) == (True, False)
     assert "Set the clock" in wrong.remedy
     assert list(checks_state.clock_of_registry(Workspace().config, datetime.now(UTC))) == []
+
+
+@pytest.mark.parametrize("command", ["status", "events"])
+def test_a_path_with_a_slip_of_the_pen_is_no_device_without_a_report(command: str, tmp_path: Path) -> None:
+    refused = run(command, "--config", tmp_path / "pres-1.toml")
+    assert refused.returncode == 2
+    assert "Cannot read the device configuration" in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_an_upgrade_that_is_tried_dry_needs_its_wheel_too(tmp_path: Path) -> None:
+    wheel, config = tmp_path / "hedgerow-0.2.0-py3-none-any.whl", tmp_path / "device.toml"
+    refused = run("upgrade", "--dry-run", "--config", config, "--wheel", wheel)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "there is no file" in refused.stderr
+    wheel.touch()
+    assert "build release 0.2.0" in run("upgrade", "--dry-run", "--config", config, "--wheel", wheel).stdout

@@ -158,3 +158,13 @@ def _check_with_promtool(text: str) -> None:
     )
     complaints = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(("edgeAgent_", "edgeagent_"))]
     assert complaints == [], "\n".join(complaints)
+
+
+def test_labels_that_a_module_invents_leave_room_for_other_counters() -> None:
+    metrics = Metrics()
+    for number in range(6000):
+        metrics.count("edgehub_messages_sent_total", from_route_output=str(number))
+    metrics.count("hedgerow_agent_intake_refused_total", key="message_too_large")
+    counted = [sample.name for sample in metrics.samples()]
+    assert counted.count("hedgerow_agent_intake_refused_total") == 1
+    assert len(counted) < 6000

@@ -201,4 +201,5 @@ def test_systemd_itself_can_read_the_unit(tmp_path: Path, user: bool) -> None:
     done = subprocess.run(verify, capture_output=True, text=True, timeout=60, check=False, env=environment)
     known_only_later = "Unknown key 'DelegateSubgroup' in section [Service], ignoring."
     problems = [line for line in done.stderr.splitlines() if NAME in line and known_only_later not in line]
-    assert (done.returncode, problems) == (0, []), done.stderr
+    # What it says about the machine's own units, which also decides its exit code, is not our affair.
+    assert problems == [], done.stderr

@@ -148,8 +148,8 @@ def test_one_that_does_not_become_ready_is_taken_back(hub: SmallHub, agent: Agen
     hub.deploy({"m": sleeper(1000)})
     wait_runs(agent, 1000)
     never = Probe(kind="exec", command=["/bin/false"])
-    hub.deploy({"m": sleeper(2000, probe=never, update=UpdatePolicy(ready_within_s=1.0))})
-    wait_decided(agent, "rollback", "not ready within 1 s: /bin/false ended with exit code 1")
+    hub.deploy({"m": sleeper(2000, probe=never, update=UpdatePolicy(ready_within_s=4.0))})
+    wait_decided(agent, "rollback", "not ready within 4 s: /bin/false ended with exit code 1")
     wait_runs(agent, 1000)
 
 
@@ -173,7 +173,7 @@ def test_one_that_answers_with_errors_or_slowly_is_taken_back(hub: SmallHub, age
 
 def test_a_first_version_has_only_its_restart_policy(hub: SmallHub, agent: AgentProcess) -> None:
     hub.deploy({"m": shell("exit 3", update=UpdatePolicy(max_failures=0))})
-    wait_for_or_show(agent, lambda: (s := agent.module("m")) and s.restart_count >= 2, 30, "restarts")
+    wait_for_or_show(agent, lambda: (s := agent.module("m")) and s.restart_count >= 2, 60, "restarts")
     assert decided(agent, "rollback") == []
 
 

@@ -89,7 +89,7 @@ def pump(client: Client, folder: Path, *, padding: int = 1, hurry: int = FOREVER
     command = [sys.executable, "-c", COUNTER.replace("PADDING", str(padding)).replace("HURRY", str(hurry))]
     modules = {"counter": ModuleSpec(command=command)}
     client.edge.deploy(EdgeDeployment(name="counting", target="deviceId = 'pump'", modules=modules))
-    with AgentProcess(enrolled, folder / "device", env=environment) as agent:  # type: ignore[arg-type]  # needs write_toml only
+    with AgentProcess(enrolled, folder / "device", env=environment) as agent:
         yield agent
 
 

@@ -111,7 +111,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             }
             client.edge.deploy(EdgeDeployment(name="line", target="deviceId = 'press'", modules=modules))
             options = ("--log-bytes-max", "200000000")
-            with AgentProcess(DeviceToml(enrolled), folder / "device", *options) as agent:  # type: ignore[arg-type]  # has what it needs
+            with AgentProcess(DeviceToml(enrolled), folder / "device", *options) as agent:
                 wait_for(lambda: client.devices.get("press").online, what="the device being online", timeout_s=30)
                 agent.wait_state("talker", "running", timeout_s=30)
                 agent.wait_state("flood", "running", timeout_s=30)

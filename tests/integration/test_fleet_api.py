@@ -83,7 +83,7 @@ def test_enrolment_gives_everything_that_an_agent_needs(
     assert (config.registry_url, config.trusted_keys) == (server.url, [workspace.trusted_key])
     assert config.key_bytes() == device_key(workspace.device_master, config.device_uuid, 1)
     assert config.broker_url.startswith("mqtt://")
-    assert woken.wait(5)
+    assert woken.wait(30)
     listed = {device["name"]: device for device in api.get("/api/v1/devices?limit=1000").json()["items"]}
     assert listed[name]["tags"] == {"site": "north"}
     for path in (f"/api/v1/devices/{name}", "/api/v1/devices", f"/api/v1/devices/{name}/twin"):
@@ -172,7 +172,7 @@ def test_a_deployment_is_stored_with_pinned_images_and_wakes_the_hub(api: Api, d
         add_image(connection, image, add_model(connection, fresh("model")))
     stored = deploy(api, body_of(name, "", m={"image": image}))
     assert (stored.revision, stored.modules["m"].image) == (1, f"{image}:1")
-    assert woken.wait(5)
+    assert woken.wait(30)
     assert deploy(api, body_of(name, "", m={"image": image})).revision == 1
     assert deploy(api, body_of(name, "tags.none = 'x'", m={"image": image})).revision == 2
     assert decode(api.get(f"/api/v1/edge-deployments/{name}").content, EdgeDeployment).revision == 2

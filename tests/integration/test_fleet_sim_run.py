@@ -19,7 +19,7 @@ def test_a_small_fleet_with_churn(control_plane: ControlPlane, client: Client, c
     code = main([*options, "--workspace", str(control_plane.workspace)])
     figures = json.loads(capsys.readouterr().out)
     assert (code, figures["lost"], figures["contradictions"]) == (0, 0, 0)
-    assert figures["made"] == figures["acknowledged"] > 100
+    assert figures["made"] == figures["acknowledged"] > 40
     assert figures["reconnects"] > 0
     assert figures["hellos"] >= 40
     assert [device.name for device in client.devices.iterate(name="herd-*")] == []
@@ -48,4 +48,4 @@ def test_a_small_fleet_on_two_hubs(
             plane.end()
     figures = json.loads(capsys.readouterr().out)
     assert (code, figures["lost"], figures["contradictions"]) == (0, 0, 0)
-    assert figures["acknowledged"] > 100
+    assert figures["acknowledged"] > 40

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,13 +11,12 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from hedgerow.contracts.api import Device
-from hedgerow.contracts.device import DeviceConfig, to_toml
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec
-from hedgerow.contracts.seal import device_key
 from hedgerow.contracts.telemetry import CHAIN_START, TelemetryMessage, chain_over
 from registry.store import edge_deployments, facts, fleet, telemetry
 from registry.store.tables import messages, watermarks
 from tests.agent_process import AgentProcess
+from tests.edge_place import DeviceFile
 from tests.hub_parts import HubPlace, hub_place
 from tests.waiting import wait_for
 
@@ -42,30 +40,6 @@ while True:
 def place(tmp_path: Path) -> Iterator[HubPlace]:
     with hub_place(tmp_path / "hub") as made:
         yield made
-
-
-class DeviceFile:
-    """device.toml of an enrolled device, as the fixture of the agent wants it."""
-
-    def __init__(self, place: HubPlace, name: str) -> None:
-        uuid = place.enroll(name)
-        key = device_key(place.workspace.device_master, uuid, fleet.FIRST_KEY_GENERATION)
-        self.config = DeviceConfig(
-            device_uuid=uuid,
-            name=name,
-            workspace_id=place.workspace.id,
-            topic_prefix=place.workspace.topic_prefix,
-            broker_url=f"mqtt://127.0.0.1:{place.port}",
-            registry_url="http://127.0.0.1:9",
-            device_key=base64.b64encode(key).decode(),
-            pull_token="none",
-            trusted_keys=[place.workspace.trusted_key],
-        )
-
-    def write_toml(self, path: Path) -> Path:
-        path.write_text(to_toml(self.config))
-        path.chmod(0o600)
-        return path
 
 
 def counting(label: str) -> EdgeDeployment:
@@ -103,7 +77,7 @@ def nothing_is_missing(place: HubPlace) -> None:
 
 
 def test_an_agent_through_everything(place: HubPlace, tmp_path: Path) -> None:
-    with AgentProcess(DeviceFile(place, "pump"), tmp_path / "device") as agent:  # type: ignore[arg-type]  # needs write_toml only
+    with AgentProcess(DeviceFile(place, "pump"), tmp_path / "device") as agent:
         place.deploy(counting("first"))
         wait_for(lambda: runs(place, 1), timeout_s=30, what="the module being reported as running")
         more(place, 20)
@@ -129,7 +103,7 @@ def test_an_agent_through_everything(place: HubPlace, tmp_path: Path) -> None:
 
 def test_a_restored_hub_is_believed_again(place: HubPlace, tmp_path: Path) -> None:
     """As after a restore: another incarnation, telemetry of the last hours gone, an older desired state."""
-    with AgentProcess(DeviceFile(place, "pump"), tmp_path / "device"):  # type: ignore[arg-type]  # needs write_toml only
+    with AgentProcess(DeviceFile(place, "pump"), tmp_path / "device"):
         place.deploy(counting("first"))
         more(place, 20)
         assert place.hub is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from hedgerow.contracts.device import DeviceConfig, to_toml
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec, Route
-from hedgerow.contracts.seal import device_key
-from registry.store import fleet
 from registry.store.tables import messages
 from tests.agent_process import AgentProcess, wait_for_or_show
+from tests.edge_place import DeviceFile
 from tests.hub_parts import HubPlace, hub_place
 
 _CONNECT = """
@@ -54,30 +51,6 @@ ROUTES = {
 }
 
 
-class DeviceFile:
-    """device.toml of an enrolled device."""
-
-    def __init__(self, place: HubPlace, name: str) -> None:
-        uuid = place.enroll(name)
-        key = device_key(place.workspace.device_master, uuid, fleet.FIRST_KEY_GENERATION)
-        self.config = DeviceConfig(
-            device_uuid=uuid,
-            name=name,
-            workspace_id=place.workspace.id,
-            topic_prefix=place.workspace.topic_prefix,
-            broker_url=f"mqtt://127.0.0.1:{place.port}",
-            registry_url="http://127.0.0.1:9",
-            device_key=base64.b64encode(key).decode(),
-            pull_token="none",
-            trusted_keys=[place.workspace.trusted_key],
-        )
-
-    def write_toml(self, path: Path) -> Path:
-        path.write_text(to_toml(self.config))
-        path.chmod(0o600)
-        return path
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[HubPlace]:
     with hub_place(tmp_path / "hub") as made:
@@ -93,7 +66,7 @@ def test_from_module_to_module_to_the_hubs_database(place: HubPlace, tmp_path: P
         "counter": ModuleSpec(command=[sys.executable, "-c", COUNTER]),
         "scaler": ModuleSpec(command=[sys.executable, "-c", SCALER]),
     }
-    with AgentProcess(DeviceFile(place, "pump"), tmp_path / "device") as agent:  # type: ignore[arg-type]  # only its toml is asked for
+    with AgentProcess(DeviceFile(place, "pump"), tmp_path / "device") as agent:
         place.deploy(EdgeDeployment(name="scaling", target="*", modules=modules, routes=ROUTES, twins={"scaler": {"factor": 3}}))
         wait_for_or_show(agent, lambda: len(bodies()) >= 20, 90, "20 messages in the hub's database")
         assert bodies() == [f'{{"scaled": {number * 3}}}' for number in range(20)]

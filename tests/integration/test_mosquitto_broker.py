@@ -16,6 +16,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_agent.checks import run_checks
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.broker_login import Login, device_login
 from hedgerow.contracts.device import DeviceConfig, to_toml
@@ -94,7 +95,10 @@ def visit(config: DeviceConfig, login: Login | None = None) -> Visitor:
     found: list[Visitor] = []
 
     def try_it() -> bool:
-        visitor = Visitor(config, login or device_login(config.device_uuid, config.key_bytes()))
+        try:
+            visitor = Visitor(config, login or device_login(config.device_uuid, config.key_bytes()))
+        except OSError:  # started again a moment ago, it does not listen yet
+            return False
         found.append(visitor)
         if visitor.outcome != "Success":
             visitor.close()
@@ -149,6 +153,17 @@ def test_a_broker_of_another_authority_or_name_is_not_trusted(client: Client, tm
             context.wrap_socket(plain, server_hostname=name)
 
 
+def test_the_check_of_a_device_trusts_the_authority_that_its_agent_trusts(client: Client, tmp_path: Path) -> None:
+    config = enroll(client, "checked")
+    stranger = authority_certificate(open_workspace(tmp_path / "other"), SystemClock().now()).decode()
+    for authority, passes in ((config.broker_ca, True), (stranger, False)):
+        path = tmp_path / "device.toml"
+        path.write_text(to_toml(msgspec.structs.replace(config, broker_ca=authority)))
+        found = {one.name: one.ok for one in run_checks(path, tmp_path / "state", SystemClock().now())}
+        assert found["broker"] is passes
+        assert found["certificate of the broker"] is passes
+
+
 def test_a_revoked_device_is_off_at_once_and_others_stay(client: Client) -> None:
     kept, gone = enroll(client, "kept"), enroll(client, "gone")
     staying, leaving = visit(kept), visit(gone)
@@ -172,7 +187,7 @@ def test_an_agent_runs_modules_and_its_telemetry_arrives(client: Client, tmp_pat
         " 'Bearer ' + os.environ['HEDGEROW_TELEMETRY_TOKEN']})\n"
         "u.urlopen(r, timeout=20).read()\n"
     )
-    module = ModuleSpec(command=["python3", "-c", code], restart_policy="on-failure")
+    module = ModuleSpec(command=[sys.executable, "-c", code], restart_policy="on-failure")
     client.edge.deploy(EdgeDeployment(name="press", target="deviceId = 'press'", modules={"sender": module}))
     argv = [sys.executable, "-P", "-m", "edge_agent", "run", "--config", str(path), "--stop-modules-on-exit"]
     agent = RealProcess(argv, log=tmp_path / "agent.log", env={"HOME": str(tmp_path)}).start()

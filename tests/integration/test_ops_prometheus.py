@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from hedgerow.contracts.api import EnrolledDevice
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.status import BufferStatus, DesiredOutcome, ModuleStatus, StatusReport
 from hedgerow.contracts.telemetry import TelemetryMessage
-from registry.hub.sessions import lease_end
 from registry.store import telemetry, twins
 from registry.store.database import open_database
 from registry.store.telemetry import Arrived, GapRow, Mark, StreamKey
@@ -59,7 +58,7 @@ def fleet(server: RunningServer) -> RunningServer:
     )
     database = open_database(None, server.workspace)
     with database.write() as connection:
-        twins.put_session(connection, busy, twins.Session("s", "a", 1, lease_end(now)))
+        twins.put_session(connection, busy, twins.Session("s", "a", 1, now + timedelta(hours=1)))
         twins.put_report(connection, report, now)
         long_ago = datetime.fromtimestamp(now.timestamp() - 3600, UTC)
         quiet = StatusReport(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ import pytest
 from hedgerow.contracts.api import Page, RegisterModel
 from hedgerow.contracts.model import FileEntry, ModelManifest
 from hedgerow.sdk.client import Client
-from hedgerow.sdk.errors import ApiError, ServerUnreachable
+from hedgerow.sdk.errors import AnswerCutOff, ApiError, ServerUnreachable
 from hedgerow.sdk.transport import Transport
 from tests.registry_server import RunningServer
 
@@ -136,3 +137,22 @@ def test_where_nothing_listens_the_caller_hears_it_at_once(tmp_path: Path) -> No
         port = held.getsockname()[1]
     with Client(Transport(f"http://127.0.0.1:{port}", "x")) as client, pytest.raises(ServerUnreachable):
         client.tokens.create("x", "reader")
+
+
+def test_an_answer_that_ends_in_the_middle_is_not_said_to_be_no_server() -> None:
+    def cut(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[1\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):  # until the client ends; an end with bytes unread would take back what was sent
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        done = pool.submit(cut, listener)
+        with Client(Transport(f"http://127.0.0.1:{listener.getsockname()[1]}", "x")) as client:
+            chunks = client.devices.stream("press-1", "GetModuleLogs")
+            assert next(chunks) == b"[1"
+            with pytest.raises(AnswerCutOff, match="cut off"):
+                next(chunks)
+        done.result()

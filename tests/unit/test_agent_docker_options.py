@@ -78,6 +78,7 @@ PRIVILEGES = [
     ("host", {"NetworkMode": "host"}),
     ("host", {"pidMode": "host"}),
     ("host", {"IpcMode": "container:abc"}),
+    ("host", {"NetworkMode": "ns:/proc/1/ns/net"}),
     ("binds", {"Binds": ["/etc:/etc"]}),
     ("binds", {"Mounts": [{"Type": "bind", "Source": "/", "Target": "/host"}]}),
     ("binds", {"mounts": [{"type": "volume", "volumeOptions": {"DriverConfig": {"Options": {"device": "/"}}}}]}),
@@ -86,6 +87,16 @@ PRIVILEGES = [
     ("capabilities", {"SecurityOpt": ["seccomp=unconfined"]}),
     ("capabilities", {"MaskedPaths": []}),
 ]
+
+
+@pytest.mark.parametrize("joined", ["host", "ns:/proc/1/ns/net"])
+@pytest.mark.parametrize("key", ["EndpointsConfig", "endpointsconfig"])
+def test_the_hosts_network_by_another_door_needs_consent_too(joined: str, key: str) -> None:
+    asks = module(create_options={"NetworkingConfig": {key: {joined: {}}}})
+    with pytest.raises(OptionForbidden):
+        check_allowed(asks, ["binds"])
+    check_allowed(asks, ["host"])
+    check_allowed(module(create_options={"NetworkingConfig": {key: {"hosting": {}}}}), [])
 
 
 @pytest.mark.parametrize(("word", "host"), PRIVILEGES)
@@ -116,6 +127,7 @@ def test_what_stays_inside_the_container_needs_none() -> None:
         {"Ho\u017ftConfig": {"Privileged": True}},
         {"HostConfig": {"Privileged": True, "privileged": None}},
         {"HostConfig": {"NetworkMode": "host", "networkmode": None}},
+        {"NetworkingConfig": {"EndpointsConfig": {"host": {}}, "endpointsconfig": {}}},
         {"HostConfig": {"Mounts": [{"Type": "bind", "type": "volume", "Source": "/", "Target": "/host"}]}},
     ],
 )

@@ -45,6 +45,8 @@ def test_topics_have_a_meaning(topic: str, expected: object) -> None:
         ("outputs", 0x90),
         ("methods/answers/r1/20x", 0x90),
         ("methods/answers/r1/2000", 0x90),
+        ("methods/answers/r1/999", 0x90),
+        ("methods/answers/r1/099", 0x90),
         ("twin/desired", 0x90),
         ("devices/porch/modules/other/messages/events/", 0x87),
         ("devices/other/modules/scorer/messages/events/", 0x87),

@@ -171,6 +171,12 @@ def test_a_hanging_loop_commits_nothing(releases: Path) -> None:
 def test_what_is_no_release_is_refused() -> None:
     assert Wish(wheel=Path("/x/hedgerow-0.2.0-py3-none-any.whl")).name == "0.2.0"
     assert Wish(version="0.2.0rc1").name == "0.2.0rc1"
-    for wish in (Wish(), Wish(wheel=Path("a-1-b.whl"), version="1"), Wish(version="../1"), Wish(wheel=Path("hedgerow.whl"))):
+    for wish in (
+        Wish(),
+        Wish(wheel=Path("a-1-b.whl"), version="1"),
+        Wish(version="../1"),
+        Wish(version="current"),
+        Wish(wheel=Path("hedgerow.whl")),
+    ):
         with pytest.raises(UpgradeRefused):
             _ = wish.name

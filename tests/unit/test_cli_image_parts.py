@@ -11,10 +11,12 @@ from click.testing import CliRunner, Result
 from hedgerow.cli import image_build
 from hedgerow.cli.image_build import build
 from hedgerow.cli.image_push import push
+from hedgerow.cli.main import cli
 
 
 def refused(command: click.Command, *words: str) -> Result:
-    answer = CliRunner().invoke(command, list(words))
+    # Through the whole command line: a command that is run by itself remembers another --help from then on.
+    answer = CliRunner().invoke(cli, ["-w", "http://127.0.0.1:9", "image", str(command.name), *words])
     assert answer.exit_code == 2
     return answer
 

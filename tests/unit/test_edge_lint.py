@@ -206,6 +206,12 @@ def test_the_deployments_of_the_tutorials() -> None:
         assert len(errors) == len(expected)
 
 
+def test_a_twin_of_no_module_is_told_but_for_a_layer() -> None:
+    told = [one for one in lint(manifest(twins={"mm": {"x": 1}})) if one.place == "$.twins.mm"]
+    assert [(one.level, one.message) for one in told] == [("warning", "there is no module 'mm' in this deployment")]
+    assert not [one for one in lint(manifest(twins={"mm": {"x": 1}}, layered=True)) if one.place == "$.twins.mm"]
+
+
 def test_files_that_cannot_be_read_are_one_error() -> None:
     for text, path in (("{", "a.json"), ('{"content": {}}', "a.json"), ("a: &x 1", "a.yaml"), ("x", "a.toml")):
         found = lint_text(text, PurePath(path))

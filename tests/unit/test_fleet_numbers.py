@@ -30,6 +30,12 @@ def test_there_is_an_end_to_them() -> None:
     assert len(numeric_leaves(str(list(range(1000))))) == MAX_LEAVES
 
 
+def test_no_depth_breaks_the_page_of_all_others() -> None:
+    """At one depth reading still ends well and the walk does not; which, depends on who calls."""
+    for depth in range(700, 1000):
+        assert numeric_leaves("[" * depth + "1" + "]" * depth) in ([], [(".".join("0" * depth), 1.0)])
+
+
 @given(st.text())
 def test_any_text_will_do(body: str) -> None:
     assert len(numeric_leaves(body)) <= MAX_LEAVES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from hedgerow.contracts.broker_login import Login, device_login, hub_login
 from hedgerow.errors import InvalidSetting
 from registry.mosquitto.configuration import Listening, configuration, rules
+from registry.mosquitto.files import Files, Owner
 from registry.mosquitto.listening import device_url, parse_listen, server_names
 from registry.mosquitto.passwords import line
 
@@ -67,3 +69,19 @@ def test_behind_any_address_stands_the_name_of_the_machine() -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidSetting):
         parse_listen(text)
+
+
+def test_what_lies_in_the_brokers_folder_is_neither_written_to_nor_given_away(tmp_path: Path) -> None:
+    """The folder is Mosquitto's: who breaks into it must not get files of ours through it, nor hold us up."""
+    mine = tmp_path / "mine"
+    mine.write_text("keep", encoding="utf-8")
+    files = Files(tmp_path / "note", Owner())
+    (files.folder / ".rules").symlink_to(mine)
+    (files.folder / ".server.key").hardlink_to(mine)
+    os.mkfifo(files.folder / ".passwords")
+    for name in ("rules", "server.key", "passwords"):
+        files.write(name, b"new")
+        assert (files.folder / name).read_bytes() == b"new"
+        assert (files.folder / name).stat().st_mode & 0o777 == 0o600
+    files.close()
+    assert mine.read_text(encoding="utf-8") == "keep"

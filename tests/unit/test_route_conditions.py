@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -192,3 +193,17 @@ def test_evaluating_never_raises(condition: Any, body: Any, properties: dict[str
     found = evaluate(condition, MessageView(json.dumps(body), properties, {"contentType": "x"}))
     assert found is None or found in (UNDEFINED, MISSING) or isinstance(found, bool | int | float | str)
     assert found == found, "a NaN would be neither equal nor undefined"
+
+
+@pytest.mark.parametrize(
+    "condition", [f"concat({', '.join(['$body.a'] * 400)}) = 'x'", f"{' || '.join(['$body.a'] * 150)} = 'x'"]
+)
+def test_a_long_text_named_often_does_not_take_the_memory(condition: str) -> None:
+    """Of what a module sends in one message, a condition would make a hundred megabytes."""
+    message = MessageView(json.dumps({"a": "x" * 250_000}), {}, {})
+    tracemalloc.start()
+    try:
+        assert value_of(condition, message) is UNDEFINED
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()

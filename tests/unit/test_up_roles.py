@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import PortTaken
-from registry.up.__main__ import main
+from registry.up.__main__ import banner, main
 from registry.up.ports import settle_ports
 from registry.up.roles import MOST_HUBS, UpSettings, from_folder, plan_roles, role_environment
 from registry.wakeups_socket import MOST_SHARING
@@ -102,3 +102,31 @@ def test_mosquitto_takes_the_place_of_the_embedded_broker() -> None:
     public = role_environment(UpSettings(workspace=Path("/srv/w"), mosquitto="0.0.0.0:8883", mosquitto_cert=Path("/etc/c.pem")))
     assert "HEDGEROW_DEVICE_BROKER_CA" not in public
     assert "HEDGEROW_BROKER_LOGIN" not in role_environment(UpSettings(workspace=Path("/srv/w")))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--mosquitto", "plant.example"], "Correct --mosquitto."),
+        (["--mosquitto", "127.0.0.1:8883", "--broker", "mqtts://plant.example"], "--broker"),
+        (["--mosquitto-names", "plant.example"], "Correct --mosquitto-names."),
+        (["--mosquitto-cert", "cert.pem"], "Correct --mosquitto-cert."),
+    ],
+)
+def test_options_of_mosquitto_that_cannot_hold_are_refused(
+    options: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*options, "--workspace", str(tmp_path / "w")]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        (UpSettings(), "mqtt://127.0.0.1:1883 (embedded)"),
+        (UpSettings(mosquitto="0.0.0.0:8883", mosquitto_names="plant.example"), "mqtts://plant.example:8883 (Mosquitto)"),
+        (UpSettings(broker="mqtts://ann:secret@plant.example"), "mqtts://plant.example\n"),
+    ],
+)
+def test_the_banner_names_the_broker_as_devices_reach_it(settings: UpSettings, shown: str) -> None:
+    assert shown in banner(settings, 1.0)

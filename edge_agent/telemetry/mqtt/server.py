@@ -239,8 +239,12 @@ class MqttServer:
         if len(strangers) >= STRANGERS_MAX:
             self._drop(min(strangers, key=lambda known: known.moved_s))
         if len(self._connections) >= CONNECTIONS_MAX:
-            sock.close()
-            return
+            # Those that were told good-bye and do not go must not keep others out.
+            leaving = [known for known in self._connections if known.closing_s is not None]
+            if not leaving:
+                sock.close()
+                return
+            self._drop(min(leaving, key=lambda known: known.closing_s or 0.0))
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._made += 1

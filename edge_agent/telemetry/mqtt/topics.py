@@ -9,6 +9,7 @@ with properties as in a URL's query (``$.on`` is the output).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
@@ -20,7 +21,8 @@ TWIN_DESIRED = "twin/desired"
 TOPIC_MAX = 8192
 PROPERTIES_MAX = 64
 _BAD_TOPIC, _NOT_AUTHORIZED, _NO_SHARED = 0x90, 0x87, 0x9E
-_STATUS_DIGITS = 3
+# What a MethodAnswer may say.
+_STATUS = re.compile(r"[1-5][0-9]{2}", re.ASCII)
 # How IoT Edge abbreviates properties of the protocol in a topic.
 _SYSTEM: Mapping[str, str] = {
     "$.mid": "messageId",
@@ -99,7 +101,7 @@ def meaning(topic: str, me: Identity) -> Meaning:
             return ReportedTwin()
         case ["heartbeat"]:
             return Heartbeat()
-        case ["methods", "answers", request, status] if status.isascii() and status.isdigit() and len(status) == _STATUS_DIGITS:
+        case ["methods", "answers", request, status] if _STATUS.fullmatch(status):
             return MethodAnswer(request, int(status))
         case ["devices", *_] as levels if levels[4:6] == ["messages", "events"] and len(levels) >= 6:
             return _iot_edge(levels, me)

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable
 from typing import assert_never
 
-from edge_agent.telemetry.routing.functions import call, defined, divide, is_number, remainder
+from edge_agent.telemetry.routing.functions import call, defined, divide, is_number, joined, remainder
 from edge_agent.telemetry.routing.values import MISSING, UNDEFINED, MessageView, Value
 from hedgerow.contracts.routes.tree import (
     Binary,
@@ -94,7 +94,7 @@ def _binary(node: Binary, message: MessageView) -> Value:
     if node.operator in _SUMS:
         return _sum(node.operator, left, right)
     if node.operator == "||":
-        return left + right if isinstance(left, str) and isinstance(right, str) else UNDEFINED
+        return joined(left, right) if isinstance(left, str) and isinstance(right, str) else UNDEFINED
     return _compared(node.operator, left, right)
 
 

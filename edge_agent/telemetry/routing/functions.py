@@ -14,6 +14,8 @@ _INFINITY = float("inf")
 # What .NET's NumberStyles.Any takes: blanks, a sign on either side or brackets, thousands' commas, an exponent.
 _NUMBER = re.compile(r"[0-9][0-9,]*(\.[0-9]*)?([eE][+-]?[0-9]{1,6})?|\.[0-9]+([eE][+-]?[0-9]{1,6})?")
 _NUMBER_LENGTH_MAX = 400
+# Far above what a message has: a route may name a long text of its body hundreds of times.
+TEXT_LENGTH_MAX = 1_000_000
 
 
 def call(function: str, arguments: Sequence[Value]) -> Value:
@@ -45,6 +47,11 @@ def is_number(value: Value) -> TypeGuard[float]:
 def defined(number: float) -> Value:
     """NaN is undefined."""
     return UNDEFINED if math.isnan(number) else number
+
+
+def joined(*texts: str) -> Value:
+    """One text; UNDEFINED when it would be longer than TEXT_LENGTH_MAX."""
+    return "".join(texts) if sum(map(len, texts)) <= TEXT_LENGTH_MAX else UNDEFINED
 
 
 def to_number(text: str) -> Value:
@@ -132,7 +139,7 @@ _NUMBERS: dict[str, Callable[..., float]] = {
     "square": lambda number: number * number,
 }
 _TEXTS: dict[str, Callable[..., Value]] = {
-    "concat": lambda *texts: "".join(texts),
+    "concat": lambda *texts: joined(*texts),
     "contains": lambda text, part: part in text,
     "ends_with": lambda text, end: text.endswith(end),
     "index_of": lambda text, part: float(text.find(part)),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from hedgerow.contracts.edge import EdgeDeployment
-from hedgerow.contracts.edge_finding import Finding, error, note
+from hedgerow.contracts.edge_finding import Finding, did_you_mean, error, note, warning
 from hedgerow.contracts.edge_manifest import read_manifest, unknown_keys
 from hedgerow.contracts.iot_edge.envelope import is_iot_edge
 from hedgerow.contracts.iot_edge.errors import IotEdgeInvalid
@@ -69,9 +69,23 @@ def lint(
 
 def _content_findings(deployment: EdgeDeployment) -> list[Finding]:
     if not deployment.modules and not deployment.layered:
-        return [note("$.modules", "there are no modules; devices that it wins stop what they run"), *route_findings(deployment)]
+        return [
+            note("$.modules", "there are no modules; devices that it wins stop what they run"),
+            *_meant_for_nobody(deployment),
+            *route_findings(deployment),
+        ]
     of_modules = [one for name, spec in deployment.modules.items() for one in module_findings(name, spec)]
-    return [*of_modules, *port_findings(deployment), *route_findings(deployment)]
+    return [*of_modules, *_meant_for_nobody(deployment), *port_findings(deployment), *route_findings(deployment)]
+
+
+def _meant_for_nobody(deployment: EdgeDeployment) -> list[Finding]:
+    if deployment.layered:  # it may speak of what lies below it
+        return []
+    return [
+        warning(f"$.twins.{name}", f"there is no module {name!r} in this deployment", did_you_mean(name, deployment.modules))
+        for name in deployment.twins
+        if name not in deployment.modules
+    ]
 
 
 def _priority_findings(deployment: EdgeDeployment, said: bool) -> list[Finding]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Device
-from hedgerow.contracts.status import Decision
+from hedgerow.contracts.status import Decision, ModuleStatus
 from registry.store import fleet
 from registry.store.fleet import Presence, Wanted
 
@@ -69,14 +69,21 @@ def _concerns_of(device: Device) -> list[Concern]:
     if report is None:
         return []
     found = [
-        Concern(device.name, name, module.state, module.reason, module.exited_at or module.started_at, _about(device, name))
+        Concern(device.name, name, state, module.reason, module.exited_at or module.started_at, _about(device, name))
         for name, module in sorted(report.modules.items())
-        if module.state in _BAD_STATES
+        if (state := _bad_state(module)) is not None
     ]
     if not found and report.desired.code not in (_WELL, _ON_ITS_WAY):
         reason = f"{report.desired.code}: {report.desired.message}"
         found.append(Concern(device.name, "desired state", "refused", reason, report.reported_at, _about(device, None)))
     return found
+
+
+def _bad_state(module: ModuleStatus) -> str | None:
+    """``rolled back`` is a module that runs well, but not in the version that is wanted."""
+    if module.state in _BAD_STATES:
+        return module.state
+    return None if module.rollback_reason is None else "rolled back"
 
 
 def _about(device: Device, module: str | None) -> Decision | None:

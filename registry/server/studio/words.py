@@ -13,7 +13,7 @@ _LARGEST = 1e300
 _TONES = {
     "good": {"ready", "running", "succeeded", "passed", "online", "applied"},
     "busy": {"starting", "queued", "draining", "deleting", "pending"},
-    "warn": {"degraded", "backoff", "unhealthy", "skipped"},
+    "warn": {"degraded", "backoff", "unhealthy", "skipped", "rolled back"},
     "bad": {"failed", "refused", "revoked", "deleted"},
 }
 # An activity or a run that is running is at work; a module that is running is well.
