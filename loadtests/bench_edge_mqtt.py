@@ -28,7 +28,7 @@ _HUB = """
 import resource, sys
 from pathlib import Path
 from edge_agent.observing.metrics import Metrics
-from edge_agent.telemetry.intake import Tokens
+from edge_agent.telemetry.tokens import Tokens
 from edge_agent.telemetry.mqtt.clients import Surroundings
 from edge_agent.telemetry.mqtt.inputs import InputFeeder
 from edge_agent.telemetry.mqtt.local_hub import LocalHub

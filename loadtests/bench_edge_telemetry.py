@@ -22,8 +22,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_agent.telemetry.intake import Tokens
 from edge_agent.telemetry.outbox import Entry, Limits, Outbox, Receipt
+from edge_agent.telemetry.tokens import Tokens
 from hedgerow.contracts.device import DeviceConfig
 from registry.store.tables import watermarks
 from tests.agent_builders import Workspace

@@ -19,7 +19,7 @@ import paho.mqtt.client as mqtt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from paho.mqtt.enums import CallbackAPIVersion
 
-from hedgerow.contracts.api import EnrollDevice
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.edge import DesiredState, EdgeDeployment, ModuleSpec
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE, DeviceTopics

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 import msgspec
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import DeployImage, EnrollDevice, LoggedMetric, LogToRun, SubmitRun
+from hedgerow.contracts.api import DeployImage, LoggedMetric, LogToRun, SubmitRun
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.api_images import BuildImage
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.edge import DesiredModule, DesiredState, EdgeDeployment, ModuleSpec

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import CreateEnvironment, DeployImage, EnrollDevice, LoggedMetric, LogToRun, SubmitRun
+from hedgerow.contracts.api import CreateEnvironment, DeployImage, LoggedMetric, LogToRun, SubmitRun
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.edge import DesiredModule, DesiredState, EdgeDeployment, ModuleSpec
 from hedgerow.contracts.image import ImageRecord

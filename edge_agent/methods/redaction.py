@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from edge_agent.telemetry.intake import Tokens
+from edge_agent.telemetry.tokens import Tokens
 from hedgerow.contracts.broker_login import device_login
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.edge import DesiredState

@@ -12,14 +12,11 @@ IoT Hub's HTTP) or as ``?properties=a%3Db%26c%3Dd``. A message that no route wan
 from __future__ import annotations
 
 import contextlib
-import hmac
 import logging
-import random
 import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from http import HTTPStatus
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -34,17 +31,14 @@ from edge_agent.telemetry.entries import Receipt
 from edge_agent.telemetry.http_message import attributes
 from edge_agent.telemetry.http_requests import Answer, Head, refusal, serve
 from edge_agent.telemetry.module_inputs import ModuleInputs
+from edge_agent.telemetry.ports import LOOPBACK, first_free_port
 from edge_agent.telemetry.reception import Reception
 from edge_agent.telemetry.routing.message import ModuleMessage
+from edge_agent.telemetry.tokens import Tokens
 from hedgerow.clock import Clock, unix_ms
 from hedgerow.contracts.names import ENV_MODULE, ENV_TELEMETRY_TOKEN, ENV_TELEMETRY_URL, HEADER_IDEMPOTENCY
 from hedgerow.errors import ConflictError, HedgerowError, NotFoundError
 
-LOOPBACK = "127.0.0.1"
-# Below the range that the kernel takes ports of outgoing connections from: a module that tries to connect while no agent
-# listens could otherwise be connected to itself, and hold the port.
-PORTS = range(20_000, 32_000)
-PORT_TRIES = 50
 CONNECTIONS_MAX = 64
 IDLE_TIMEOUT_S = 60.0
 # When all places are taken: how long one may let us wait before it has to make room for others.
@@ -64,25 +58,6 @@ _STATUS: tuple[tuple[type[HedgerowError], HTTPStatus], ...] = (
 # A page in a browser must not read this port by pointing its own name at 127.0.0.1.
 _HOSTS = frozenset({LOOPBACK, "localhost", HOST_NAME, "[::1]"})
 log = logging.getLogger(__name__)
-
-
-class Tokens:
-    """Module tokens, derived from the device's key: nothing to store or to lose, and the same after a restart of the agent."""
-
-    def __init__(self, device_key: bytes) -> None:
-        self._secret = hmac.digest(device_key, b"hedgerow-module-tokens-v1", sha256)
-
-    def of(self, module: str) -> str:
-        """``MODULE.MAC``."""
-        return f"{module}.{hmac.new(self._secret, module.encode(), sha256).hexdigest()}"
-
-    def module(self, authorization: str) -> str:
-        """The module that an Authorization header belongs to. Raises NotAModule."""
-        token = authorization.removeprefix("Bearer ")
-        module = token.rpartition(".")[0]
-        if not module or not hmac.compare_digest(token.encode(), self.of(module).encode()):
-            raise NotAModule
-        return module
 
 
 class Intake:
@@ -118,17 +93,8 @@ class Intake:
 
     def start(self, port: int) -> int:
         """Listen on ``port``, or on another when it is 0 or taken; returns the port. Raises OSError when none is free."""
-        problem = OSError()
-        for candidate in [*([port] if port else []), *random.sample(PORTS, PORT_TRIES)]:
-            try:
-                self._listen(LOOPBACK, candidate)
-            except OSError as raised:
-                problem = raised
-                if candidate == port:
-                    log.warning("port %d is taken: modules started before cannot deliver telemetry until they restart", port)
-            else:
-                return self.port
-        raise problem
+        first_free_port(port, lambda candidate: self._listen(LOOPBACK, candidate), "deliver telemetry")
+        return self.port
 
     def also_listen(self, host: str) -> None:
         """Listen on another local address as well; one that cannot be had is logged."""

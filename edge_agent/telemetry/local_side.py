@@ -18,7 +18,7 @@ from edge_agent.reconcile.situation import EngineKind
 from edge_agent.settings import AgentSettings
 from edge_agent.state_store import StateStore, intake_port, keep_intake_port
 from edge_agent.telemetry.in_force import put_in_force
-from edge_agent.telemetry.intake import Intake, Tokens
+from edge_agent.telemetry.intake import Intake
 from edge_agent.telemetry.module_inputs import ModuleInputs
 from edge_agent.telemetry.mqtt.parts import make_local_hub, open_local_hub
 from edge_agent.telemetry.outbox import Limits, Outbox
@@ -26,6 +26,7 @@ from edge_agent.telemetry.reception import Reception
 from edge_agent.telemetry.routing.router import router_of
 from edge_agent.telemetry.sources import FindAddress, Sources
 from edge_agent.telemetry.stdout_lines import LinesOf
+from edge_agent.telemetry.tokens import Tokens
 from hedgerow.clock import Clock
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.edge import DesiredState

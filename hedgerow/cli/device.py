@@ -18,7 +18,7 @@ from hedgerow.cli.output import ago, pairs, print_json, print_page, print_record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hedgerow.contracts.api import Device, FleetEvent
+    from hedgerow.contracts.api_fleet import Device, FleetEvent
     from hedgerow.contracts.edge import DesiredState
     from hedgerow.contracts.status import StatusReport
     from hedgerow.sdk.devices import Presence

@@ -17,7 +17,7 @@ from hedgerow.cli.output import count, print_json, print_page, print_table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hedgerow.contracts.api import EdgeChange, EdgePlan
+    from hedgerow.contracts.api_fleet import EdgeChange, EdgePlan
     from hedgerow.contracts.edge import EdgeDeployment
 
 

@@ -13,7 +13,7 @@ from hedgerow.cli.options import json_option, workspace
 from hedgerow.cli.output import count, plain, print_json, size
 
 if TYPE_CHECKING:
-    from hedgerow.contracts.api import EdgeChange, EdgePlan, EdgePlanGroup, PlannedStep
+    from hedgerow.contracts.api_fleet import EdgeChange, EdgePlan, EdgePlanGroup, PlannedStep
 
 _GROUPS = 20
 

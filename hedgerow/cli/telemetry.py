@@ -15,7 +15,7 @@ from hedgerow.cli.output import plain, print_json, print_page
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hedgerow.contracts.api import RecordedGap
+    from hedgerow.contracts.api_fleet import RecordedGap
 
 _LOOK_S = 1.0
 _DEVICE = click.option("--device", metavar="NAME", type=FILTER, shell_complete=complete.devices, help="Only of this device.")

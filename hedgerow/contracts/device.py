@@ -25,6 +25,7 @@ class DeviceConfig(Document, frozen=True, kw_only=True):
     """Everything an agent needs to find and trust its workspace.
 
     ``broker_login`` "device": log in at the broker as ``contracts/broker_login.py`` says; "url": as ``broker_url`` says.
+    ``broker_login`` "certificate": with an X.509 certificate that the agent asks the workspace for and renews.
     ``broker_ca`` is the certificate (PEM) that the broker's must descend from; empty: the system's authorities.
     """
 
@@ -38,7 +39,7 @@ class DeviceConfig(Document, frozen=True, kw_only=True):
     pull_token: str
     trusted_keys: Annotated[list[TrustedKey], msgspec.Meta(min_length=1)]
     tags: dict[str, str] = {}
-    broker_login: Literal["url", "device"] = "url"
+    broker_login: Literal["url", "device", "certificate"] = "url"
     broker_ca: str = ""
 
     def key_bytes(self) -> bytes:

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from hedgerow.contracts.device import TrustedKey
 from hedgerow.contracts.document import Document, Instant
-from hedgerow.contracts.names import KnownName
+from hedgerow.contracts.names import Digest, KnownName
+from hedgerow.contracts.rollout import RolloutPolicy
 from hedgerow.contracts.service import ImagePin
 
 RestartPolicy = Literal["never", "on-failure", "on-unhealthy", "always"]
@@ -74,6 +76,19 @@ class TelemetrySources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     scrape_period_s: Seconds = 60.0
 
 
+class Shadow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new model that runs beside a module on the same inputs; its answers go nowhere, their differences are reported.
+
+    ``image`` is a reference as a module's. ``fraction`` of the module's scoring requests is tried on it. Numbers are the same
+    when ``abs(a - b) <= atol + rtol * abs(b)``, everything else when it is equal.
+    """
+
+    image: str
+    fraction: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    rtol: Annotated[float, msgspec.Meta(ge=0)] = 1e-3
+    atol: Annotated[float, msgspec.Meta(ge=0)] = 1e-4
+
+
 class ModuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A module as the operator writes it. Either ``image`` (a reference) or ``command`` (argv of a process).
 
@@ -97,6 +112,11 @@ class ModuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     pull_policy: Literal["on-create", "never"] = "on-create"
     update: UpdatePolicy = UpdatePolicy()
     telemetry: TelemetrySources = TelemetrySources()
+    shadow: Shadow | None = None
+
+    def shown_as(self, name: str) -> str:
+        """What people know the module called ``name`` as."""
+        return self.display_name or name
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,6 +153,16 @@ class TelemetryPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     streams: dict[KnownName, StreamPolicy] = {}
 
 
+class AgentRelease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The release of the agent that devices should run: ``version`` from a package index, checked by ``sha256`` of its wheel.
+
+    ``wheel``: the digest of a wheel among this workspace's blobs, fetched from there instead of an index.
+    """
+
+    version: Annotated[str, msgspec.Meta(pattern=r"^[0-9][0-9A-Za-z.+_-]{0,60}$(?!\n)")]
+    wheel: Digest | None = None
+
+
 # Route names as IoT Edge takes them.
 RouteName = Annotated[str, msgspec.Meta(pattern=r"^[^.$# \n]+$(?!\n)", max_length=128)]
 
@@ -157,6 +187,8 @@ class EdgeDeployment(Document, frozen=True, kw_only=True):
     telemetry: TelemetryPolicy = TelemetryPolicy()
     twins: dict[KnownName, dict[str, object]] = {}
     replaced_twins: list[KnownName] = []
+    rollout: RolloutPolicy | None = None
+    agent: AgentRelease | None = None
 
 
 class DesiredModule(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,10 +196,16 @@ class DesiredModule(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: ModuleSpec
     image: ImagePin | None = None
+    shadow_image: ImagePin | None = None
 
 
 class DesiredState(Document, frozen=True, kw_only=True):
-    """All that one device should run. Bound to device and incarnation; the device keeps the highest ``version`` it took."""
+    """All that one device should run. Bound to device and incarnation; the device keeps the highest ``version`` it took.
+
+    ``twin_versions`` count the changes of each module's desired properties. ``key_generation`` above the device's own: it should
+    fetch its new key (0: nothing said). ``trusted_keys``: from now on these sign (empty: as before), told under a key that is
+    trusted already.
+    """
 
     device_uuid: str
     version: int
@@ -178,3 +216,7 @@ class DesiredState(Document, frozen=True, kw_only=True):
     routes: dict[RouteName, Route] = {}
     telemetry: TelemetryPolicy = TelemetryPolicy()
     twins: dict[KnownName, dict[str, object]] = {}
+    twin_versions: dict[KnownName, int] = {}
+    agent: AgentRelease | None = None
+    key_generation: int = 0
+    trusted_keys: list[TrustedKey] = []

@@ -164,12 +164,15 @@ class Reference:
         return self.name if self.version is None else f"{self.name}:{self.version}"
 
 
+UPLINK_LEAVES = ("hello", "telemetry", "status", "answers", "twins")
+
+
 @dataclass(frozen=True)
 class DeviceTopics:
     """MQTT topics of one device; ``prefix`` is the workspace's own (``hedgerow/WORKSPACE``).
 
-    Up (device to hub): hello, telemetry, status, answers. Down: welcome, desired, acks, methods. Nothing in a topic is secret;
-    every payload is sealed (``contracts/seal.py``) or signed (``contracts/signed.py``).
+    Up (device to hub): hello, telemetry, status, answers, twins. Down: welcome, desired, acks, methods, twin-acks. Nothing in a
+    topic is secret; every payload is sealed (``contracts/seal.py``) or signed (``contracts/signed.py``).
     """
 
     prefix: str
@@ -210,10 +213,18 @@ class DeviceTopics:
     def answers(self) -> str:
         return self._topic("answers")
 
+    @property
+    def twins(self) -> str:
+        return self._topic("twins")
+
+    @property
+    def twin_acks(self) -> str:
+        return self._topic("twin-acks")
+
     @staticmethod
     def uplink_filters(prefix: str) -> list[str]:
         """Subscriptions by which a hub hears every device."""
-        return [f"{prefix}/v1/devices/+/{leaf}" for leaf in ("hello", "telemetry", "status", "answers")]
+        return [f"{prefix}/v1/devices/+/{leaf}" for leaf in UPLINK_LEAVES]
 
     @staticmethod
     def parse(topic: str, prefix: str) -> tuple[str, str] | None:

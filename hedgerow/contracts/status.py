@@ -12,6 +12,24 @@ from hedgerow.contracts.names import Digest, KnownName
 ModuleState = Literal["pending", "starting", "running", "unhealthy", "backoff", "stopped", "failed", "exited"]
 
 
+class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How a module's shadow does: requests tried on both, those with other answers, and those that only the shadow failed.
+
+    ``worst_difference`` is the largest ``abs(a - b)`` of two numbers so far; latencies are medians over the newest requests.
+    """
+
+    image_digest: Digest
+    state: ModuleState
+    reason: str = ""
+    compared: int = 0
+    different: int = 0
+    failed: int = 0
+    dropped: int = 0
+    worst_difference: float | None = None
+    latency_p50_s: float | None = None
+    shadow_latency_p50_s: float | None = None
+
+
 class ModuleStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One module as the agent last saw it; ``reason`` says why it is in that state and what comes next.
 
@@ -31,6 +49,7 @@ class ModuleStatus(msgspec.Struct, frozen=True, kw_only=True):
     trial: bool = False
     rolled_back_from: str | None = None
     rollback_reason: str | None = None
+    shadow: ShadowStatus | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

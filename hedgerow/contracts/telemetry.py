@@ -29,13 +29,17 @@ GapReason = Literal["quota", "expired", "damaged", "hub-restored", "downsampled"
 
 
 class TelemetryMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of a module. ``body`` is its JSON text, kept byte for byte; ``time_ms`` is the device's clock."""
+    """One message of a module. ``body`` is its JSON text, kept byte for byte; ``time_ms`` is the device's clock.
+
+    ``properties`` are the application's own; like ``historical`` they are no part of the chain, which a hub of before reads too.
+    """
 
     sequence: Sequence
     time_ms: int
     module: KnownName
     body: str
     historical: bool = False
+    properties: dict[str, str] = {}
 
 
 class TelemetryGap(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +132,7 @@ class Welcome(Document, frozen=True, kw_only=True):
 
 
 def extend_chain(chain: str, message: TelemetryMessage) -> str:
-    """The chain value after ``message``. ``historical`` is a mark of the transport and does not count."""
+    """The chain value after ``message``. ``historical`` (a mark of the transport) and ``properties`` do not count."""
     head = f"{message.sequence}|{message.time_ms}|{message.module}|".encode()
     return sha256(bytes.fromhex(chain) + head + message.body.encode()).hexdigest()
 

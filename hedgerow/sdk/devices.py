@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from hedgerow.contracts.api import ChangeDevice, Device, DeviceTwin, EnrollDevice, EnrolledDevice, FleetEvent, Page
+from hedgerow.contracts.api import Page
+from hedgerow.contracts.api_fleet import ChangeDevice, Device, DeviceTwin, EnrollDevice, EnrolledDevice, FleetEvent
 from hedgerow.sdk.addresses import address
 from hedgerow.sdk.device_methods import DeviceMethods
 from hedgerow.sdk.filters import label_filters

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hedgerow.contracts.api import EdgePlan, Page
+from hedgerow.contracts.api import Page
+from hedgerow.contracts.api_fleet import EdgePlan
 from hedgerow.contracts.edge import EdgeDeployment
 from hedgerow.sdk.addresses import address
 from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hedgerow.contracts.api import Page, RecordedGap, StoredTelemetry
+from hedgerow.contracts.api import Page
+from hedgerow.contracts.api_fleet import RecordedGap, StoredTelemetry
 from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.transport import Transport
 

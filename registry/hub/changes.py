@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edge_agent.reconcile.situation import fingerprint
-from hedgerow.contracts.api import EdgeChange, PlannedStep
+from hedgerow.contracts.api_fleet import EdgeChange, PlannedStep
 from hedgerow.contracts.edge import DesiredModule, DesiredState, ModuleSpec, Route, TelemetryPolicy
 from registry.hub.compose import Composition
 

@@ -20,7 +20,7 @@ class Downlink:
     """A message for one device, sealed or signed. A retained one with no payload takes the retained one away."""
 
     device_uuid: str
-    leaf: Literal["welcome", "desired", "acks", "methods"]
+    leaf: Literal["welcome", "desired", "acks", "methods", "twin-acks"]
     payload: bytes
     retain: bool = False
 

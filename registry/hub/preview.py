@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import EdgeChange, EdgePlan, EdgePlanGroup, PlannedStep
+from hedgerow.contracts.api_fleet import EdgeChange, EdgePlan, EdgePlanGroup, PlannedStep
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.edge import DesiredModule, DesiredState, EdgeDeployment
 from hedgerow.contracts.names import Reference

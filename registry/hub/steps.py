@@ -24,7 +24,7 @@ from edge_agent.reconcile.situation import (
     fingerprint,
 )
 from edge_agent.reconcile.steps import Prove, Pull, Remove, Start, Step, Stop, Wait
-from hedgerow.contracts.api import PlannedStep
+from hedgerow.contracts.api_fleet import PlannedStep
 from hedgerow.contracts.edge import DesiredModule
 from hedgerow.contracts.service import ImagePin
 from hedgerow.contracts.status import ModuleStatus

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hedgerow.contracts.broker_login import HUB_USER
-from hedgerow.contracts.names import MAX_MQTT_PAYLOAD_BYTES, DeviceTopics
+from hedgerow.contracts.names import MAX_MQTT_PAYLOAD_BYTES, UPLINK_LEAVES, DeviceTopics
 
-_UP = ("hello", "telemetry", "status", "answers")
-_DOWN = ("welcome", "desired", "acks", "methods")
+_UP = UPLINK_LEAVES
+_DOWN = ("welcome", "desired", "acks", "methods", "twin_acks")
 # For a device that is slow to read; what is dropped then is asked for again.
 _QUEUED_MESSAGES, _QUEUED_BYTES = 1000, 8 * 1024 * 1024
 

@@ -8,7 +8,8 @@ import msgspec
 from flask import Blueprint, Response
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import EdgePlan, Page
+from hedgerow.contracts.api import Page
+from hedgerow.contracts.api_fleet import EdgePlan
 from hedgerow.contracts.edge import EdgeDeployment
 from hedgerow.contracts.foreign_image import is_foreign
 from hedgerow.contracts.names import check_known_name, check_name

@@ -12,7 +12,8 @@ from typing import cast, get_args
 from flask import Blueprint, Response
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import ChangeDevice, Device, DeviceTwin, EnrollDevice, EnrolledDevice, FleetEvent, Page
+from hedgerow.contracts.api import Page
+from hedgerow.contracts.api_fleet import ChangeDevice, Device, DeviceTwin, EnrollDevice, EnrolledDevice, FleetEvent
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.names import check_known_name
 from hedgerow.contracts.seal import device_key

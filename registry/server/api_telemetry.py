@@ -7,7 +7,8 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy import Row
 
-from hedgerow.contracts.api import Page, RecordedGap, StoredTelemetry
+from hedgerow.contracts.api import Page
+from hedgerow.contracts.api_fleet import RecordedGap, StoredTelemetry
 from hedgerow.contracts.names import check_known_name
 from registry.errors import RecordNotFound
 from registry.server import arguments

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import Device
+from hedgerow.contracts.api_fleet import Device
 from registry.server.context import ServerContext
 from registry.server.numeric_leaves import numeric_leaves
 from registry.store import fleet, telemetry

@@ -13,7 +13,8 @@ from typing import Any
 from flask import Request, Response
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import EnrolledDevice, TokenInfo
+from hedgerow.contracts.api import TokenInfo
+from hedgerow.contracts.api_fleet import EnrolledDevice
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.events import Webhook
 from hedgerow.contracts.names import HEADER_IDEMPOTENCY, HEADER_REPLAYED

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from hedgerow.contracts.api import Device
+from hedgerow.contracts.api_fleet import Device
 from hedgerow.contracts.api_methods import InvokeMethod
 from hedgerow.contracts.methods import MAX_PAYLOAD_BYTES, WINDOW_PARTS, MethodAnswer
 from registry.errors import RecordNotFound

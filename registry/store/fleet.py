@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import msgspec
 from sqlalchemy import Connection, Row, Select, case, delete, func, select, update
 
-from hedgerow.contracts.api import Device, EnrollDevice, FleetEvent
+from hedgerow.contracts.api_fleet import Device, EnrollDevice, FleetEvent
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.names import check_known_name
 from hedgerow.contracts.status import StatusReport

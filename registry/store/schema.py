@@ -43,8 +43,8 @@ class Part:
         return MIGRATIONS / "versions" / self.name
 
 
-RECORDS_PART = Part("records", RECORDS, head="records_0006")
-SERIES_PART = Part("series", SERIES, head="series_0001")
+RECORDS_PART = Part("records", RECORDS, head="records_0007")
+SERIES_PART = Part("series", SERIES, head="series_0002")
 
 
 def upgrade(database: Database, workspace: Workspace) -> None:

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from hedgerow.clock import unix_ms
-from hedgerow.contracts.api import EnrolledDevice
+from hedgerow.contracts.api_fleet import EnrolledDevice
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.status import BufferStatus, Decision, DesiredOutcome, ModuleStatus, StatusReport
 from hedgerow.contracts.telemetry import TelemetryMessage

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.telemetry.intake import Tokens
+from edge_agent.telemetry.tokens import Tokens
 from registry.store import telemetry
 from tests.agent_process import AgentProcess, wait_for_or_show
 from tests.edge_place import DeviceFile

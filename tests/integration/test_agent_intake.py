@@ -17,11 +17,12 @@ import pytest
 
 from edge_agent.observing.metrics import Metrics
 from edge_agent.telemetry.http_requests import HEAD_BYTES_MAX, HEADERS_MAX, Head
-from edge_agent.telemetry.intake import CONNECTIONS_MAX, Intake, Tokens
+from edge_agent.telemetry.intake import CONNECTIONS_MAX, Intake
 from edge_agent.telemetry.module_inputs import ModuleInputs
 from edge_agent.telemetry.outbox import Limits, Outbox
 from edge_agent.telemetry.reception import STREAMS_MAX, Reception
 from edge_agent.telemetry.routing.router import router_of
+from edge_agent.telemetry.tokens import Tokens
 from hedgerow.clock import SystemClock
 from tests.waiting import wait_for
 

@@ -19,7 +19,7 @@ import pytest
 from edge_agent import checks_state
 from edge_agent.methods.redaction import HIDDEN, Redaction
 from edge_agent.state_store import StateStore
-from edge_agent.telemetry.intake import Tokens
+from edge_agent.telemetry.tokens import Tokens
 from hedgerow.contracts.status import Decision
 from tests.agent_builders import Workspace, desired, shell
 from tests.agent_process import AgentProcess

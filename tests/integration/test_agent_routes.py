@@ -18,12 +18,13 @@ from edge_agent.observing.metrics import Metrics
 from edge_agent.state_store import StateStore
 from edge_agent.telemetry.entries import Entry
 from edge_agent.telemetry.in_force import put_in_force
-from edge_agent.telemetry.intake import Intake, Tokens
+from edge_agent.telemetry.intake import Intake
 from edge_agent.telemetry.module_inputs import ModuleInputs
 from edge_agent.telemetry.outbox import Limits, Outbox
 from edge_agent.telemetry.reception import Reception
 from edge_agent.telemetry.routing.message import ModuleMessage
 from edge_agent.telemetry.routing.router import Router
+from edge_agent.telemetry.tokens import Tokens
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.edge import DesiredModule, DesiredState, Route
 from tests.agent_builders import Workspace, desired, shell

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent.telemetry.intake import Tokens
+from edge_agent.telemetry.tokens import Tokens
 from hedgerow.contracts.edge import StreamPolicy, TelemetryPolicy
 from tests.agent_builders import Workspace, desired
 from tests.agent_process import AgentProcess, wait_for_or_show

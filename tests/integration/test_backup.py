@@ -18,7 +18,8 @@ from psycopg import sql
 from sqlalchemy import MetaData, select, text
 
 import hedgerow
-from hedgerow.contracts.api import EnrollDevice, SubmitRun
+from hedgerow.contracts.api import SubmitRun
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.backup import BackupEnd, BackupHeader
 from hedgerow.contracts.backup_archive import NO_DIGEST, BackupTooNew, member_header, signed_off
 from hedgerow.contracts.document import encode

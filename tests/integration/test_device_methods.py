@@ -19,7 +19,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from hedgerow.contracts.api import EnrolledDevice
+from hedgerow.contracts.api_fleet import EnrolledDevice
 from hedgerow.contracts.api_methods import CalledMethod, InvokeMethod
 from hedgerow.contracts.device import DeviceConfig, to_toml
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import pytest
 
-from hedgerow.contracts.api import EdgePlan, EnrolledDevice
+from hedgerow.contracts.api_fleet import EdgePlan, EnrolledDevice
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.edge import DesiredState, EdgeDeployment
 from hedgerow.contracts.iot_edge.read import read_iot_edge

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hedgerow.contracts.api import Device, DeviceTwin, EdgePlan, EnrolledDevice
+from hedgerow.contracts.api_fleet import Device, DeviceTwin, EdgePlan, EnrolledDevice
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.edge import EdgeDeployment
 from hedgerow.contracts.seal import device_key

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
-from hedgerow.contracts.api import Device, EnrollDevice
+from hedgerow.contracts.api_fleet import Device, EnrollDevice
 from hedgerow.contracts.edge import DesiredModule, DesiredState, ModuleSpec
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.service import ImagePin

@@ -13,7 +13,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hedgerow.contracts.api import EnrollDevice
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.edge import DesiredState, EdgeDeployment, ModuleSpec, Route
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE, Reference
 from hedgerow.contracts.signed import SignatureRefused, SignedEnvelope, open_signed

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hedgerow.contracts.api import EnrollDevice
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.events import Event
 from hedgerow.contracts.seal import device_key, seal, unseal

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from hedgerow.contracts.api import EnrollDevice
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.seal import device_key, seal, unseal
 from hedgerow.contracts.telemetry import CHAIN_START, Hello, TelemetryAck, Welcome

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hedgerow.clock import SystemClock
-from hedgerow.contracts.api import EnrollDevice
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.seal import device_key, seal
 from registry.errors import DatabaseUnavailable

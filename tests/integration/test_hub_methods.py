@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hedgerow.contracts.api import Device, EnrollDevice
+from hedgerow.contracts.api_fleet import Device, EnrollDevice
 from hedgerow.contracts.api_methods import InvokeMethod
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.methods import PART_BYTES, WINDOW_PARTS, MethodAnswer, MethodCall

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, select, update
 
-from hedgerow.contracts.api import Device
+from hedgerow.contracts.api_fleet import Device
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec
 from hedgerow.contracts.telemetry import CHAIN_START, TelemetryMessage, chain_over
 from registry.store import edge_deployments, facts, fleet, telemetry

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from hedgerow.contracts.api import Device, DeviceTwin, Page, StoredTelemetry, TokenInfo
+from hedgerow.contracts.api import Page, TokenInfo
+from hedgerow.contracts.api_fleet import Device, DeviceTwin, StoredTelemetry
 from hedgerow.contracts.device import DeviceConfig, from_toml, to_toml
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.edge import EdgeDeployment

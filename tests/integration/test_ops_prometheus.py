@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from hedgerow.clock import unix_ms
-from hedgerow.contracts.api import EnrolledDevice
+from hedgerow.contracts.api_fleet import EnrolledDevice
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.status import BufferStatus, DesiredOutcome, ModuleStatus, StatusReport
 from hedgerow.contracts.telemetry import TelemetryMessage

@@ -16,7 +16,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from hedgerow.contracts.api import CreateEnvironment, DeployImage, EnrollDevice
+from hedgerow.contracts.api import CreateEnvironment, DeployImage
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec
 from hedgerow.contracts.names import Reference
 from hedgerow.errors import HedgerowError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hedgerow.contracts.api import EnrollDevice
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.work import ENDED
 from registry.errors import LeaseLost
 from registry.store import activities, leases

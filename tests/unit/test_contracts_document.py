@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hedgerow.contracts.api import EnrollDevice
+from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.document import Document, convert, decode, digest_of, encode
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec
 from hedgerow.contracts.model import FileEntry, digest_of_files

@@ -179,5 +179,5 @@ def test_foreign_topics_are_told_apart(topic: str) -> None:
 
 def test_hub_hears_what_devices_say_and_not_itself() -> None:
     assert DeviceTopics.uplink_filters("hedgerow/main") == [
-        f"hedgerow/main/v1/devices/+/{leaf}" for leaf in ("hello", "telemetry", "status", "answers")
+        f"hedgerow/main/v1/devices/+/{leaf}" for leaf in ("hello", "telemetry", "status", "answers", "twins")
     ]

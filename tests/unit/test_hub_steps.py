@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hedgerow.contracts.api import PlannedStep
+from hedgerow.contracts.api_fleet import PlannedStep
 from hedgerow.contracts.edge import DesiredModule, Limits, ModuleSpec, Route, TelemetryPolicy
 from hedgerow.contracts.service import ImagePin
 from hedgerow.contracts.status import ModuleStatus

@@ -34,7 +34,7 @@ def test_a_line_is_what_mosquitto_passwd_writes() -> None:
 def test_a_device_may_touch_its_own_topics_and_nothing_else() -> None:
     lines = rules("hedgerow/w").splitlines()
     mine = [text for text in lines if text.startswith("pattern")]
-    assert len(mine) == 8
+    assert len(mine) == 10
     assert all("/devices/%u/" in text for text in mine)
     assert all("%u" not in text and "#" not in text for text in lines if text.startswith("topic"))
     assert lines[0] == "user hub"

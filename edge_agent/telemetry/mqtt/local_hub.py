@@ -17,7 +17,6 @@ from edge_agent.engines.docker_options import HOST_NAME
 from edge_agent.errors import MqttProtocolError, NotAModule
 from edge_agent.observing.metrics import Metrics
 from edge_agent.reconcile.situation import EngineKind
-from edge_agent.telemetry.intake import LOOPBACK, Tokens
 from edge_agent.telemetry.mqtt import incoming, outgoing, topics
 from edge_agent.telemetry.mqtt import session as states
 from edge_agent.telemetry.mqtt.calls import Calls
@@ -28,8 +27,10 @@ from edge_agent.telemetry.mqtt.server import Connection, MqttServer
 from edge_agent.telemetry.mqtt.session import Closed, Delivered, Event, Message, Opened, Subscribed
 from edge_agent.telemetry.mqtt.storing import Storing
 from edge_agent.telemetry.mqtt.topics import Heartbeat, Identity, Meaning, MethodAnswer, ReportedTwin, Telemetry
+from edge_agent.telemetry.ports import LOOPBACK
 from edge_agent.telemetry.reception import Reception
 from edge_agent.telemetry.routing.message import wrapped
+from edge_agent.telemetry.tokens import Tokens
 from hedgerow.clock import Clock, unix_ms
 from hedgerow.contracts.methods import MAX_PAYLOAD_BYTES
 from hedgerow.contracts.names import ENV_MQTT_URL

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from edge_agent.link.desired import DesiredKeeper
 from edge_agent.observing.metrics import Metrics
 from edge_agent.state_store import StateStore, keep_mqtt_port, mqtt_port
-from edge_agent.telemetry.intake import Tokens
 from edge_agent.telemetry.mqtt.clients import Surroundings
 from edge_agent.telemetry.mqtt.inputs import InputFeeder, place_of
 from edge_agent.telemetry.mqtt.local_hub import LocalHub
 from edge_agent.telemetry.mqtt.server import Connection
 from edge_agent.telemetry.outbox import Outbox
 from edge_agent.telemetry.reception import Reception
+from edge_agent.telemetry.tokens import Tokens
 from hedgerow.clock import Clock
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.edge import DesiredState

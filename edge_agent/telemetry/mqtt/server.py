@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import selectors
 import socket
 import threading
@@ -16,11 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from edge_agent.telemetry.intake import LOOPBACK, PORT_TRIES, PORTS
 from edge_agent.telemetry.mqtt import session as states
 from edge_agent.telemetry.mqtt.codec import Connect
 from edge_agent.telemetry.mqtt.session import Event, Session
 from edge_agent.telemetry.mqtt.topics import Identity
+from edge_agent.telemetry.ports import LOOPBACK, first_free_port
 from hedgerow.clock import Clock
 
 CONNECTIONS_MAX = 128
@@ -111,19 +110,10 @@ class MqttServer:
 
     def start(self, port: int) -> int:
         """Listen on ``port``, or on another when it is 0 or taken; returns the port. Raises OSError when none is free."""
-        problem = OSError()
-        for candidate in [*([port] if port else []), *random.sample(PORTS, PORT_TRIES)]:
-            try:
-                self._listen(LOOPBACK, candidate)
-            except OSError as raised:
-                problem = raised
-                if candidate == port:
-                    log.warning("MQTT port %d is taken: modules started before cannot connect until they restart", port)
-            else:
-                self._thread = threading.Thread(target=self._run, name="local-hub", daemon=True)
-                self._thread.start()
-                return self.port
-        raise problem
+        first_free_port(port, lambda candidate: self._listen(LOOPBACK, candidate), "connect over MQTT")
+        self._thread = threading.Thread(target=self._run, name="local-hub", daemon=True)
+        self._thread.start()
+        return self.port
 
     def also_listen(self, host: str) -> None:
         """Listen on another local address as well; one that cannot be had is logged."""

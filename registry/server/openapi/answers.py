@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hedgerow.contracts.api import EnrolledDevice, TokenInfo
+from hedgerow.contracts.api import TokenInfo
+from hedgerow.contracts.api_fleet import EnrolledDevice
 from hedgerow.contracts.events import Webhook
 from hedgerow.contracts.names import HEADER_REPLAYED
 from hedgerow.contracts.work import ProblemAnswer

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api import Device
+from hedgerow.contracts.api_fleet import Device
 from hedgerow.contracts.status import Decision, ModuleStatus
 from registry.store import fleet
 from registry.store.fleet import Presence, Wanted

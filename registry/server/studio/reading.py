@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, func, select
 
-from hedgerow.contracts.api import Device
+from hedgerow.contracts.api_fleet import Device
 from hedgerow.contracts.image import ImageRecord
 from hedgerow.contracts.lineage import Lineage
 from hedgerow.contracts.model import ModelManifest

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary, Table, Text
+from sqlalchemy import BigInteger, Column, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary, Table, Text
 
-from registry.store.tables.metadata import RECORDS
+from registry.store.tables.metadata import RECORDS, states
 
 devices = Table(
     "devices",
@@ -15,6 +15,8 @@ devices = Table(
     Column("key_generation", Integer, nullable=False),
     Column("enrolled_at", Text, nullable=False),
     Column("revoked_at", Text),
+    # The generation that the device should fetch; above key_generation until it was heard under the new key.
+    Column("wanted_key_generation", Integer, nullable=False, server_default="0"),
 )
 
 edge_deployments = Table(
@@ -48,6 +50,7 @@ twins = Table(
     Column("edge_deployment", Text, ForeignKey("edge_deployments.name"), index=True),
     Column("edge_revision", Integer),
     Column("desired", LargeBinary),  # the signed envelope, byte for byte as the device gets it
+    Column("unsigned", LargeBinary),  # the next one's payload, while it waits for a key that is kept elsewhere
     Column("reported", Text),
     Column("seen_at", Text),
 )
@@ -83,4 +86,60 @@ fleet_events = Table(
     Column("device_uuid", Text, nullable=False, index=True),
     Column("kind", Text, nullable=False),
     Column("reason", Text, nullable=False),
+)
+
+edge_revisions = Table(
+    "edge_revisions",
+    RECORDS,
+    Column("edge_deployment", Text, ForeignKey("edge_deployments.name", ondelete="CASCADE"), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("document", Text, nullable=False),
+)
+"""Revisions of before that devices still have or may get again: while a rollout runs, and the one before the newest."""
+
+edge_rollouts = Table(
+    "edge_rollouts",
+    RECORDS,
+    Column("id", Text, primary_key=True),
+    Column("edge_deployment", Text, ForeignKey("edge_deployments.name", ondelete="CASCADE"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("previous_revision", Integer),
+    Column("policy", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("groups", Text, nullable=False, server_default="[]"),  # RolloutGroupStatus, newest look
+    Column("created_at", Text, nullable=False),
+    Column("ended_at", Text),
+    states("state", "running", "paused", "reversing", "reversed", "succeeded", "superseded"),
+    Index(None, "edge_deployment", "created_at"),
+    Index(None, "state"),
+)
+
+edge_rollout_devices = Table(
+    "edge_rollout_devices",
+    RECORDS,
+    Column("rollout_id", Text, ForeignKey("edge_rollouts.id", ondelete="CASCADE"), primary_key=True),
+    Column("device_uuid", Text, ForeignKey("devices.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("group_number", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("desired_version", Integer, nullable=False, server_default="0"),  # by which it was told the new revision
+    Column("released_at", Text),
+    Column("ended_at", Text),
+    states("state", "waiting", "released", "succeeded", "failed", "timed-out"),
+    Index(None, "device_uuid"),
+)
+
+module_twins = Table(
+    "module_twins",
+    RECORDS,
+    Column("device_uuid", Text, ForeignKey("devices.uuid", ondelete="CASCADE"), primary_key=True),
+    Column("module", Text, primary_key=True),
+    Column("patch", Text, nullable=False, server_default="{}"),
+    Column("revision", Integer, nullable=False, server_default="0"),  # of the patch
+    Column("desired_version", Integer, nullable=False, server_default="0"),
+    Column("epoch", Text, nullable=False, server_default=""),
+    Column("reported", Text, nullable=False, server_default="{}"),
+    Column("reported_version", BigInteger, nullable=False, server_default="0"),
+    Column("reported_at", Text),
 )

@@ -31,6 +31,7 @@ messages = Table(
     Column("received_ms", BigInteger, nullable=False),
     Column("historical", Integer, nullable=False, server_default="0"),
     Column("body", Text, nullable=False),
+    Column("properties", Text),  # JSON; NULL when there are none
     UniqueConstraint("device_uuid", "epoch", "stream", "sequence"),
     Index(None, "device_uuid", "id"),
 )
