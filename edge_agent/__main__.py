@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import select
 import signal
 import sys
@@ -17,6 +18,7 @@ import msgspec
 from edge_agent import commands as look_commands
 from edge_agent.chaos import command as chaos_command
 from edge_agent.device_config import default_state_dir, known_state_dir, others_can_read, read_device_config
+from edge_agent.enrolment import command as enroll_command
 from edge_agent.service import commands as service_commands
 from edge_agent.service.notify import Notifier, watchdog_s
 from edge_agent.service.trial import ReleaseTrial
@@ -52,6 +54,8 @@ def main(arguments: Sequence[str]) -> int:
         match options.command:
             case "run":
                 return _run(settings, arguments)
+            case "enroll":
+                return _enroll(options, settings)
             case "status":
                 return _status(settings, as_json=options.json)
             case "install" | "uninstall" | "upgrade":
@@ -84,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
                 command.add_argument(flag, dest=row.name, help=shown)
         if name != "run":
             command.add_argument("--json", action="store_true", help="for machines")
+    enroll_command.add_parser(commands)
     service_commands.add_parsers(commands)
     service_commands.add_upgrade_parser(commands)
     chaos_command.add_parser(commands)
@@ -96,6 +101,10 @@ def _run(settings: AgentSettings, arguments: Sequence[str]) -> int:
     from edge_agent.assembly import Assembly, Device, module_environment
 
     set_up_logs(settings.log_level, settings.log_format)
+    notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
+    pause = _pause(sys.stdin.fileno() if settings.watch_parent else None)
+    # The manager is asked for the time that the next question may take, too.
+    enroll_command.before_running(settings, pause, lambda why, for_s: notifier.waiting(why, for_s + 120.0), random.random)
     config = read_device_config(settings.config)
     if others_can_read(settings.config):
         print(f"edge agent: other users can read {settings.config}, which holds this device's key: chmod 600 it", file=sys.stderr)
@@ -106,7 +115,6 @@ def _run(settings: AgentSettings, arguments: Sequence[str]) -> int:
         device = Device(config, settings, store, __version__, module_environment(os.environ))
         assembly = Assembly(device, SystemClock())
         assembly.start()
-        notifier = Notifier(os.environ.get("NOTIFY_SOCKET"))
         with _told(notifier, assembly.loops(), assembly.status_line):
             trial = _trial(settings.releases, assembly) if settings.releases else None
             again = _wait_for_end(wakeup, watch_parent=settings.watch_parent)
@@ -118,6 +126,23 @@ def _run(settings: AgentSettings, arguments: Sequence[str]) -> int:
     if again and settings.releases is not None:
         _become_current(settings.releases, arguments)
     return OK
+
+
+def _enroll(options: argparse.Namespace, settings: AgentSettings) -> int:
+    set_up_logs(settings.log_level, settings.log_format)
+    print("\n".join(enroll_command.run(options, settings, os.environ, _pause(None), random.random)))
+    return OK
+
+
+def _pause(parent: int | None) -> Callable[[float], None]:
+    """Waits so many seconds; ends the process when the pipe to its ``parent`` closes meanwhile."""
+
+    def pause(seconds: float) -> None:
+        ready, _, _ = select.select([] if parent is None else [parent], [], [], seconds)
+        if ready and parent is not None and not os.read(parent, 4096):
+            sys.exit(OK)
+
+    return pause
 
 
 def _trial(releases: Path, assembly: Assembly) -> ReleaseTrial:
@@ -212,6 +237,7 @@ def _wait_for_end(wakeup: int, *, watch_parent: bool) -> bool:
 
 def _status(settings: AgentSettings, *, as_json: bool) -> int:
     from edge_agent.decisions import read_decisions
+    from edge_agent.link.standing import words
 
     store = StateStore(known_state_dir(settings))
     report = store.load("report.json", StatusReport) if store.report.exists() else None
@@ -227,7 +253,12 @@ def _status(settings: AgentSettings, *, as_json: bool) -> int:
     if report is None:
         print("there is no report yet")
         return FAILED
+    if report.link is not None and pid is not None:
+        print(f"link: {words(report.link)}")
     print(f"desired state {report.desired.version}: {report.desired.code} {report.desired.message}")
+    if report.agent_release is not None:
+        wanted = report.agent_release
+        print(f"release that the hub asks for: {wanted.wanted}, {wanted.state} {wanted.reason}".rstrip())
     print(f"limits of process modules: {_LIMITS.get(report.limits_by, 'unknown')}")
     for name, module in sorted(report.modules.items()):
         print(f"  {name:<24} {module.state:<10} {module.address or '':<24} {module.reason}")

@@ -29,6 +29,7 @@ from edge_agent.reconcile.observe import Observation, observe
 from edge_agent.reconcile.outcome import desired_outcome, module_statuses
 from edge_agent.reconcile.plan import plan, startup_order
 from edge_agent.reconcile.restart_policy import Moment, forgotten, learn, ordered, start_failed, wanted_again
+from edge_agent.reconcile.shadows import told_as
 from edge_agent.reconcile.situation import History, Running, Situation, Wanted, wanted_modules
 from edge_agent.reconcile.steps import Start, Step, Stop, Wait
 from edge_agent.reconcile.tally import Tally
@@ -186,7 +187,7 @@ class Agent:
         self._hands.run(steps)
         self._restart = still_to_restart(situation, steps)
         modules = module_statuses(situation, steps)
-        self._tally.looked(modules, wanted, now_s)
+        self._tally.looked(modules, {name: one for name, one in wanted.items() if name in modules}, now_s)
         outcome = desired_outcome(state, situation, modules, steps)
         self._tally.outcome(outcome, now_s)
         self._reporter.show(Snapshot(self._outcome(outcome, now_s), modules))
@@ -201,7 +202,7 @@ class Agent:
         for module in reversed(startup_order(wanted)):
             running = seen.get(module.name)
             if isinstance(running, Running):
-                self._decisions.record(module.name, "stop", "the agent ends and was told to stop its modules")
+                self._record(module.name, "stop", "the agent ends and was told to stop its modules")
                 self._keep(
                     {**self._history, module.name: ordered(self._history.get(module.name, History()), "stopped", running.run)}
                 )
@@ -284,7 +285,7 @@ class Agent:
         step = outcome.step
         self._tally.ended(outcome)
         if outcome.problem is not None:
-            self._decisions.record(step.module, f"{type(step).__name__.lower()}-failed", outcome.problem)
+            self._record(step.module, f"{type(step).__name__.lower()}-failed", outcome.problem)
             if isinstance(step, Start) and step.module in history:
                 history[step.module] = start_failed(history[step.module], outcome.problem, moment)
 
@@ -301,7 +302,12 @@ class Agent:
     def _tell(self, steps: list[Step]) -> None:
         for step in steps:
             if not isinstance(step, Wait):
-                self._decisions.record(step.module, type(step).__name__.lower(), step.reason)
+                self._record(step.module, type(step).__name__.lower(), step.reason)
+
+    def _record(self, name: str, action: str, reason: str) -> None:
+        """Under the name that people know: a shadow's are told of its module."""
+        module, told = told_as(name, action)
+        self._decisions.record(module, told, reason)
 
     def _outcome(self, outcome: DesiredOutcome, now_s: float) -> DesiredOutcome:
         if self._refusal is None:

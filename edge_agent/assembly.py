@@ -17,6 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edge_agent.agent import Agent
 from edge_agent.bell import Bell
 from edge_agent.chaos.room import ChaosRoom
@@ -31,29 +33,36 @@ from edge_agent.engines.inside import Inside
 from edge_agent.engines.probes import Prober
 from edge_agent.engines.proofs import Proofs
 from edge_agent.engines.sampling import Sampler
+from edge_agent.engines.shadow_counts import ShadowFiles
 from edge_agent.images.collector import Collector, Quotas
 from edge_agent.images.image_store import ImageStore
 from edge_agent.images.pull_oci import OciImages
 from edge_agent.images.puller import Puller
+from edge_agent.link.broker_login import BrokerLogin
 from edge_agent.link.courier import Courier
 from edge_agent.link.desired import DesiredKeeper
-from edge_agent.link.link_mqtt import MqttLink
+from edge_agent.link.desired_fetch import DesiredFetcher
+from edge_agent.link.key_change import KeyChange
+from edge_agent.link.keys import DeviceKeys
 from edge_agent.link.reporter import Reporter, Self
+from edge_agent.link.twins import TwinSync
 from edge_agent.link.uplink import Identity, Uplink
 from edge_agent.methods.assembly import MethodsDevice, make_desk, module_lines
 from edge_agent.methods.desk import Desk
 from edge_agent.observing.gauges import Page
 from edge_agent.observing.metrics import Metrics, Sample
 from edge_agent.reconcile.hands import Hands
+from edge_agent.reconcile.shadows import with_shadows
 from edge_agent.reconcile.situation import EngineKind, Wanted
 from edge_agent.reconcile.trials import Trials
 from edge_agent.reconcile.way_back import WayBack
+from edge_agent.service.desired_release import DesiredRelease, release_place
 from edge_agent.service.watchdog import Loop
 from edge_agent.settings import AgentSettings
 from edge_agent.state_store import StateStore, count_start
 from edge_agent.telemetry.local_side import LocalSide, Surroundings
 from hedgerow.clock import Clock, boot_id
-from hedgerow.contracts.broker_login import Login, device_login
+from hedgerow.contracts.desired_reference import read_reference
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.status import BufferStatus
@@ -93,14 +102,15 @@ class Assembly:
         self.bell = Bell()
         store = device.store
         self.decisions = DecisionLog(store.decisions, clock)
+        self.keys = DeviceKeys(device.config, store)
         self.desired = DesiredKeeper(device.config, store)
         self.heartbeats = Heartbeats(clock)
         self.local = self._make_local_side()
         images = ImageStore(store.images)
         self.process_engine = self._make_process_engine(images)
-        self.docker = DockerParts(device.config, device.settings, store.folder, clock, self.local.also_listen)
+        self.docker = self._make_docker()
         self.engines = Engines(self.process_engine, self.docker.engine, store.folder / "docker.used", self.bell.ring)
-        oci = OciImages(device.config, images)
+        oci = OciImages(device.config, images, lambda: self.keys.pull_token)
         self.puller = Puller({"process": lambda: oci, "docker": self.docker.images}, self._images_changed)
         self.prober = Prober(self._make_asking().ask, clock, self.bell.ring)
         proofs = Proofs(store.folder / "proofs", images.path_of, device.module_environment, self.bell.ring)
@@ -108,12 +118,21 @@ class Assembly:
         self.trials = Trials(WayBack(store, self.decisions, self.metrics), proofs, sampler)
         self.hands = self._make_hands(proofs)
         self.chaos = self._make_chaos()
+        self.broker = BrokerLogin(device.config, store.folder, clock, self.decisions, self.keys)
+        self.fetcher = DesiredFetcher(
+            device.config,
+            lambda: self.keys.pull_token,
+            self._take_envelope,
+            lambda problem: self.decisions.record(None, "desired-waits", problem.sentence()),
+        )
         self.courier = self._make_courier()
+        self.key_change = self._make_key_change()
         self.reporter = self._make_reporter()
         self.decisions.on_new = self.reporter.hurry
         self.agent = self._make_agent()
         self.methods = self._make_methods()
         self.collector = self._make_collector(images)
+        self.release = self._make_release()
         self._supervisor = threading.Thread(target=self.agent.run, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -128,13 +147,17 @@ class Assembly:
             self.decisions.record(None, "set-aside", f"{name} was damaged")
         self.reporter.start()
         self._supervisor.start()
+        self.broker.start()
         self.courier.start()
+        self._look_at_key()
         self.collector.start()
+        self.release.start()
         self.chaos.start()
 
     def close(self) -> None:
         """End in order; modules run on unless the settings say otherwise."""
         self.chaos.close()
+        self.release.close()
         self.agent.stop()
         self._supervisor.join()
         self.prober.close()
@@ -146,7 +169,10 @@ class Assembly:
         self.collector.close()
         self.reporter.close()
         self.methods.close()
+        self.key_change.close()
         self.courier.close()
+        self.fetcher.close()
+        self.broker.close()
         self.local.close()
         self.process_engine.close()
 
@@ -155,6 +181,7 @@ class Assembly:
         return [
             Loop("supervisor", lambda: self.agent.rounds, self.bell.ring),
             Loop("courier", lambda: self.courier.rounds, self.courier.new_data),
+            Loop("intake", lambda: self.local.intake.turns, self.local.intake.wake),
             Loop("local-hub", lambda: self.local.hub.turns, self.local.hub.wake),
         ]
 
@@ -162,7 +189,7 @@ class Assembly:
         """How things are, for ``systemctl status``."""
         report = self.reporter.current()
         running = sum(module.state == "running" for module in report.modules.values())
-        link = "in session" if report.session else "connected" if self.courier.connected else "offline"
+        link = "in session" if report.session else self.courier.standing.state
         return f"{running} of {len(report.modules)} modules running, desired version {report.desired.version}, {link}"
 
     def exposition(self) -> str:
@@ -170,7 +197,9 @@ class Assembly:
         state = [
             Sample("hedgerow_agent_connected", float(self.courier.connected)),
             Sample("hedgerow_agent_session", float(self.courier.session is not None)),
+            Sample("hedgerow_agent_revoked", float(self.courier.revoked)),
             Sample("edgehub_connected_clients", self.local.hub.connected),
+            *self.broker.samples(),
         ]
         return self.page.text(self.reporter.current(), self.local.outbox, state)
 
@@ -247,9 +276,7 @@ class Assembly:
         )
         return Courier(
             config,
-            self.chaos.link(
-                lambda: MqttLink(config.broker_url, f"hedgerow-{config.device_uuid}", _broker_login(config), config.broker_ca)
-            ),
+            self.chaos.link(self.broker.link),
             uplink,
             self._clock,
             self.metrics,
@@ -257,6 +284,33 @@ class Assembly:
             on_link=self._link_changed,
             desired_version=lambda: self.desired.version,
             on_method=lambda envelope, session, incarnation: self.methods.take(envelope, session, incarnation),
+            twins=TwinSync(config.device_uuid, self.local.twins),
+            key=lambda: self.keys.key,
+        )
+
+    def _make_key_change(self) -> KeyChange:
+        def decided(action: str, reason: str) -> None:
+            self.decisions.record(None, action, reason)
+
+        return KeyChange(self._device.config, self.keys, decided=decided, changed=self.courier.new_data)
+
+    def _config_now(self) -> DeviceConfig:
+        """device.toml with the token that is good now."""
+        return msgspec.structs.replace(self._device.config, pull_token=self.keys.pull_token)
+
+    def _look_at_key(self) -> None:
+        state = self.desired.state
+        self.key_change.want(state.key_generation if state else 0)
+
+    def _make_docker(self) -> DockerParts:
+        device = self._device
+        return DockerParts(
+            device.config,
+            device.settings,
+            device.store.folder,
+            self._clock,
+            self.local.also_listen,
+            lambda: self.keys.pull_token,
         )
 
     def _make_methods(self) -> Desk:
@@ -269,6 +323,7 @@ class Assembly:
             upload_hosts=device.settings.upload_hosts,
             version=device.version,
             checks=self._checks,
+            trusted=self.desired.trusted,
         )
         publish = self.courier.publish_answer
         return make_desk(
@@ -282,9 +337,18 @@ class Assembly:
         settings = self._device.settings
         return list(run_checks(settings.config, self._device.store.folder, self._clock.now(), settings.docker_host))
 
-    def _take_desired(self, envelope: bytes, incarnation: str) -> None:
+    def _take_desired(self, message: bytes, incarnation: str) -> None:
+        reference = read_reference(message)
+        if reference is None:
+            self._take_envelope(message, incarnation)
+        elif reference.version > self.desired.version:
+            self.fetcher.want(reference, incarnation)
+
+    def _take_envelope(self, envelope: bytes, incarnation: str) -> None:
         self.agent.take_desired(envelope, incarnation)
+        self._look_at_key()
         self.collector.hurry()
+        self.release.hurry()
 
     def _images_changed(self) -> None:
         self.bell.ring()
@@ -299,7 +363,7 @@ class Assembly:
             Quotas(settings.image_quota_bytes, timedelta(days=settings.image_unused_days), settings.disk_free_min_bytes),
             self._clock,
             in_use=self._images_in_use,
-            modules=lambda: self.desired.state.modules if self.desired.state else (),
+            modules=lambda: with_shadows(self.desired.state.modules) if self.desired.state else (),
             on_freed=self._freed,
         )
 
@@ -308,7 +372,8 @@ class Assembly:
         if kept is None or state is None:
             return None
         # What was accepted this very moment is not in the last round's answer yet.
-        wanted = {module.image.digest if module.image else module.spec.image for module in state.modules.values()}
+        modules = with_shadows(state.modules).values()
+        wanted = {module.image.digest if module.image else module.spec.image for module in modules}
         return kept | {image for image in wanted if image is not None}
 
     def _freed(self, size_bytes: int, words: str) -> None:
@@ -327,7 +392,16 @@ class Assembly:
             session=lambda: self.courier.session,
             buffer=self._buffer_status,
             publish=self.courier.publish_status,
+            link=lambda: self.courier.standing,
+            agent_release=lambda: self.release.status,
+            trusts=lambda: self.desired.trusted.keyids,
+            with_counts=ShadowFiles(self.process_engine.work_folder).with_counts,
         )
+
+    def _make_release(self) -> DesiredRelease:
+        device, news = self._device, self.reporter.hurry
+        place = release_place(device.settings, device.store.folder, device.version)
+        return DesiredRelease(place, self._config_now, lambda: self.desired.state, self.decisions, self._clock, on_news=news)
 
     def _buffer_status(self) -> BufferStatus:
         totals = self.local.outbox.totals
@@ -341,10 +415,12 @@ class Assembly:
     def _link_changed(self) -> None:
         if self.courier.connected and not self._connected:
             self.agent.network_back()
+            self.key_change.hurry()
+            self.release.network_back()
         self._connected = self.courier.connected
         refused = self.courier.refused
         if refused and refused != self._refused:
-            self.decisions.record(None, "session-refused", refused)
+            self.decisions.record(None, "revoked" if self.courier.revoked else "session-refused", refused)
         self._refused = refused
         self.reporter.hurry()
         # The way to the registry may be back together with the way to the hub.
@@ -362,10 +438,6 @@ class Assembly:
 
     def _address(self, kind: EngineKind, name: str) -> str | None:
         return self.engines.of(kind).address(name)
-
-
-def _broker_login(config: DeviceConfig) -> Login | None:
-    return device_login(config.device_uuid, config.key_bytes()) if config.broker_login == "device" else None
 
 
 def module_environment(environment: Mapping[str, str]) -> dict[str, str]:

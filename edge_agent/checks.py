@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from edge_agent import checks_state
+from edge_agent.checks_certificate import own_certificate
 from edge_agent.checks_state import Check
 from edge_agent.device_config import others_can_read, read_device_config
 from hedgerow.contracts.device import DeviceConfig
@@ -52,6 +53,7 @@ def run_checks(config_path: Path, state_dir: Path, now: datetime, docker_host: s
         yield from checks_state.clock_of_registry(config, now)
     yield checks_state.time_synchronisation()
     yield from checks_state.certificates(config, now)
+    yield from own_certificate(config, state_dir, now)
     yield checks_state.state_folder(state_dir)
     yield from checks_state.state_files(config, state_dir)
     yield from checks_state.modules(state_dir)

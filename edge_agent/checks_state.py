@@ -19,13 +19,12 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from edge_agent.link.standing import words
 from edge_agent.state_store import StateStore
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.edge import DesiredState
-from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE
-from hedgerow.contracts.signed import open_signed
-from hedgerow.contracts.status import StatusReport
+from hedgerow.contracts.status import LinkStatus, StatusReport
 from hedgerow.errors import HedgerowError
 from hedgerow.process.lock import lock_holder
 
@@ -157,9 +156,9 @@ def _buffer(path: Path) -> Check:
 def _desired(config: DeviceConfig, path: Path) -> Check:
     try:
         # Only here: without the extra `edge` the other checks still work.
-        from edge_agent.link.desired import verifiers
+        from edge_agent.link.trusted import trusted_in
 
-        payload = open_signed(path.read_bytes(), PAYLOAD_DESIRED_STATE, verifiers(config.trusted_keys))
+        payload = trusted_in(config, path.parent).open_stored(path.read_bytes())
         state = decode(payload, DesiredState)
     except (HedgerowError, OSError, ImportError) as problem:
         remedy = "Restart the agent while it is connected: the hub sends it again."
@@ -185,11 +184,28 @@ def modules(folder: Path) -> Iterator[Check]:
             "modules", ok=True, warning=True, detail=f"the last report cannot be read: {problem}", remedy="Wait for the next."
         )
         return
+    yield from _link(report.link)
     unwell = [f"{name} ({one.state}: {one.reason})" for name, one in sorted(report.modules.items()) if one.state in _UNWELL]
     if unwell:
         yield Check("modules", ok=False, detail="; ".join(unwell)[:1000], remedy="See why with: hedgerow agent events")
     else:
         yield Check("modules", ok=True, detail=f"{len(report.modules)} reported, none is unwell")
+
+
+def _link(link: LinkStatus | None) -> Iterator[Check]:
+    """What the running agent last heard of its hub; nothing from an agent that does not say."""
+    if link is None:
+        return
+    if link.state == "session":
+        yield Check("session", ok=True, detail="the hub grants one")
+    elif link.state == "revoked":
+        remedy = "If it is to work again, delete the device (hedgerow device delete) and enrol it anew, in another folder."
+        yield Check("session", ok=False, detail=words(link), remedy=remedy)
+    elif link.state == "refused":
+        yield Check("session", ok=False, detail=words(link), remedy="Look at: hedgerow device events DEVICE")
+    else:
+        remedy = "See the checks of the broker above; the agent tries again by itself."
+        yield Check("session", ok=True, warning=True, detail=words(link), remedy=remedy)
 
 
 def docker(folder: Path, host: str | None, options: Path = Path("/etc/docker/daemon.json")) -> Iterator[Check]:

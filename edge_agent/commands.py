@@ -21,8 +21,6 @@ from edge_agent.settings import AgentSettings
 from edge_agent.state_store import StateStore
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.edge import DesiredState
-from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE
-from hedgerow.contracts.signed import open_signed
 from hedgerow.errors import HedgerowError
 
 OK, FAILED = 0, 1
@@ -106,10 +104,10 @@ def show_checks(settings: AgentSettings, now: datetime, *, as_json: bool) -> Sai
 
 def _state(path: Path, settings: AgentSettings) -> DesiredState | None:
     """The accepted desired state; None when there is none, or it is not signed as it should (the checks say so)."""
-    from edge_agent.link.desired import verifiers
+    from edge_agent.link.trusted import trusted_in
 
     config = read_device_config(settings.config)
     try:
-        return decode(open_signed(path.read_bytes(), PAYLOAD_DESIRED_STATE, verifiers(config.trusted_keys)), DesiredState)
+        return decode(trusted_in(config, path.parent).open_stored(path.read_bytes()), DesiredState)
     except (OSError, HedgerowError):
         return None

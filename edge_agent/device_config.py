@@ -28,12 +28,12 @@ def read_device_config(path: Path) -> DeviceConfig:
     except ValueError as problem:
         raise ConfigUnreadable(path=path, problem=problem) from None
     config = convert(values, DeviceConfig)
-    for found in _problems(config):
+    for found in config_problems(config):
         raise InvalidDocument(document=str(path), problem=found)
     return config
 
 
-def _problems(config: DeviceConfig) -> Iterator[str]:
+def config_problems(config: DeviceConfig) -> Iterator[str]:
     """What the types alone do not tell; the key's text is never part of it."""
     keys = {"device_key": config.device_key, **{f"trusted key {key.keyid[:24]}": key.key for key in config.trusted_keys}}
     for name, text in keys.items():
@@ -43,6 +43,8 @@ def _problems(config: DeviceConfig) -> Iterator[str]:
             size = -1
         if size != _KEY_BYTES:
             yield f"{name} is not base64 of {_KEY_BYTES} bytes"
+    if config.broker_login == "certificate" and not config.broker_url.startswith("mqtts:"):
+        yield "broker_login certificate needs a broker_url of the form mqtts://HOST:PORT"
     try:
         uuid.UUID(config.device_uuid)
     except ValueError:

@@ -53,6 +53,14 @@ class WrongIncarnation(ConflictError):
     remedy = "Deploy again, so that the restored workspace signs it anew."
 
 
+class KeyNotFetched(UnavailableError):
+    """This device's next key could not be fetched, stored, or told of, this time."""
+
+    key = "key_not_fetched"
+    message = "Key {generation} of this device could not be changed to: {problem}"
+    remedy = "See that registry_url of device.toml is reachable; it is tried again by itself, and the old key is good until then."
+
+
 class ImageNotPulled(UnavailableError):
     """An image is not on this device (any more)."""
 
@@ -66,6 +74,14 @@ class PullFailed(UnavailableError):
 
     key = "pull_failed"
     message = "Cannot pull {image} from {registry}: {problem}"
+    remedy = "See that the registry is reachable and that the device's token is not revoked; it is tried again by itself."
+
+
+class WheelNotFetched(UnavailableError):
+    """The wheel of a release of the agent could not be fetched this time."""
+
+    key = "wheel_not_fetched"
+    message = "Cannot fetch the agent's wheel {wheel} from {registry}: {problem}"
     remedy = "See that the registry is reachable and that the device's token is not revoked; it is tried again by itself."
 
 
@@ -109,6 +125,14 @@ class NotAModule(AccessError):
     remedy = "Send 'Authorization: Bearer' with the value of HEDGEROW_TELEMETRY_TOKEN."
 
 
+class ModuleGone(NotAModule):
+    """A module that is not in the desired state (any more)."""
+
+    key = "module_gone"
+    message = "Module {module} is no longer a module of this device"
+    remedy = "Deploy it to this device again (hedgerow edge deploy); until then nothing is taken from it."
+
+
 class MessageRefused(UserError):
     """A telemetry message that cannot be stored as it is."""
 
@@ -133,6 +157,30 @@ class BufferFull(UnavailableError):
     remedy = "Send it again later; the buffer empties when the hub is reachable."
 
 
+class DesiredNotFetched(UnavailableError):
+    """A desired state that is too large for a message cannot be had from the registry now."""
+
+    key = "desired_not_fetched"
+    message = "Desired state version {version} cannot be fetched from {registry}: {problem}"
+    remedy = "See that registry_url of device.toml is reachable from the device; it is tried again by itself."
+
+
+class TwinRefused(UserError):
+    """Reported properties of a module that cannot be taken as they are."""
+
+    key = "twin_refused"
+    message = "The reported properties of module {module} were refused: {problem}"
+    remedy = "Correct the module: a JSON object of at most 256 KiB; a patch changes what it names, null takes a property away."
+
+
+class TwinUnwritable(UnavailableError):
+    """Reported properties of a module that the device cannot write down."""
+
+    key = "twin_unwritable"
+    message = "The reported properties of module {module} cannot be written: {problem}"
+    remedy = "Free disk space on the device and report them again; nothing of them was kept."
+
+
 class BufferUnwritable(UnavailableError):
     """The telemetry buffer cannot be written."""
 
@@ -147,6 +195,22 @@ class NoSuchPath(NotFoundError):
     key = "no_such_local_path"
     message = "There is no {method} {path} here"
     remedy = "Use POST /telemetry, POST /heartbeat, GET /inputs/NAME, POST /inputs/NAME/ack or GET /metrics."
+
+
+class TooManyConnections(UnavailableError):
+    """A module keeps so many connections to the local port that others would find no place."""
+
+    key = "too_many_local_connections"
+    message = "Module {module} has {limit} connections to the local port already"
+    remedy = "Use the same connections again (keep-alive), or send many messages in one request."
+
+
+class LocalPortBusy(UnavailableError):
+    """So many requests wait for their answers that no further one can be taken."""
+
+    key = "local_port_busy"
+    message = "{limit} requests that wait are under way at the local port already"
+    remedy = "Try again in a moment; let polls of inputs end before new ones begin."
 
 
 class MqttProtocolError(UserError):
@@ -211,3 +275,11 @@ class UpgradeRefused(UserError):
     key = "upgrade_refused"
     message = "Release {release!r} of the agent is not taken: {problem}"
     remedy = "The release that runs stays as it is. Correct the wheel, version or package index, and try again."
+
+
+class CertificateNotIssued(UnavailableError):
+    """The registry gave this device no certificate for the broker this time."""
+
+    key = "certificate_not_issued"
+    message = "{registry} issues no certificate for the broker: {problem}"
+    remedy = "See that the registry is reachable and that the device is not revoked; it is asked again by itself."

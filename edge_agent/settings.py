@@ -54,7 +54,8 @@ class AgentSettings:
     )
     docker_allow: str = setting(
         "",
-        "Privileges that Docker modules may have: comma list of privileged, host, binds, devices, capabilities",
+        "Privileges that Docker modules may have: comma list of privileged, host, binds, devices, capabilities, remote-logs,"
+        " oom-score",
         env="HEDGEROW_AGENT_DOCKER_ALLOW",
     )
     upload_hosts: str = setting(
@@ -91,6 +92,33 @@ class AgentSettings:
         None,
         "Folder of the agent's releases (upgrade; default: 'releases' beside device.toml)",
         env="HEDGEROW_AGENT_RELEASES",
+    )
+    release_index_url: str | None = setting(
+        None,
+        "Package index for releases of the agent that the hub asks for (default: the one of this machine)",
+        env="HEDGEROW_AGENT_RELEASE_INDEX_URL",
+    )
+    release_find_links: Path | None = setting(
+        None,
+        "Folder of wheels for releases of the agent that the hub asks for, instead of any index",
+        env="HEDGEROW_AGENT_RELEASE_FIND_LINKS",
+    )
+    enroll_url: str | None = setting(
+        None, "Address of the workspace to enrol at while there is no device.toml yet", env="HEDGEROW_AGENT_ENROLL_URL"
+    )
+    enroll_key_file: Path | None = setting(
+        None, "File with the enrolment key for --enroll-url", env="HEDGEROW_AGENT_ENROLL_KEY_FILE"
+    )
+    enroll_name: str | None = setting(None, "Name to enrol under (default: what the key gives)", env="HEDGEROW_AGENT_ENROLL_NAME")
+    enroll_ca: Path | None = setting(
+        None,
+        "Certificate authority (PEM) to trust when enrolling (default: the system's)",
+        env="HEDGEROW_AGENT_ENROLL_CA",
+    )
+    enroll_insecure_http: bool = setting(
+        False,
+        "Enrol over http:// although everybody on the way reads this device's key",
+        env="HEDGEROW_AGENT_ENROLL_INSECURE_HTTP",
     )
     stop_modules_on_exit: bool = setting(
         False,

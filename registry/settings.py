@@ -35,6 +35,10 @@ class ServerSettings:
     broker_login: Literal["url", "own"] = setting(
         "url", "own: devices and hub log in with names and passwords of their own; url: as the broker's URL says"
     )
+    device_certificates: bool = setting(False, "devices log in at the broker with certificates of the workspace's authority")
+    device_certificate_s: float = setting(
+        30 * 86400.0, "how long a device's certificate is good; devices renew it after two thirds"
+    )
     balancer_port: int = setting(8090, "port of the balancer on this machine, for the links to endpoints")
     behind_proxy: bool = setting(False, "a proxy with TLS stands in front: take its X-Forwarded-* headers")
     public_url: str | None = setting(None, "address under which clients and devices reach this server, if it is another one")

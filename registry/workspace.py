@@ -4,8 +4,9 @@ workspace/
   format.json          format version and workspace id; written last when a workspace is made
   records.db series.db SQLite (absent with a PostgreSQL URL)
   blobs/sha256/ab/…    content by digest
-  keys/                signing.key (Ed25519), devices.key (master of all device keys), vault.keys (seal secrets; made when
-                       first needed, registry/vault.py), 0600, in a backup only when asked
+  keys/                signing.key (Ed25519; later ones: registry/signing_keys.py), devices.key (master of all device
+                       keys), vault.keys (seal secrets; made when first needed, registry/vault.py), 0600, in a backup only
+                       when asked
   run/                 locks, sockets, the owner token, state of supervised processes; gone after a clean stop
   work/                scratch space of builds and runs
   cache/               what can be made again: wheel layers, locks, which image a request led to
@@ -22,14 +23,15 @@ from pathlib import Path
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hedgerow.atomic_write import atomic_write
 from hedgerow.contracts.device import TrustedKey
-from hedgerow.contracts.document import decode, digest_of, encode
+from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.seal import DEVICE_KEY_BYTES
 from hedgerow.errors import Bug
 from registry.errors import NotAWorkspace, WorkspaceTooNew
+from registry.signing_keys import read_signing_keys
 
 FORMAT = 1
 ROLES = ("server", "hub", "controller", "broker")
@@ -109,16 +111,10 @@ class Workspace:
     def topic_prefix(self) -> str:
         return f"hedgerow/{self.id}"
 
-    @cached_property
-    def signing_key(self) -> Ed25519PrivateKey:
-        """The workspace's identity; every signed desired state is signed with it."""
-        return Ed25519PrivateKey.from_private_bytes(_read_key(self.keys / "signing.key"))
-
-    @cached_property
+    @property
     def trusted_key(self) -> TrustedKey:
-        """Public half of the signing key, as devices get it; the key id is its digest."""
-        raw = self.signing_key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return TrustedKey(keyid=digest_of(raw), key=base64.b64encode(raw).decode())
+        """By which a backup knows this workspace: the first of its signing keys (``registry/signing_keys.py``)."""
+        return read_signing_keys(self.keys).identity
 
     @cached_property
     def device_master(self) -> bytes:

@@ -103,6 +103,9 @@ class RuntimeSettings:
     collect_file_bytes: int = setting(67_108_864, "largest of those files")
     collect_files: int = setting(100, "most of those files; the oldest goes first")
     collect_bytes: int = setting(1_073_741_824, "most that those files may hold together")
+    tap_dir: Path | None = setting(
+        None, "folder for Unix sockets by which this user gets copies of requests and answers (an edge module's shadow does)"
+    )
     # azmlinfsrv's own, by its names (reference: runtime/aml/environment.py).
     app_root: Path | None = setting(
         None, "root of the app: the script's working folder; the script's own folder otherwise", env="AML_APP_ROOT"

@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.fixtures.control_plane",
     "tests.fixtures.docker_engine",
     "tests.fixtures.local_hub",
+    "tests.fixtures.local_port",
     "tests.fixtures.oci_registry",
     "tests.fixtures.postgres",
     "tests.fixtures.postgres_shelf",
@@ -28,6 +29,7 @@ pytest_plugins = [
     "tests.fixtures.registry_server",
     "tests.fixtures.s3_server",
     "tests.fixtures.scoring_images",
+    "tests.fixtures.small_hub",
 ]
 
 _skipped = pytest.StashKey[list[str]]()

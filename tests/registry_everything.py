@@ -16,12 +16,13 @@ from hedgerow.contracts.edge import DesiredModule, DesiredState, EdgeDeployment,
 from hedgerow.contracts.image import Verification
 from hedgerow.contracts.model import TensorSpec
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE
+from hedgerow.contracts.rollout import RolloutGroup, RolloutGroupStatus, RolloutPolicy
 from hedgerow.contracts.service import DeploymentSettings, ImagePin, ReplicaStatus
 from hedgerow.contracts.signed import sign
 from hedgerow.contracts.status import BufferStatus, Decision, DesiredOutcome, ModuleStatus, StatusReport
 from hedgerow.contracts.telemetry import TelemetryMessage
 from hedgerow.contracts.work import Problem
-from registry.store import activities, edge_deployments, fleet, leases, runs, services, telemetry, twins
+from registry.store import activities, edge_deployments, fleet, leases, rollouts, runs, services, telemetry, twins
 from registry.store.database import Database
 from registry.store.leases import Lease
 from registry.store.tables import image_versions
@@ -127,6 +128,16 @@ class Everything:
             services.report(connection, self.lease, green, services.Progress("degraded", "1 of 3 replicas is ready", coming))
             services.report_url(connection, self.lease, "shuttle", "http://127.0.0.1:8090/services/shuttle/score")
 
+    def _roll_out(self, connection: Connection) -> None:
+        """A layer whose first group is told, with a name that somebody thought up."""
+        policy = RolloutPolicy(groups=[RolloutGroup(name=HOSTILE, percent=10)])
+        layer = EdgeDeployment(name="belts", target="tags.belt = '1'", layered=True, modules={}, rollout=policy)
+        edge_deployments.put(connection, layer, self.ago(minutes=3))
+        rollout = rollouts.newest(connection, "belts", lock=True)
+        assert rollout is not None
+        told = RolloutGroupStatus(name=HOSTILE, state="running", began_at=self.ago(minutes=2))
+        rollouts.write(connection, msgspec.structs.replace(rollout, groups=[told]))
+
     def _at_the_edge(self) -> str:
         with self.database.write() as connection:
             fleet.enroll(connection, EnrollDevice(name="press-9", tags={"site": "south"}), self.ago(days=9))
@@ -134,6 +145,7 @@ class Everything:
             modules = {"scorer": ModuleSpec(image="shuttle-image:1"), "relay": ModuleSpec(command=["relay"])}
             manifest = EdgeDeployment(name="presses", target="tags.site = 'north'", modules=modules)
             edge_deployments.put(connection, manifest, self.ago(minutes=20))
+            self._roll_out(connection)
             pin = ImagePin(name="shuttle-image", version=1, digest=self.image.digest, kind="onnx")
             state = DesiredState(
                 device_uuid=device.uuid,

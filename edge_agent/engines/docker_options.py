@@ -43,6 +43,8 @@ _PRIVILEGES: Mapping[str, tuple[str, ...]] = {
 }
 # The same for options that take something away when they are empty lists.
 _UNMASKING = ("MaskedPaths", "ReadonlyPaths")
+# These write on this device (or nowhere); every other driver sends what a module says to another machine.
+_LOGS_HERE = ("", "json-file", "local", "journald", "none")
 
 
 def container_config(
@@ -98,7 +100,14 @@ def check_allowed(wanted: Wanted, allowed: Collection[str]) -> None:
         _refuse_ambiguous_names(wanted.name, level)
     named = _with_docker_keys(wanted.spec.create_options, _KEYS)
     options, joined = named.get("HostConfig") or {}, _joined_networks(named.get("NetworkingConfig"))
-    for word, option in [*_plain_privileges(options), *_shared_namespaces(options), *joined, *_host_folders(options)]:
+    for word, option in [
+        *_plain_privileges(options),
+        *_shared_namespaces(options),
+        *joined,
+        *_host_folders(options),
+        *_remote_logs(options),
+        *_survival(options),
+    ]:
         if word not in allowed:
             raise OptionForbidden(module=wanted.name, option=option, word=word)
 
@@ -159,6 +168,23 @@ def _host_folders(options: object) -> Iterator[tuple[str, str]]:
         # Options of a volume can name a driver that mounts a folder of the host.
         if parts.get("Type") not in ("volume", "tmpfs") or parts.get("VolumeOptions"):
             yield "binds", f"the mount {mount}"
+
+
+def _remote_logs(options: object) -> Iterator[tuple[str, str]]:
+    log = _with_docker_keys(options, ("LogConfig",)).get("LogConfig") or {}
+    driver = str(_with_docker_keys(log, ("Type",)).get("Type") or "")
+    if driver.lower() not in _LOGS_HERE:
+        yield "remote-logs", f"the log driver {driver}"
+
+
+def _survival(options: object) -> Iterator[tuple[str, str]]:
+    """When memory is short the kernel ends whoever has the highest score: below 0, others go before this module."""
+    named = _with_docker_keys(options, ("OomKillDisable", "OomScoreAdj"))
+    score = named.get("OomScoreAdj") or 0
+    if not isinstance(score, int) or score < 0:
+        yield "oom-score", f"OomScoreAdj={score}"
+    if named.get("OomKillDisable"):
+        yield "oom-score", "OomKillDisable"
 
 
 def _host_config(wanted: Wanted, host: dict[str, Any], exposed_ports: Collection[str]) -> dict[str, Any]:

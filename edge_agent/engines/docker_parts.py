@@ -17,9 +17,16 @@ class DockerParts:
     """``folder`` is the state folder; ``on_gateway`` hears the host's address as containers reach it."""
 
     def __init__(
-        self, config: DeviceConfig, settings: AgentSettings, folder: Path, clock: Clock, on_gateway: Callable[[str], None]
+        self,
+        config: DeviceConfig,
+        settings: AgentSettings,
+        folder: Path,
+        clock: Clock,
+        on_gateway: Callable[[str], None],
+        token: Callable[[], str] | None = None,
     ) -> None:
         self._config = config
+        self._token = token
         self._settings = settings
         self._clock = clock
         self._on_gateway = on_gateway
@@ -46,7 +53,7 @@ class DockerParts:
             from edge_agent.images.docker_images import DockerImages
         except ModuleNotFoundError as problem:
             raise _missing(problem) from None
-        return DockerImages(self._config, self.ledger, self._clock, self._settings.docker_host)
+        return DockerImages(self._config, self.ledger, self._clock, self._settings.docker_host, self._token)
 
     def _remove_image(self, reference: str) -> bool:
         try:

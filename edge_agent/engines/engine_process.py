@@ -1,7 +1,8 @@
 """Modules as plain processes under shims (``hedgerow.process``): they outlive the agent and are adopted by the next one.
 
 Folder of a module: ``modules/NAME/`` with ``launch.json`` (what was started, written before the start), ``ready.json``
-(written by the runtime once it listens), ``process/`` (the shim's records and the log) and ``work/`` (its working folder).
+(written by the runtime once it listens), ``process/`` (the shim's records and the log), ``work/`` (its working folder) and
+``tap/`` (sockets by which a shadow's comparer listens, ``runtime/observing/tap.py``).
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import msgspec
 
 from edge_agent.engines.control_groups import ControlGroups
 from edge_agent.engines.engine import Launch
+from edge_agent.engines.stand_back import stand_back
 from edge_agent.errors import ImageNotPulled, ModuleStartFailed
 from edge_agent.reconcile.situation import EngineKind, Exited, Running, Seen, Wanted
 from hedgerow.atomic_write import atomic_write
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.service import ImagePin
+from hedgerow.contracts.shadow import belongs_to_shadow
 from hedgerow.errors import HedgerowError
 from hedgerow.process import Absent, ProcessSpec, ResourceLimits, Supervised
 from hedgerow.process import Exited as ProcessExited
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 D = TypeVar("D", bound=msgspec.Struct)
 LAST_WORDS_CHARS = 200
 LOG_FILES = 3
+_SHADOW_NICE = 10
 SIGNAL_EXIT_BASE = 128  # the shell's and Docker's way to give a signal as an exit code
 
 
@@ -101,7 +105,9 @@ class ProcessEngine:
             log_files=LOG_FILES,
             cgroup=group,
         )
-        self._process(wanted.name).start(process)
+        started = self._process(wanted.name).start(process)
+        if belongs_to_shadow(wanted.name):
+            stand_back(started.pid, _SHADOW_NICE)
         self._watch_exit(wanted.name)
 
     def stop(self, name: str, grace_s: float) -> None:
@@ -177,7 +183,8 @@ class ProcessEngine:
         if wanted.image is None:
             if not spec.command:
                 raise ModuleStartFailed(module=wanted.name, problem="it has neither an image nor a command")
-            return spec.command, _LaunchRecord(wanted.fingerprint, port=spec.port)
+            ours = [sys.executable, "-P", "-m"] if belongs_to_shadow(wanted.name) else []
+            return [*ours, *spec.command], _LaunchRecord(wanted.fingerprint, port=spec.port)
         if wanted.image.kind != "onnx":
             raise ModuleStartFailed(
                 module=wanted.name, problem=f"a process module runs onnx images, this is a {wanted.image.kind} image"
@@ -186,7 +193,9 @@ class ProcessEngine:
         if not image.is_dir():
             raise ImageNotPulled(image=f"{wanted.image.name}@{wanted.image.digest}")
         listen = ["--host", "127.0.0.1", "--port", str(spec.port or 0), "--ready-file", str(folder / "ready.json")]
-        argv = [sys.executable, "-P", "-m", "runtime", "--image", str(image), *listen]
+        # Always there, so that a shadow can come and go without the module noticing.
+        tap = [] if belongs_to_shadow(wanted.name) else ["--tap-dir", str(folder / "tap")]
+        argv = [sys.executable, "-P", "-m", "runtime", "--image", str(image), *listen, *tap]
         return argv, _LaunchRecord(wanted.fingerprint, port=spec.port, writes_ready_file=True)
 
     def _bounds(self, wanted: Wanted) -> tuple[ResourceLimits, str | None]:

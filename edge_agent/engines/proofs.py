@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.engines.stand_back import stand_back
 from edge_agent.reconcile.situation import ProofState
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.proof import ProofReport
@@ -33,8 +34,6 @@ _STOP_GRACE_S = 1.0
 _LAST_LINES = 50
 _SAID_CHARS = 300
 _NICE = 15
-# The first that the kernel takes when memory runs out: rather the proof than a module that works.
-_OOM_SCORE = 1000
 log = logging.getLogger(__name__)
 
 
@@ -122,16 +121,10 @@ class Proofs:
         # A folder without anybody's files in it: nothing there is imported, nothing is left behind.
         spec = ProcessSpec(argv=argv, cwd="/", environment=self._environment, log_files=1, exit_with_starter=True)
         started = process.start(spec)
-        _stand_back(started.pid)
+        stand_back(started.pid, _NICE)
         _wait_for_end(process, cancelled)
         seen = process.observe()
         return seen if isinstance(seen, Exited) else None
-
-
-def _stand_back(pid: int) -> None:
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, _NICE)
-        Path(f"/proc/{pid}/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")
 
 
 def _wait_for_end(process: Supervised, cancelled: threading.Event) -> None:

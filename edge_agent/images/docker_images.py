@@ -30,8 +30,17 @@ class DockerImages:
     ``ledger``. Towards another registry the engine's host has its own login (``docker login``), never the workspace's token.
     """
 
-    def __init__(self, config: DeviceConfig, ledger: DockerLedger, clock: Clock, base_url: str | None = None) -> None:
+    def __init__(
+        self,
+        config: DeviceConfig,
+        ledger: DockerLedger,
+        clock: Clock,
+        base_url: str | None = None,
+        token: Callable[[], str] | None = None,
+    ) -> None:
+        """``token`` None: that of device.toml."""
         self._config = config
+        self._token = token or (lambda: config.pull_token)
         self._ledger = ledger
         self._clock = clock
         self._base_url = base_url
@@ -42,7 +51,7 @@ class DockerImages:
 
     def pull(self, image: ImagePin, progress: Callable[[str], None]) -> None:
         reference = image_reference(self._config, image)
-        login = {"username": "device", "password": self._config.pull_token} if image.reference is None else None
+        login = {"username": "device", "password": self._token()} if image.reference is None else None
         with self._client(image) as client:
             ours = _size(client, reference) is None
             if ours:

@@ -35,10 +35,11 @@ Progress = Callable[[str], None]
 
 
 class OciImages:
-    """The workspace's registry as an image source for process modules."""
+    """The workspace's registry as an image source for process modules. ``token`` None: that of device.toml."""
 
-    def __init__(self, config: DeviceConfig, store: ImageStore) -> None:
+    def __init__(self, config: DeviceConfig, store: ImageStore, token: Callable[[], str] | None = None) -> None:
         self._config = config
+        self._token = token or (lambda: config.pull_token)
         self._store = store
         self._url = urlsplit(config.registry_url)
 
@@ -115,7 +116,7 @@ class OciImages:
         connection = self._connect()
         path = f"{self._url.path.rstrip('/')}/v2/{image.name}/{rest}"
         try:
-            connection.request("GET", path, headers={"Authorization": f"Bearer {self._config.pull_token}", **headers})
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self._token()}", **headers})
             answer = connection.getresponse()
             if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT):
                 text = answer.read(ERROR_TEXT_BYTES).decode(errors="replace").strip()

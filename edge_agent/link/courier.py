@@ -13,15 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.link.link import Link
-from edge_agent.link.tally import LinkTally
+from edge_agent.link.standing import standing
+from edge_agent.link.twins import TwinSync
 from edge_agent.link.uplink import Outgoing, Uplink
+from edge_agent.link.upstream_counts import UpstreamCounts
 from edge_agent.observing.metrics import Metrics
 from hedgerow.clock import Clock, unix_ms
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.names import DeviceTopics
 from hedgerow.contracts.seal import seal, unseal
+from hedgerow.contracts.status import LinkStatus
 from hedgerow.contracts.telemetry import Hello, TelemetryAck, Welcome
+from hedgerow.contracts.twins import TwinAck
 from hedgerow.errors import HedgerowError
 
 # When the link takes no more, it is offered again after this time (it calls nobody when it has room).
@@ -60,7 +64,7 @@ _Event = _Connected | _Disconnected | _Arrived | _NewData
 class Courier:
     """``on_desired`` gets signed envelopes with the hub's incarnation; ``on_method`` with session and incarnation, and raises
     HedgerowError for what it refuses; ``on_link`` hears of connections and sessions;
-    ``desired_version`` gives the version accepted."""
+    ``desired_version`` gives the version accepted; ``twins`` what modules report, None: nothing of it is sent."""
 
     def __init__(
         self,
@@ -74,17 +78,20 @@ class Courier:
         on_link: Callable[[], None],
         desired_version: Callable[[], int],
         on_method: Callable[[bytes, str | None, str | None], None] | None = None,
+        key: Callable[[], bytes] | None = None,
+        twins: TwinSync | None = None,
     ) -> None:
         self._config = config
-        self._key = config.key_bytes()
+        self._key = key or config.key_bytes
         self._topics = DeviceTopics(config.topic_prefix, config.device_uuid)
         self._link = link
         self._uplink = uplink
         self._clock = clock
         self._metrics = metrics
-        self._tally = LinkTally(metrics)
+        self._tally = UpstreamCounts(metrics)
         self._on_desired = on_desired
         self._on_method = on_method
+        self._twins = twins
         self._on_link = on_link
         self._desired_version = desired_version
         self._events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
@@ -94,6 +101,7 @@ class Courier:
         self._early_desired: bytes | None = None
         self._retry_s: float | None = None
         self._trouble = ""
+        self._link_problem = ""
         self.connected = False
         self.rounds = 0
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
@@ -118,6 +126,22 @@ class Courier:
     def refused(self) -> str:
         """Why the hub refuses a session, "" when it does not."""
         return self._uplink.refused
+
+    @property
+    def revoked(self) -> bool:
+        """Whether the hub said that this device was revoked."""
+        return self._uplink.revoked
+
+    @property
+    def standing(self) -> LinkStatus:
+        """How this device stands with its hub."""
+        return standing(
+            in_session=self.session is not None,
+            revoked=self.revoked,
+            refused=self.refused,
+            connected=self.connected,
+            problem=self._link_problem,
+        )
 
     def new_data(self) -> None:
         """There are new messages in the buffer. Called from any thread, often."""
@@ -179,7 +203,9 @@ class Courier:
     def _patience_s(self) -> float | None:
         if self._retry_s is not None:
             return self._retry_s
-        wake_s = self._uplink.next_wake_s()
+        twins = self._twins if self._uplink.phase == "open" else None
+        wakes_s = (self._uplink.next_wake_s(), None if twins is None else twins.next_wake_s())
+        wake_s = min((wake_s for wake_s in wakes_s if wake_s is not None), default=None)
         return None if wake_s is None else max(0.0, wake_s - self._clock.monotonic_s())
 
     def _take(self, event: _Event) -> None:
@@ -187,12 +213,14 @@ class Courier:
         match event:
             case _Connected():
                 log.info("connected to the broker")
-                self.connected = True
+                self.connected, self._link_problem = True, ""
                 self._uplink.connected(now_s)
                 self._link_changed(now_s)
             case _Disconnected():
-                self.connected = False
+                self.connected, self._link_problem = False, event.reason
                 self._uplink.disconnected()
+                if self._twins is not None:
+                    self._twins.closed()
                 self._link_changed(now_s)
             case _Arrived():
                 with self._arriving:
@@ -206,13 +234,17 @@ class Courier:
             if topic == self._topics.desired:
                 self._desired(payload)
             elif topic == self._topics.welcome:
-                self._uplink.welcomed(decode(self._unsealed("welcome", payload), Welcome), now_s)
+                welcome = decode(self._unsealed("welcome", payload), Welcome)
+                self._uplink.welcomed(welcome, now_s)
+                self._open_twins(welcome)
                 self._after_welcome()
             elif topic == self._topics.acks:
                 ack = decode(self._unsealed("acks", payload), TelemetryAck)
                 self._uplink.acknowledged(ack, now_s)
                 self._metrics.count("hedgerow_agent_acks_total")
                 self._tally.acknowledged(ack, now_s)
+            elif topic == self._topics.twin_acks and self._twins is not None:
+                self._twins.acknowledged(decode(self._unsealed("twin-acks", payload), TwinAck), now_s)
             elif topic == self._topics.methods and self._on_method is not None:
                 self._on_method(payload, self._uplink.session, self._uplink.incarnation)
         except HedgerowError as problem:
@@ -227,6 +259,16 @@ class Courier:
         else:
             # Signed, but of which incarnation the hub is only the welcome tells; the newest one waits for it.
             self._early_desired = envelope
+
+    def _open_twins(self, welcome: Welcome) -> None:
+        """Hubs of before do not take twins: nothing is said to them, and everything to the one that comes after."""
+        session, incarnation = self._uplink.session, self._uplink.incarnation
+        if self._twins is None or welcome.session != session or welcome.incarnation != incarnation:
+            return
+        if session is not None and incarnation is not None and welcome.reads_twins:
+            self._twins.opened(session, incarnation)
+        else:
+            self._twins.closed()
 
     def _after_welcome(self) -> None:
         if self._uplink.phase == "open" and self._early_desired is not None:
@@ -246,6 +288,19 @@ class Courier:
             if not self._send(item):
                 self._give_back(outgoing[place:])
                 return
+        self._send_twins()
+
+    def _send_twins(self) -> None:
+        """After telemetry, which they must not keep waiting."""
+        if self._twins is None or self._uplink.phase != "open":
+            return
+        reports = self._twins.outgoing(self._clock.monotonic_s())
+        for place, report in enumerate(reports):
+            if not self._link.publish(self._topics.twins, self._sealed("twins", encode(report))):
+                self._retry_s = CONGESTED_RETRY_S if self.connected else None
+                for unsent in reports[place:]:
+                    self._twins.unsent(unsent)
+                return
 
     def _send(self, item: Outgoing) -> bool:
         if isinstance(item, Hello):
@@ -262,10 +317,11 @@ class Courier:
 
     def _wanted_topics(self) -> list[str]:
         topics = [self._topics.welcome, self._topics.acks, self._topics.desired]
+        topics += [] if self._twins is None else [self._topics.twin_acks]
         return topics if self._on_method is None else [*topics, self._topics.methods]
 
     def _sealed(self, leaf: str, payload: bytes) -> bytes:
-        return seal(self._key, self._config.device_uuid, leaf, payload)
+        return seal(self._key(), self._config.device_uuid, leaf, payload)
 
     def _unsealed(self, leaf: str, message: bytes) -> bytes:
-        return unseal(self._key, self._config.device_uuid, leaf, message)
+        return unseal(self._key(), self._config.device_uuid, leaf, message)

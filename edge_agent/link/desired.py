@@ -6,23 +6,20 @@ changed on the disk is noticed.
 
 from __future__ import annotations
 
-import base64
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from edge_agent.errors import ForeignDesired, OlderDesired, WrongIncarnation
+from edge_agent.link.trusted import TrustedKeys, check_keys
 from edge_agent.state_store import StateStore
 from hedgerow.atomic_write import atomic_write
-from hedgerow.contracts.device import DeviceConfig, TrustedKey
+from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.edge import DesiredState
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE
-from hedgerow.contracts.signed import Verifier, open_signed
+from hedgerow.contracts.signed import open_signed
 from hedgerow.errors import HedgerowError
 
 log = logging.getLogger(__name__)
@@ -44,18 +41,13 @@ class Accepted:
     changed: bool
 
 
-def verifiers(keys: list[TrustedKey]) -> Mapping[str, Verifier]:
-    """Check functions of the keys that device.toml trusts, by key id."""
-    return {key.keyid: _verifier(base64.b64decode(key.key, validate=True)) for key in keys}
-
-
 class DesiredKeeper:
     """The desired state in force, on disk and in memory. Thread-safe. ``on_state`` hears each one that comes into force."""
 
     def __init__(self, config: DeviceConfig, store: StateStore) -> None:
         self._config = config
         self._store = store
-        self._verifiers = verifiers(config.trusted_keys)
+        self.trusted = TrustedKeys(config, store)
         self._lock = threading.Lock()
         self._state: DesiredState | None = None
         self._payload = b""
@@ -73,12 +65,14 @@ class DesiredKeeper:
 
     def load(self) -> DesiredState | None:
         """Take up what was accepted before. A damaged or altered file is moved aside: the hub sends it again."""
+        self.trusted.load()
         try:
             envelope = self._store.desired.read_bytes()
         except FileNotFoundError:
             return None
         try:
-            self._payload, self._state = self._open(envelope)
+            self._payload, self._state = self._read(self.trusted.open_stored(envelope))
+            self.trusted.take(self._state, envelope)  # it may have been the last thing before a power cut
         except HedgerowError as problem:
             self._store.set_aside(self._store.desired, str(problem))
         if self._state is not None:
@@ -102,11 +96,14 @@ class DesiredKeeper:
                 return Refusal(problem.fields.get("version", claimed), problem)  # type: ignore[arg-type]  # our own errors give ints
             atomic_write(self._store.desired, envelope, mode=0o600)
             self._payload, self._state = payload, state
+            self.trusted.take(state, envelope)
             self.on_state(state)
             return Accepted(state, changed=True)
 
     def _open(self, envelope: bytes) -> tuple[bytes, DesiredState]:
-        payload = open_signed(envelope, PAYLOAD_DESIRED_STATE, self._verifiers)
+        return self._read(open_signed(envelope, PAYLOAD_DESIRED_STATE, self.trusted.verifiers("desired")))
+
+    def _read(self, payload: bytes) -> tuple[bytes, DesiredState]:
         state = decode(payload, DesiredState)
         if state.device_uuid != self._config.device_uuid:
             raise ForeignDesired(version=state.version, found=state.device_uuid, expected=self._config.device_uuid)
@@ -117,20 +114,8 @@ class DesiredKeeper:
             raise OlderDesired(version=state.version, accepted=self.version)
         if state.incarnation != incarnation:
             raise WrongIncarnation(version=state.version, found=state.incarnation, expected=incarnation)
+        check_keys(state)
 
 
 def _nobody_listens(_state: DesiredState) -> None:
     """Until somebody wants to know."""
-
-
-def _verifier(raw: bytes) -> Verifier:
-    key = Ed25519PublicKey.from_public_bytes(raw)
-
-    def verify(signature: bytes, message: bytes) -> bool:
-        try:
-            key.verify(signature, message)
-        except InvalidSignature:
-            return False
-        return True
-
-    return verify

@@ -12,7 +12,7 @@ import secrets
 import ssl
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as mqtt
@@ -23,25 +23,51 @@ from hedgerow.backoff import Backoff
 from hedgerow.contracts.broker_login import Login
 from hedgerow.errors import InvalidSetting
 
-KEEPALIVE_S = 20
+if TYPE_CHECKING:
+    from edge_agent.link.certificate import ClientCertificate
+
+# A connection that only this end believes in is found out after at most twice this: a ping after so long without a word, and so
+# long again for its answer. With the way back that is well below twice the longest pause (``RETRY``). Shorter than the five tries
+# that TCP makes in this time on a line with 600 ms delay, it would end connections that are only slow.
+KEEPALIVE_S = 15
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_PATIENCE_S = 1.0
 UNSENT_MAX = 32
 PORTS = {"mqtt": 1883, "mqtts": 8883}
+# Reason codes of MQTT 5, as paho shows 3.1.1's too: bad user name or password, not authorized.
+_LOGIN_REFUSED = (134, 135)
 RETRY = Backoff(first_s=1.0, factor=2.0, cap_s=25.0, immediate_s=0.2)
 log = logging.getLogger(__name__)
+
+
+class LoginSource(Protocol):
+    """Logins that may change between connections."""
+
+    def current(self) -> Login:
+        """For the next connection."""
+
+    def refused(self) -> None:
+        """The broker did not take that one."""
 
 
 class MqttLink:
     """``url`` is ``mqtt://[USER:PASSWORD@]HOST[:PORT]`` or ``mqtts://…``; ``login`` is used instead of the URL's.
 
     ``authority`` is a certificate (PEM) that the broker's must descend from; empty: the system's authorities.
+    ``certificate`` is the device's own, without which no connection is made; a new one is used at once, in a new connection.
 
     ``client_id`` gets a random end, so that a copied device cannot throw the original out at the broker: the hub's session lease
     decides between them.
     """
 
-    def __init__(self, url: str, client_id: str, login: Login | None = None, authority: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        login: Login | LoginSource | None = None,
+        authority: str = "",
+        certificate: ClientCertificate | None = None,
+    ) -> None:
         self._url = urlsplit(url)
         if self._url.scheme not in PORTS or not self._url.hostname:
             shown = self._url._replace(netloc=self._url.netloc.rpartition("@")[2]).geturl()
@@ -52,12 +78,16 @@ class MqttLink:
         own = Login(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         self._login = login or own
         self._authority = authority
+        self._certificate = certificate
         self._client: mqtt.Client | None = None
         self._ready = False
         self._stopped = threading.Event()
+        self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
 
     def open(self, listener: LinkListener, topics: Sequence[str]) -> None:
+        if self._certificate is not None:
+            self._certificate.on_new = self._connect_again
         self._thread = threading.Thread(target=self._keep_connected, args=(listener, list(topics)), name="link", daemon=True)
         self._thread.start()
 
@@ -67,8 +97,15 @@ class MqttLink:
             return False
         return client.publish(topic, payload, qos=1).rc == mqtt.MQTT_ERR_SUCCESS
 
+    def _connect_again(self) -> None:
+        self._hurry.set()
+        client = self._client
+        if client is not None and not self._stopped.is_set():
+            client.disconnect()
+
     def close(self) -> None:
         self._stopped.set()
+        self._hurry.set()
         client = self._client
         if client is not None:
             client.disconnect()
@@ -86,26 +123,44 @@ class MqttLink:
             failures = 0 if was_ready else failures + 1
             delay_s = RETRY.delay_s(failures, random.random)
             log.info("no connection to the broker (%s), next try in %.1f s", problem, delay_s)
-            self._stopped.wait(delay_s)
+            self._hurry.wait(delay_s)
+            self._hurry.clear()
 
     def _one_connection(self, listener: LinkListener, topics: list[str]) -> tuple[str, bool]:
         """Connect and stay; returns why it ended, and whether it had been usable."""
         ended = _Ended()
+        reached = False
         try:
             client = self._new_client(listener, topics, ended)
             client.connect(self._url.hostname or "", self._url.port or PORTS[self._url.scheme], keepalive=KEEPALIVE_S)
+            reached = True
             self._client = client
             if self._stopped.is_set():  # close() may have looked for a client before there was one
                 client.disconnect()
             client.loop_forever(retry_first_connection=False)
+        except ssl.SSLError as problem:
+            # With TLS 1.2 a certificate is refused while the connection is made, later with 1.3.
+            reached = not isinstance(problem, ssl.SSLCertVerificationError)
+            ended.reason = str(problem)
         except OSError as problem:
             ended.reason = str(problem) or type(problem).__name__
         except Exception as problem:
             # Whatever a broker can make the library raise: the connection is lost, the link is not.
             log.exception("the connection to the broker failed unexpectedly")
             ended.reason = f"{type(problem).__name__}: {problem}"
+        if self._certificate is not None and reached and not self._stopped.is_set():
+            self._certificate.met(answered=ended.answered)
         was_ready, self._ready, self._client = self._ready, False, None
         return ended.reason, was_ready
+
+    def _log_in(self, client: mqtt.Client) -> None:
+        login = self._login if self._login is None or isinstance(self._login, Login) else self._login.current()
+        if login is not None:
+            client.username_pw_set(login.user, login.password)
+
+    def _note_refused(self, reason: int) -> None:
+        if reason in _LOGIN_REFUSED and self._login is not None and not isinstance(self._login, Login):
+            self._login.refused()
 
     def _new_client(self, listener: LinkListener, topics: list[str], ended: _Ended) -> mqtt.Client:
         client = mqtt.Client(
@@ -118,14 +173,19 @@ class MqttLink:
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(UNSENT_MAX)
         client.max_queued_messages_set(UNSENT_MAX)
-        if self._login is not None:
-            client.username_pw_set(self._login.user, self._login.password)
+        self._log_in(client)
         if self._url.scheme == "mqtts":
-            client.tls_set_context(ssl.create_default_context(cadata=self._authority or None))
+            context = ssl.create_default_context(cadata=self._authority or None)
+            if self._certificate is not None and not self._certificate.load_into(context):
+                raise ConnectionError("there is no certificate of this device yet")
+            client.tls_set_context(context)
 
         def on_connect(client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:  # noqa: ANN401 - paho's signature
+            ended.answered = True
             if reason.is_failure:
-                ended.reason = f"the broker refused: {reason}"
+                hint = ": was this device revoked or deleted?" if reason.value in _LOGIN_REFUSED else ""
+                ended.reason, ended.refused = f"the broker refused: {reason}{hint}", True
+                self._note_refused(reason.value)
                 client.disconnect()
                 return
             client.subscribe([(topic, 1) for topic in topics])
@@ -140,7 +200,8 @@ class MqttLink:
 
         def on_disconnect(_client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:  # noqa: ANN401 - paho's signature
             self._ready = False
-            ended.reason = ended.reason if reason == 0 else str(reason)
+            # Whoever refused may well close the connection before we do: that is not why it ended.
+            ended.reason = ended.reason if reason == 0 or ended.refused else str(reason)
 
         client.on_connect = on_connect
         client.on_subscribe = on_subscribe
@@ -153,3 +214,5 @@ class _Ended:
     """Why a connection ended, as its callbacks learn it."""
 
     reason = "the connection was closed"
+    answered = False
+    refused = False

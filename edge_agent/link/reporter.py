@@ -14,7 +14,14 @@ from edge_agent.decisions import DecisionLog
 from edge_agent.state_store import StateStore
 from hedgerow.clock import Clock
 from hedgerow.contracts.document import encode
-from hedgerow.contracts.status import BufferStatus, DesiredOutcome, ModuleStatus, StatusReport
+from hedgerow.contracts.status import (
+    AgentReleaseStatus,
+    BufferStatus,
+    DesiredOutcome,
+    LinkStatus,
+    ModuleStatus,
+    StatusReport,
+)
 
 # Changes that come together are told together; a change is told within twice this time.
 SETTLE_S = 0.1
@@ -42,7 +49,10 @@ class Self:
 
 
 class Reporter:
-    """``session`` gives the hub's session (None: no report can be sent), ``publish`` hands a report to the link."""
+    """``session`` gives the hub's session (None: no report can be sent), ``publish`` hands a report to the link.
+
+    ``with_counts`` adds what changes all the time: such a change alone is no reason for a report.
+    """
 
     def __init__(
         self,
@@ -54,6 +64,10 @@ class Reporter:
         session: Callable[[], str | None],
         buffer: Callable[[], BufferStatus],
         publish: Callable[[bytes], bool],
+        agent_release: Callable[[], AgentReleaseStatus | None] = lambda: None,
+        with_counts: Callable[[Mapping[str, ModuleStatus]], dict[str, ModuleStatus]] = dict,
+        trusts: Callable[[], list[str]] = list,
+        link: Callable[[], LinkStatus | None] = lambda: None,
     ) -> None:
         self._self = myself
         self._store = store
@@ -62,6 +76,10 @@ class Reporter:
         self._session = session
         self._buffer = buffer
         self._publish = publish
+        self._agent_release = agent_release
+        self._with_counts = with_counts
+        self._trusts = trusts
+        self._link = link
         self._snapshot = Snapshot(DesiredOutcome(version=0, code=202, message="no desired state was received yet"), {})
         self._sequence = 0
         self._changed = threading.Condition()
@@ -106,10 +124,13 @@ class Reporter:
             agent_version=self._self.agent_version,
             boot_id=self._self.boot_id,
             desired=snapshot.desired,
-            modules=dict(snapshot.modules),
+            modules=self._with_counts(snapshot.modules),
             decisions=self._decisions.newest(DECISIONS_SENT),
             buffer=self._buffer(),
             limits_by=self._self.limits_by,
+            agent_release=self._agent_release(),
+            trusted_keys=self._trusts(),
+            link=self._link(),
         )
 
     def _run(self) -> None:

@@ -39,6 +39,8 @@ RETRANSMITS_BEFORE_HELLO = 1
 # Everything that is sent in a session renews its lease; a hello now and then finds out that it was lost all the same.
 RENEW_AFTER_LEASES = 5.0
 RETRY = Backoff(first_s=1.0, factor=2.0, cap_s=50.0, immediate_s=0.5)
+# Nobody takes a revocation back, but a hub that was restored from a backup may know nothing of it.
+REVOKED_RETRY = Backoff(first_s=600.0, immediate_s=600.0, cap_s=600.0)
 log = logging.getLogger(__name__)
 
 Phase = Literal["offline", "greeting", "open", "refused"]
@@ -110,6 +112,7 @@ class Uplink:
         self.session: str | None = None
         self.incarnation: str | None = None
         self.refused = ""
+        self.revoked = False
         self._epoch = ""
         self._nonce = ""
         self._streams: dict[str, _Stream] = {}
@@ -140,13 +143,16 @@ class Uplink:
             return
         if welcome.session is None:
             self.phase, self.refused = "refused", welcome.refused or "another holder of this credential has the session"
+            self.revoked = welcome.revoked
             self._close_session()
             self._greet_later(now_s)
+            if welcome.revoked:
+                self._hello_at_s = now_s + REVOKED_RETRY.delay_s(1, self._random)
             return
         if not self._resume(welcome):
             self._start_epoch("the hub's watermark is not in this buffer", now_s)
             return
-        self.phase, self.refused, self._failures = "open", "", 0
+        self.phase, self.refused, self.revoked, self._failures = "open", "", False, 0
         self._hub_reads_holes = welcome.reads_holes
         self._hello_at_s = now_s + max(1.0, welcome.lease_s * RENEW_AFTER_LEASES)
 

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from edge_agent.decisions import DecisionLog
+from edge_agent.engines.shadow_counts import ShadowFiles
+from edge_agent.link.trusted import TrustedKeys
 from edge_agent.methods.builtin import Agent, Parts, methods
 from edge_agent.methods.bundle import BundleSource, write_bundle
-from edge_agent.methods.desk import Desk, LocalModules
+from edge_agent.methods.desk import Desk, LocalModules, Method
 from edge_agent.methods.errors import LogsUnreadable
 from edge_agent.methods.gate import Gate
 from edge_agent.methods.log_docker import docker_lines
 from edge_agent.methods.log_lines import Line, Wanted
 from edge_agent.methods.log_process import process_lines
 from edge_agent.methods.logs import LinesOf, LogReader
+from edge_agent.methods.shadow_differences import GET_SHADOW_DIFFERENCES, ShadowDifferences
 from edge_agent.methods.tasks import Tasks
 from edge_agent.methods.upload import Uploads, parse_hosts
 from edge_agent.observing.metrics import Metrics
@@ -40,6 +43,7 @@ class MethodsDevice:
     upload_hosts: str
     version: str
     checks: Callable[[], list[Any]]
+    trusted: TrustedKeys | None = None
 
 
 def make_desk(
@@ -56,7 +60,7 @@ def make_desk(
 
     def modules() -> dict[str, str]:
         state = device.state()
-        return {name: module.spec.display_name or name for name, module in state.modules.items()} if state else {}
+        return {name: module.spec.shown_as(name) for name, module in state.modules.items()} if state else {}
 
     logs = LogReader(modules, lines_of, device.config.name)
     source = bundle_source(device, lines_of)
@@ -66,8 +70,10 @@ def make_desk(
 
     uploads = Uploads(parse_hosts(device.upload_hosts))
     tasks = Tasks(device.folder / "uploads", uploads, logs, bundle, decisions, clock, device.config.name)
-    table = methods(Parts(agent, modules, logs, tasks, clock))
-    return Desk(Gate(device.config), table, publish, clock, metrics, local)
+    shadows = ShadowFiles(lambda name: device.folder / "modules" / name / "work")
+    differences = Method(ShadowDifferences(modules, shadows.differences), slow=True)
+    table = {**methods(Parts(agent, modules, logs, tasks, clock)), GET_SHADOW_DIFFERENCES: differences}
+    return Desk(Gate(device.config, device.trusted), table, publish, clock, metrics, local)
 
 
 def bundle_source(device: MethodsDevice, lines_of: LinesOf | None = None) -> BundleSource:

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import msgspec
 
+from edge_agent.link.keys import kept_secrets
 from edge_agent.methods.log_lines import Wanted, chosen
 from edge_agent.methods.logs import LinesOf
 from edge_agent.methods.redaction import Redaction, secrets_of, shown_device, shown_state
@@ -52,7 +53,7 @@ def write_bundle(
 ) -> list[str]:
     """Write the archive; returns the names in it. What cannot be read is said in it, and stops nothing."""
     state = source.state()
-    redaction = Redaction(secrets_of(source.config, state))
+    redaction = Redaction(secrets_of(source.config, state, kept_secrets(source.config, source.folder)))
     members = _members(source, state, redaction, now)
     names: list[str] = []
     with tarfile.open(fileobj=file, mode="w:gz") as archive:

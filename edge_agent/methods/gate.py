@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from edge_agent.link.desired import verifiers
+from edge_agent.link.trusted import TrustedKeys, verifiers
 from edge_agent.methods.errors import ExpiredCall, ForeignCall, StaleCall
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import decode
@@ -17,9 +17,10 @@ from hedgerow.errors import InvalidDocument
 class Gate:
     """One device's. Anybody at the broker can write to its topics: nothing of an envelope is believed before its signature."""
 
-    def __init__(self, config: DeviceConfig) -> None:
+    def __init__(self, config: DeviceConfig, trusted: TrustedKeys | None = None) -> None:
+        """``trusted`` None: the keys of device.toml, for ever."""
         self._uuid = config.device_uuid
-        self._verifiers = verifiers(config.trusted_keys)
+        self._first, self._trusted = verifiers(config.trusted_keys, "methods"), trusted
 
     def open(self, envelope: bytes, session: str | None, incarnation: str | None) -> MethodCall:
         """``session`` and ``incarnation`` are those of the sealed welcome, None while there is none.
@@ -28,7 +29,8 @@ class Gate:
         """
         if len(envelope) > MAX_MQTT_PAYLOAD_BYTES:
             raise InvalidDocument(document="MethodCall", problem=f"it has more than {MAX_MQTT_PAYLOAD_BYTES} bytes")
-        call = decode(open_signed(envelope, PAYLOAD_METHOD_CALL, self._verifiers), MethodCall)
+        believed = self._first if self._trusted is None else self._trusted.verifiers("methods")
+        call = decode(open_signed(envelope, PAYLOAD_METHOD_CALL, believed), MethodCall)
         if len(call.payload.encode()) > MAX_PAYLOAD_BYTES:
             raise InvalidDocument(document="MethodCall", problem=f"its payload has more than {MAX_PAYLOAD_BYTES} bytes")
         if call.device_uuid != self._uuid:

@@ -48,9 +48,9 @@ class Redaction:
         return _NAMED.sub(rf"\g<1>{HIDDEN}", text)
 
 
-def secrets_of(config: DeviceConfig, state: DesiredState | None) -> set[str]:
-    """What device.toml and the modules' variables hold."""
-    found = {config.device_key, config.pull_token, device_login(config.device_uuid, config.key_bytes()).password}
+def secrets_of(config: DeviceConfig, state: DesiredState | None, fetched: Collection[str] = ()) -> set[str]:
+    """What device.toml and the modules' variables hold, and what the device ``fetched`` since (``link/keys.py``)."""
+    found = {*fetched, config.device_key, config.pull_token, device_login(config.device_uuid, config.key_bytes()).password}
     for url in (config.broker_url, config.registry_url):
         if password := urlsplit(url).password:
             found.add(password)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from edge_agent.observing.metric_names import NAMES
-from hedgerow.contracts.status import ModuleState, StatusReport
+from hedgerow.contracts.status import ModuleState, ShadowStatus, StatusReport
 
 # IoT Edge's. They are of the newest values only, so that a page of an agent that runs for years says how it is now.
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999, 0.9999)
@@ -68,7 +68,7 @@ class Metrics:
 
     def count(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
-        key = (name, tuple(sorted(labels.items())))
+        key = _key(name, labels)
         with self._lock:
             if key not in self._counts:
                 of_name = self._series.get(name, 0)
@@ -79,11 +79,19 @@ class Metrics:
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add a value to a summary."""
-        key = (name, tuple(sorted(labels.items())))
+        self.observe_all(name, [value], **labels)
+
+    def observe_all(self, name: str, values: Iterable[float], **labels: str) -> None:
+        """Add values to a summary."""
+        key = _key(name, labels)
         with self._lock:
-            if key not in self._summaries and len(self._summaries) >= SERIES_MAX // 10:
-                return
-            self._summaries.setdefault(key, _Summary()).add(value)
+            summary = self._summaries.get(key)
+            if summary is None:
+                if len(self._summaries) >= SERIES_MAX // 10:
+                    return
+                summary = self._summaries[key] = _Summary()
+            for value in values:
+                summary.add(value)
 
     def samples(self) -> list[Sample]:
         """All counters and summaries."""
@@ -95,6 +103,11 @@ class Metrics:
         return counts + summaries
 
 
+def _key(name: str, labels: Mapping[str, str]) -> _Key:
+    # Most have one label, and are counted for every message.
+    return (name, tuple(labels.items()) if len(labels) < 2 else tuple(sorted(labels.items())))
+
+
 def of_report(report: StatusReport) -> list[Sample]:
     """Samples that a status report contains."""
     samples = [Sample("hedgerow_agent_desired_version", report.desired.version)]
@@ -104,12 +117,32 @@ def of_report(report: StatusReport) -> list[Sample]:
             for state in ModuleState.__args__  # type: ignore[attr-defined]  # a Literal has its values there
         ]
         samples.append(Sample("hedgerow_agent_module_restarts_total", module.restart_count, {"module_name": name}))
+        if module.shadow is not None:
+            samples += _of_shadow(name, module.shadow)
     if report.buffer is not None:
         samples += [
             Sample("hedgerow_agent_outbox_queued_bytes", report.buffer.queued_bytes),
             Sample("hedgerow_agent_outbox_dropped_total", report.buffer.dropped_messages),
         ]
     return samples
+
+
+def _of_shadow(module: str, shadow: ShadowStatus) -> list[Sample]:
+    labels = {"module_name": module}
+    counts = {"compared": shadow.compared, "different": shadow.different, "failed": shadow.failed, "dropped": shadow.dropped}
+    samples = [Sample(f"hedgerow_agent_shadow_{name}_total", count, labels) for name, count in counts.items()]
+    samples += [
+        Sample("hedgerow_agent_shadow_state", float(shadow.state == state), {**labels, "state": state})
+        for state in ModuleState.__args__  # type: ignore[attr-defined]  # a Literal has its values there
+    ]
+    if shadow.worst_difference is not None:
+        samples.append(Sample("hedgerow_agent_shadow_worst_difference", shadow.worst_difference, labels))
+    latencies = {"module": shadow.latency_p50_s, "shadow": shadow.shadow_latency_p50_s}
+    return samples + [
+        Sample("hedgerow_agent_shadow_latency_seconds", value, {**labels, "of": of})
+        for of, value in latencies.items()
+        if value is not None
+    ]
 
 
 def exposition(samples: Iterable[Sample], common: Mapping[str, str]) -> str:

@@ -11,21 +11,27 @@ from edge_agent.reconcile.steps import Step
 from edge_agent.reconcile.trial import has_way_back
 from edge_agent.reconcile.versions import Versions
 from hedgerow.contracts.edge import DesiredState
-from hedgerow.contracts.status import DesiredOutcome, ModuleStatus
+from hedgerow.contracts.shadow import belongs_to_shadow, comparer_of, shadow_of
+from hedgerow.contracts.status import DesiredOutcome, ModuleStatus, ShadowStatus
 
 _TROUBLED = ("backoff", "unhealthy", "failed")
 _ON_THE_WAY = ("pending", "starting")
 
 
 def module_statuses(situation: Situation, steps: list[Step]) -> dict[str, ModuleStatus]:
-    """Status of every wanted module."""
-    return {name: _status(wanted, situation, steps) for name, wanted in (situation.wanted or {}).items()}
+    """Status of every wanted module; its shadow is told with it."""
+    wanted = situation.wanted or {}
+    return {name: _status(one, situation, steps) for name, one in wanted.items() if not belongs_to_shadow(name)}
 
 
 def desired_outcome(
     state: DesiredState | None, situation: Situation, modules: Mapping[str, ModuleStatus], steps: list[Step]
 ) -> DesiredOutcome:
-    """200 when all is as wanted, 500 when something does not succeed (it is tried on) or was taken back, 202 in between."""
+    """200 when all is as wanted, 500 when something does not succeed (it is tried on) or was taken back, 202 in between.
+
+    Shadows are tried out: how they do is no part of it.
+    """
+    steps = [step for step in steps if not belongs_to_shadow(step.module)]
     if state is None:
         return DesiredOutcome(version=0, code=BEING_APPLIED, message="no desired state was received yet")
     found = [judged for name in sorted(modules) if (judged := _judge(name, modules[name], situation)) is not None]
@@ -72,7 +78,21 @@ def _status(wanted: Wanted, situation: Situation, steps: list[Step]) -> ModuleSt
         trial=current and has_way_back(wanted, versions),
         rolled_back_from=refused.version if refused else None,
         rollback_reason=refused.reason if refused else None,
+        shadow=_shadow_status(wanted.name, situation, steps),
     )
+
+
+def _shadow_status(name: str, situation: Situation, steps: list[Step]) -> ShadowStatus | None:
+    """Without its counts: the comparer has them, and they change all the time (``engines/shadow_counts.py``)."""
+    wanted = situation.wanted or {}
+    shadow, comparer = wanted.get(shadow_of(name)), wanted.get(comparer_of(name))
+    if shadow is None or shadow.image is None or comparer is None:
+        return None
+    state, reason = state_of(shadow, situation, steps)
+    comparing, problem = state_of(comparer, situation, steps)
+    if state == "running" and comparing in _TROUBLED:
+        reason = f"it runs, but is not compared: the comparer is {comparing}: {problem}"
+    return ShadowStatus(image_digest=shadow.image.digest, state=state, reason=reason)
 
 
 def _pull_fails(wanted: Wanted, situation: Situation) -> bool:

@@ -13,6 +13,7 @@ from edge_agent.reconcile.module_state import must_stop_again
 from edge_agent.reconcile.restart_policy import heals, verdict
 from edge_agent.reconcile.situation import Exited, Running, Seen, Situation, Wanted
 from edge_agent.reconcile.steps import Prove, Pull, Remove, Start, Step, Stop, Wait
+from hedgerow.contracts.shadow import belongs_to_shadow
 
 # A module that is not ready by then no longer holds back those that start after it.
 READY_PATIENCE_S = 60.0
@@ -186,6 +187,8 @@ def _any_missing_image(wanted: Wanted, situation: Situation) -> Step | None:
 
 def _has_to_come(other: Wanted, situation: Situation) -> bool:
     """True for a module whose image is, or will be, pulled before it can start; only such a one may be waited for."""
+    if belongs_to_shadow(other.name):
+        return False
     if other.spec.status == "stopped" or other.spec.kind in situation.blind or other.spec.pull_policy == "never":
         return False
     seen = situation.seen.get(other.name)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from edge_agent.reconcile.shadows import with_shadows
 from edge_agent.reconcile.versions import Versions
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.edge import DesiredModule, DesiredState, Limits, ModuleSpec
@@ -137,8 +138,9 @@ class Situation:
 
 
 def wanted_modules(state: DesiredState) -> dict[str, Wanted]:
-    """The modules of a desired state, by name."""
-    return {name: Wanted(name, module.spec, module.image, fingerprint(module)) for name, module in state.modules.items()}
+    """The modules of a desired state, by name, and what their shadows mean."""
+    modules = with_shadows(state.modules)
+    return {name: Wanted(name, module.spec, module.image, fingerprint(module)) for name, module in modules.items()}
 
 
 def fingerprint(module: DesiredModule) -> str:

@@ -4,7 +4,8 @@ Theory of operation. The first version of a module has nothing to go back to; it
 later one is on *trial* while the version before it is kept: it is *committed* when it was well for ``commit_after_s``, and
 *rolled back* for its own failures only: ends and findings of unhealthiness above ``max_failures``, no readiness in time, a start
 that its engine refuses, a rate or latency above its bounds. After that the device aims at the version before, and the refused one
-gets no other trial until the hub wants something else, judges by other bounds, or an operator says so.
+gets no other trial, not even when the hub wanted something else meanwhile, until it is judged by other bounds or an operator
+says so.
 
 A restart of the machine is no failure: the clocks begin anew. Only a version under which the machine restarts again and again
 is suspected. What nobody can see (an engine that does not answer) stops the clocks too.
@@ -20,7 +21,7 @@ import msgspec
 
 from edge_agent.reconcile.restart_policy import Moment, verdict
 from edge_agent.reconcile.situation import Exited, History, ProofState, Running, Seen, Wanted, fingerprint
-from edge_agent.reconcile.versions import Refused, Trial, Versions
+from edge_agent.reconcile.versions import REFUSED_MAX, Refused, Trial, Versions
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.edge import DesiredModule, ModuleSpec, UpdatePolicy
 from hedgerow.contracts.service import ImagePin
@@ -87,7 +88,7 @@ def has_way_back(asked: Wanted, versions: Versions) -> bool:
 def is_refused(asked: Wanted, versions: Versions) -> bool:
     """True when this very version was refused by the bounds it has now."""
     refused = versions.refused
-    return refused is not None and (refused.fingerprint, refused.judged_by) == (asked.fingerprint, judged_by(asked))
+    return refused is not None and _is(refused, asked)
 
 
 def judged_by(asked: Wanted) -> str:
@@ -106,9 +107,10 @@ def needs_proof(asked: Wanted, versions: Versions) -> bool:
 
 def advance(known: Versions, look: Look) -> tuple[Versions, Event | None]:
     """What is known of a module's versions after one look at it. Equal to ``known`` when nothing happened."""
-    known = _follow(known, look.asked)
+    was, known = known, _follow(known, look.asked)
     if known.trial is None:
-        return known, None
+        again = known.refused if known.refused != was.refused else None
+        return known, Event("refuse-update", f"it was taken back before: {again.reason}") if again else None
     trial = _observe(known.trial, look)
     tried = msgspec.structs.replace(known, trial=trial)
     if not has_way_back(look.asked, tried):
@@ -169,8 +171,12 @@ def _follow(known: Versions, asked: Wanted) -> Versions:
     module = DesiredModule(spec=asked.spec, image=asked.image)
     if is_refused(asked, known):
         return known
+    earlier = _earlier(known, asked)
     if known.good is not None and fingerprint(known.good) == asked.fingerprint:
-        return Versions(good=module)
+        return Versions(good=module, earlier=earlier)
+    again = next((refused for refused in known.earlier if _is(refused, asked)), None)
+    if again is not None and known.good is not None:
+        return Versions(good=known.good, refused=again, earlier=earlier)
     trial = known.trial
     if trial is not None and fingerprint(trial.module) == asked.fingerprint:
         if trial.module == module:
@@ -180,7 +186,17 @@ def _follow(known: Versions, asked: Wanted) -> Versions:
     if good is None and trial is not None and trial.well and trial.failures == 0:
         # Replaced before its time was over, but nothing speaks against it: better than no way back.
         good = trial.module
-    return Versions(good=good, trial=Trial(module=module))
+    return Versions(good=good, trial=Trial(module=module), earlier=earlier)
+
+
+def _is(refused: Refused, asked: Wanted) -> bool:
+    return (refused.fingerprint, refused.judged_by) == (asked.fingerprint, judged_by(asked))
+
+
+def _earlier(known: Versions, asked: Wanted) -> tuple[Refused, ...]:
+    """What stays refused while ``asked`` is wanted: all others."""
+    everything = [*known.earlier, *([known.refused] if known.refused is not None else [])]
+    return tuple(refused for refused in everything if refused.fingerprint != asked.fingerprint)[-REFUSED_MAX:]
 
 
 def _observe(trial: Trial, look: Look) -> Trial:
@@ -308,11 +324,11 @@ def _commit_reason(trial: Trial, look: Look) -> str:
 
 
 def _committed(known: Versions) -> Versions:
-    return Versions(good=known.trial.module if known.trial else known.good)
+    return Versions(good=known.trial.module if known.trial else known.good, earlier=known.earlier)
 
 
 def _refused(known: Versions, look: Look, reason: str) -> Versions:
     asked = look.asked
     version = asked.image.digest if asked.image else asked.fingerprint
     refused = Refused(fingerprint=asked.fingerprint, judged_by=judged_by(asked), version=version, reason=reason)
-    return Versions(good=known.good, refused=refused)
+    return Versions(good=known.good, refused=refused, earlier=known.earlier)

@@ -10,6 +10,9 @@ import msgspec
 
 from hedgerow.contracts.edge import DesiredModule
 
+# Of one module. A deployment that goes to and fro has a few; more would only be a longer file.
+REFUSED_MAX = 8
+
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """A version that has not shown yet that it is well.
@@ -47,8 +50,13 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True):
-    """The versions of one module. ``good`` was well for its time; it is kept until another one was."""
+    """The versions of one module. ``good`` was well for its time; it is kept until another one was.
+
+    ``refused`` is the version that is wanted now and is not run; ``earlier`` are refused ones that were wanted before, the newest
+    last, at most ``REFUSED_MAX``: when one of them comes back it is not tried a second time.
+    """
 
     good: DesiredModule | None = None
     trial: Trial | None = None
     refused: Refused | None = None
+    earlier: tuple[Refused, ...] = ()

@@ -109,12 +109,12 @@ class WayBack:
         return {name for name in events if known[name].refused is not None}
 
     def try_again(self, name: str) -> str | None:
-        """A version that was refused gets another trial: an operator says so. Returns the version, None when there was none."""
+        """Refused versions get another trial: an operator says so. Returns the one that is wanted now, None for none."""
         known = self._of(name)
-        if known.refused is None:
+        if known.refused is None and not known.earlier:
             return None
-        self._known = {**self._known, name: msgspec.structs.replace(known, refused=None)}
-        return known.refused.version
+        self._known = {**self._known, name: msgspec.structs.replace(known, refused=None, earlier=())}
+        return known.refused.version if known.refused is not None else None
 
     def keep(self) -> None:
         """Write what is known, before it is acted upon. A disk that cannot take it is tried again in the next round."""

@@ -103,20 +103,21 @@ def upgrade(options: argparse.Namespace, settings: AgentSettings, signal_agent: 
 def install(options: argparse.Namespace, settings: AgentSettings, caller: Caller) -> Sequence[str]:
     """Lines about what was (or would be) done. Raises ServiceRefused, and what a bad device.toml raises."""
     config = settings.config.absolute()
-    device = read_device_config(config)
+    enrolls = not config.exists() and any(option.partition("=")[0] == "--enroll-url" for option in options.options)
+    device = "the one that it enrols as" if enrolls else f"device {read_device_config(config).name}"
     releases = releases_of(settings)
     run = ["run", *options.options]
     launched = bool(launch.current(releases))
     argv = launch_argv(releases, run) if launched else [sys.executable, "-P", "-m", "edge_agent", *run]
     state_dir = default_state_dir(settings).absolute()
-    text = unit_text(Service(argv, config, state_dir, options.user, releases if launched else None))
+    text = unit_text(Service(argv, config, state_dir, options.user, releases if launched else None, enrolls))
     unit = unit_path(user=options.user, home=caller.home)
     change = installing(unit, text, user=options.user, start=not options.no_start)
     if options.dry_run:
         return change.lines()
     _check_rights(options, caller, unit)
     carry_out(change)
-    done = [f"{unit} is enabled{'' if options.no_start else ' and started'} for device {device.name}"]
+    done = [f"{unit} is enabled{'' if options.no_start else ' and started'} for {device}"]
     if options.user:
         done.append("to have it run while you are not logged in: loginctl enable-linger")
     return done

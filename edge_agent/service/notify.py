@@ -33,6 +33,10 @@ class Notifier:
         """Only the line for ``systemctl status``."""
         self._send(f"STATUS={_one_line(status)}")
 
+    def waiting(self, status: str, for_s: float) -> None:
+        """Not ready yet, but at work: the manager is asked not to give up on the start for so long."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(for_s * 1e6)}\nSTATUS={_one_line(status)}")
+
     def _send(self, message: str) -> None:
         if not self._address:
             return

@@ -31,7 +31,8 @@ _HARDENING = (
 class Service:
     """``argv`` runs the agent. ``state_dir`` None: systemd's own (``/var/lib/hedgerow-agent``). ``user``: a user's service.
 
-    ``releases``: the folder that the launcher and the agent write the trial of a release to.
+    ``releases``: the folder that the launcher and the agent write the trial of a release to. ``enrolls``: the agent makes its
+    ``config`` itself, with an enrolment key.
     """
 
     argv: Sequence[str]
@@ -39,6 +40,7 @@ class Service:
     state_dir: Path | None = None
     user: bool = False
     releases: Path | None = None
+    enrolls: bool = False
 
 
 # Where a device that was set up by hand or by a system image has things.
@@ -73,7 +75,8 @@ def _running(service: Service) -> list[str]:
     command = [*(_exec(word) for word in service.argv), "--config", _exec(str(service.config)), "--state-dir"]
     own_state = ["StateDirectory=hedgerow-agent", "StateDirectoryMode=0700"] if service.state_dir is None else []
     # ProtectSystem=full closes /etc, where a device.toml and what lies beside it may well be.
-    written = [] if service.user else [path for path in (service.state_dir, service.releases) if path is not None]
+    folders = (service.state_dir, service.releases, service.config.parent if service.enrolls else None)
+    written = [] if service.user else [path for path in folders if path is not None]
     opened = [f"ReadWritePaths={_value(f'-{path}')}" for path in written]
     return [
         "Type=notify",

@@ -21,7 +21,8 @@ from edge_agent.errors import UpgradeRefused
 from edge_agent.service import launch
 from hedgerow.atomic_write import fsync_folder
 
-COMPLETE = "complete"
+# ``installed``: all packages are there; ``complete``: it also answered.
+INSTALLED, COMPLETE = "installed", "complete"
 LAUNCHER = "launch.py"
 BUILD_TIMEOUT_S = 1800.0
 CHECK_TIMEOUT_S = 60.0
@@ -69,6 +70,7 @@ def build(releases: Path, wish: Wish) -> str:
             shutil.rmtree(folder)  # an attempt that was cut short
         for command in _commands(folder, wish):
             _run(name, command, BUILD_TIMEOUT_S)
+        (folder / INSTALLED).touch()
         _run(name, [str(folder / "bin/python"), "-P", "-m", "edge_agent", "--help"], CHECK_TIMEOUT_S)
         shutil.copyfile(launch.__file__, releases / f".{LAUNCHER}.new")
         (releases / f".{LAUNCHER}.new").replace(releases / LAUNCHER)

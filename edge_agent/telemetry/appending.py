@@ -17,10 +17,10 @@ from edge_agent.telemetry.rules import REMEMBERED_IDS
 from edge_agent.telemetry.schema import size_of
 from hedgerow.contracts.telemetry import CHAIN_START
 
-_MESSAGES = "INSERT INTO messages (id, stream, sequence, time_ms, module, body, chain, size, expires) VALUES "
+_MESSAGES = "INSERT INTO messages (id, stream, sequence, time_ms, module, body, chain, size, expires, properties) VALUES "
 _IDS = "INSERT INTO ids (module, key, stream, sequence) VALUES "
 # Rows to a statement; few sizes, so that the statements stay prepared.
-_CHUNKS = (128, 32, 8, 1)
+_CHUNKS = (128, 64, 32, 16, 8, 4, 2, 1)
 _STREAM = (
     "INSERT INTO streams (stream, last, last_chain, base, base_chain, acked, acked_bytes, queued_bytes, local)"
     " VALUES (?, 0, ?, 0, ?, 0, 0, 0, ?)"
@@ -47,7 +47,7 @@ class Appender:
         self._db = db
         self._ids_max = ids_max
         self._streams: dict[str, OpenStream] = {}
-        self._rows: list[tuple[int, str, int, int, str, str, str, int, int | None]] = []
+        self._rows: list[tuple[int, str, int, int, str, str, str, int, int | None, str | None]] = []
         self._keys: dict[tuple[str, str], tuple[str, int]] = {}
         self._looked_up: dict[tuple[str, str], tuple[str, int] | None] = {}
         self._expiries: list[tuple[int, int]] = []
@@ -114,8 +114,20 @@ class Appender:
         self._kept = kept + size
         number = self._next_id
         self._next_id += 1
+        chain = stream.chain.hex()
         self._rows.append(
-            (number, entry.stream, sequence, entry.time_ms, entry.module, entry.body, stream.chain.hex(), size, expires)
+            (
+                number,
+                entry.stream,
+                sequence,
+                entry.time_ms,
+                entry.module,
+                entry.body,
+                chain,
+                size,
+                expires,
+                entry.properties,
+            )
         )
         if expires is not None:
             self._expiries.append((expires, number))
@@ -177,6 +189,7 @@ def append(db: sqlite3.Connection, entries: Sequence[Entry], *, ids_max: int = R
     for entry in entries:
         known = appender.known(entry.module, entry.key) if entry.key is not None else None
         body = entry.body.encode()
-        receipts.append(known or appender.add(entry, body, size_of(len(body)), None))
+        size = size_of(len(body) + entry.properties_bytes)
+        receipts.append(known or appender.add(entry, body, size, None))
     appender.flush()
     return receipts

@@ -144,7 +144,7 @@ class BufferFile:
     def _open(self) -> sqlite3.Connection:
         db = self._connect()
         try:
-            if schema.format_of(db) != schema.FORMAT:
+            if not schema.is_up_to_date(db):
                 db.execute("BEGIN IMMEDIATE")
                 schema.bring_up_to_date(db)
                 db.execute("COMMIT")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from hedgerow.contracts.telemetry import CHAIN_START, GapReason, TelemetryGap, TelemetryHole, TelemetryMessage
 
 
@@ -13,7 +15,7 @@ class Entry:
 
     ``key`` is an idempotency id: when the module used it before, nothing is stored again. ``local``: for another module's input,
     never for the hub. ``time_to_live_s`` None: as the stream's policy says. ``priority`` (0 most urgent … 9, None last) becomes
-    the stream's when the policy names none.
+    the stream's when the policy names none. ``properties`` is the JSON text of those that go to the hub with it.
     """
 
     stream: str
@@ -24,6 +26,20 @@ class Entry:
     local: bool = False
     time_to_live_s: float | None = None
     priority: int | None = None
+    properties: str | None = None
+
+    @property
+    def properties_bytes(self) -> int:
+        """What the properties take."""
+        return len(self.properties.encode()) if self.properties else 0
+
+
+def read_properties(text: str) -> dict[str, str]:
+    """The properties of a stored message; none where a damaged file has something else in their place."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except (msgspec.DecodeError, UnicodeError, TypeError):
+        return {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -34,19 +34,19 @@ class Attributes:
     system: Mapping[str, str] = field(default_factory=dict)
 
 
-def attributes(query: Mapping[str, list[str]], header: Callable[[str], str], names: Collection[str]) -> Attributes:
-    """Read a request; ``names`` are those of its headers. Raises MessageRefused."""
+def attributes(query: Mapping[str, list[str]], headers: Mapping[str, str], names: Collection[str]) -> Attributes:
+    """Read a request; ``headers`` by names in lower case, ``names`` as they were written. Raises MessageRefused."""
     output = _first(query, "output")
     if output is not None and len(output) > OUTPUT_LENGTH_MAX:
         raise MessageRefused(problem=f"its output's name is longer than {OUTPUT_LENGTH_MAX} characters")
-    found = {name[len(_APPLICATION) :]: _text(header(name)) for name in names if name.lower().startswith(_APPLICATION)}
+    found = {name[len(_APPLICATION) :]: _text(headers[name.lower()]) for name in names if name.lower().startswith(_APPLICATION)}
     for bag in query.get("properties", []):
         found.update(_bag(bag))
     if len(found) > PROPERTIES_MAX or sum(len(name) + len(value) for name, value in found.items()) > PROPERTIES_LENGTH_MAX:
         raise MessageRefused(
             problem=f"it has more than {PROPERTIES_MAX} properties or {PROPERTIES_LENGTH_MAX} characters of them"
         )
-    system = {known: _text(value) for name, known in _SYSTEM.items() if (value := header(name))}
+    system = {known: _text(value) for name, known in _SYSTEM.items() if (value := headers.get(name))}
     return Attributes(output, _first(query, "stream"), found, system)
 
 
@@ -65,4 +65,4 @@ def _bag(text: str) -> dict[str, str]:
 
 def _text(value: str) -> str:
     """Python reads header bytes as Latin-1; who writes them means UTF-8."""
-    return value.encode("latin-1", "replace").decode(errors="replace")
+    return value if value.isascii() else value.encode("latin-1", "replace").decode(errors="replace")

@@ -4,6 +4,7 @@
 ``idempotency-key`` was stored before, 400/401/413 for what is wrong with the request, 507 when the buffer cannot take it.
 With ``content-type: application/x-ndjson``, or ``?batch=array``, the body is many messages: stored all or none, one key for all.
 ``POST /heartbeat`` with a module's bearer token: the module is well. ``/inputs/NAME``: ``module_inputs.py``.
+``/twin/…``: ``twins/http.py``.
 
 ``?output=NAME`` names the module's output for routes; properties of the application come as headers ``iothub-app-NAME`` (as in
 IoT Hub's HTTP) or as ``?properties=a%3Db%26c%3Dd``. A message that no route wants is answered with 200 and stored nowhere.
@@ -11,53 +12,91 @@ IoT Hub's HTTP) or as ``?properties=a%3Db%26c%3Dd``. A message that no route wan
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from http import HTTPStatus
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from types import MappingProxyType
+from typing import TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
 from edge_agent.engines.docker_options import HOST_NAME
-from edge_agent.errors import BufferFull, BufferUnwritable, MessageRefused, MessageTooLarge, NoSuchPath, NotAModule
+from edge_agent.errors import (
+    BufferFull,
+    BufferUnwritable,
+    LocalPortBusy,
+    MessageRefused,
+    MessageTooLarge,
+    ModuleGone,
+    NoSuchPath,
+    NotAModule,
+    TwinUnwritable,
+)
 from edge_agent.observing.metrics import Metrics
 from edge_agent.reconcile.situation import EngineKind
 from edge_agent.telemetry.batches import BATCH_BYTES_MAX, LINES_TYPES, json_array, json_lines, json_text
 from edge_agent.telemetry.entries import Receipt
-from edge_agent.telemetry.http_message import attributes
-from edge_agent.telemetry.http_requests import Answer, Head, refusal, serve
+from edge_agent.telemetry.http_connection import Reply, Wanted
+from edge_agent.telemetry.http_message import Attributes, attributes
+from edge_agent.telemetry.http_requests import Answer, Head, refusal
+from edge_agent.telemetry.http_server import HttpServer
 from edge_agent.telemetry.module_inputs import ModuleInputs
 from edge_agent.telemetry.ports import LOOPBACK, first_free_port
-from edge_agent.telemetry.reception import Reception
+from edge_agent.telemetry.reception import Outcome, Reception
 from edge_agent.telemetry.routing.message import ModuleMessage
 from edge_agent.telemetry.tokens import Tokens
+from edge_agent.twins.http import PREFIX, TwinsHttp
 from hedgerow.clock import Clock, unix_ms
 from hedgerow.contracts.names import ENV_MODULE, ENV_TELEMETRY_TOKEN, ENV_TELEMETRY_URL, HEADER_IDEMPOTENCY
-from hedgerow.errors import ConflictError, HedgerowError, NotFoundError
+from hedgerow.contracts.twins import MAX_REPORTED_BYTES
+from hedgerow.errors import Bug, ConflictError, HedgerowError, NotFoundError
 
-CONNECTIONS_MAX = 64
-IDLE_TIMEOUT_S = 60.0
-# When all places are taken: how long one may let us wait before it has to make room for others.
-PATIENCE_S, _CROWDED_LOOK_S = 2.0, 0.5
+# Requests that may have to wait for something (polls of inputs, pages) have a thread each.
+APART_MAX = 64
 KEY_LENGTH_MAX = 200
 _LENGTH_DIGITS = 12
 _INPUTS, _ACK = "/inputs/", "/ack"
-_ACCEPT_AGAIN_S = 0.2
+_FORMS_KNOWN = 64
+_NO_QUERY: Mapping[str, list[str]] = MappingProxyType({})
 _STATUS: tuple[tuple[type[HedgerowError], HTTPStatus], ...] = (
+    (ModuleGone, HTTPStatus.FORBIDDEN),
     (NotAModule, HTTPStatus.UNAUTHORIZED),
     (MessageTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (BufferFull, HTTPStatus.INSUFFICIENT_STORAGE),
     (BufferUnwritable, HTTPStatus.INSUFFICIENT_STORAGE),
+    (TwinUnwritable, HTTPStatus.INSUFFICIENT_STORAGE),
     (NotFoundError, HTTPStatus.NOT_FOUND),
     (ConflictError, HTTPStatus.CONFLICT),
+    (LocalPortBusy, HTTPStatus.SERVICE_UNAVAILABLE),
+    (Bug, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 # A page in a browser must not read this port by pointing its own name at 127.0.0.1.
 _HOSTS = frozenset({LOOPBACK, "localhost", HOST_NAME, "[::1]"})
+T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Messages of one request that wait for the end of the turn."""
+
+    messages: Sequence[ModuleMessage]
+    reply: Reply
+    batch: bool
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a head says of the messages that follow it."""
+
+    said: Attributes
+    lines: bool
+    batch: bool
 
 
 class Intake:
@@ -74,7 +113,9 @@ class Intake:
         max_message_bytes: int,
         exposition: Callable[[], str],
         on_heartbeat: Callable[[str], None] = lambda _module: None,
+        twins: TwinsHttp | None = None,
     ) -> None:
+        self._twins = twins
         self._reception = reception
         self._inputs = inputs
         self._tokens = tokens
@@ -83,22 +124,20 @@ class Intake:
         self._max_message_bytes = max_message_bytes
         self._exposition = exposition
         self._on_heartbeat = on_heartbeat
-        self._listeners: dict[str, socket.socket] = {}
-        self._room = threading.BoundedSemaphore(CONNECTIONS_MAX)
-        # Connections that we wait for, since when (monotonic).
-        self._idle: dict[socket.socket, float] = {}
-        self._idle_lock = threading.Lock()
-        self._closing = threading.Event()
+        self._taken: list[_Taken] = []
+        self._apart_room = threading.BoundedSemaphore(APART_MAX)
+        self._server = HttpServer(self, clock)
+        self._hosts: set[str] = set()
         self.port = 0
 
     def start(self, port: int) -> int:
         """Listen on ``port``, or on another when it is 0 or taken; returns the port. Raises OSError when none is free."""
-        first_free_port(port, lambda candidate: self._listen(LOOPBACK, candidate), "deliver telemetry")
+        self.port = first_free_port(port, lambda candidate: self._listen(LOOPBACK, candidate), "deliver telemetry")
         return self.port
 
     def also_listen(self, host: str) -> None:
         """Listen on another local address as well; one that cannot be had is logged."""
-        if host in self._listeners:
+        if host in self._hosts:
             return
         try:
             self._listen(host, self.port)
@@ -115,66 +154,159 @@ class Intake:
         }
 
     def close(self) -> None:
-        """Take no more connections."""
-        self._closing.set()
+        """Take no more requests; those that were taken are answered."""
         self._inputs.close()
-        for listener in list(self._listeners.values()):
-            # Wakes the thread in accept(), which a plain close() does not.
-            listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
+        self._server.close()
 
-    def answer(self, head: Head, read: Callable[[int], bytes], local_host: str = LOOPBACK) -> Answer:
-        """The answer to one request that came to ``local_host``; ``read`` gives exactly so many bytes of its body."""
+    @property
+    def turns(self) -> int:
+        """Grows while the port is looked after."""
+        return self._server.turns
+
+    def wake(self) -> None:
+        """Look once, also when nobody says anything."""
+        self._server.wake()
+
+    def open(self, head: Head, local_host: str = LOOPBACK) -> Answer | Wanted:
+        """What to do with a request that came to ``local_host``, by its head."""
         try:
-            url = _address(head.target)
-            host = head.header("host").rpartition(":")[0] or head.header("host")
+            path, query = _address(head.target)
+            host = head.headers.get("host", "").rpartition(":")[0] or head.headers.get("host", "")
             if host not in _HOSTS and host != local_host:
                 raise MessageRefused(problem=f"its Host {host!r} is not this device")
-            return self._routed(head, url.path, parse_qs(url.query), read)
+            return self._wanted(head, path, query)
         except HedgerowError as problem:
-            if head.method == "POST":
-                self._metrics.count("hedgerow_agent_intake_refused_total", key=problem.key)
-            return _refusal(problem)
+            return self._refused(head, problem)
+
+    def turn_ends(self) -> None:
+        """Store everything that came in this turn; what goes to the disk at the same time shares a commit."""
+        taken, self._taken = self._taken, []
+        single = [one for one in taken if not one.batch]
+        if single:
+            stored = self._handed_over(single, lambda: self._reception.submit_each([one.messages[0] for one in single]))
+            if stored is not None:
+                stored.add_done_callback(lambda done: self._reply_each(single, done.result()))
+        for one in taken:
+            if one.batch and (kept := self._handed_over([one], lambda one=one: self._reception.submit_many(one.messages))):  # type: ignore[misc]  # bound for this round
+                kept.add_done_callback(lambda done, one=one: self._reply_each([one], [done.exception() or done.result()]))  # type: ignore[misc]  # bound for this round
+
+    def _handed_over(self, taken: Sequence[_Taken], submit: Callable[[], Future[T]]) -> Future[T] | None:
+        """What ``submit`` gives; None when it failed, and was answered so."""
+        try:
+            return submit()
+        except Exception:
+            log.exception("messages of module %s could not be handed over", taken[0].messages[0].module)
+            for one in taken:
+                one.reply(_refusal(Bug(what="a message could not be handed over")))
+            return None
+
+    def _reply_each(self, taken: Sequence[_Taken], outcomes: Sequence[Outcome]) -> None:
+        for one, outcome in zip(taken, outcomes, strict=True):
+            one.reply(self._stored(outcome, one))
+
+    def _wanted(self, head: Head, path: str, query: Mapping[str, list[str]]) -> Wanted:
+        """Telemetry and heartbeats are taken where they come in; for everything else see ``_routed``."""
+        if (head.method, path) == ("POST", "/telemetry"):
+            return self._take(head)
+        module = None if path == "/metrics" else self._tokens.module(head.header("authorization"))
+        limit = max(self._max_message_bytes, MAX_REPORTED_BYTES) if path.startswith(PREFIX) else self._max_message_bytes
+        length = self._length(head.header, limit) if head.header("content-length") else 0
+        if (head.method, path) == ("POST", "/heartbeat"):
+            return Wanted(module, length, lambda _body, reply: reply(self._heartbeat(module or "")))
+
+        def answer_apart(body: bytes, reply: Reply) -> None:
+            self._apart(reply, lambda: self._answered(head, path, dict(query), lambda size: body[:size]))
+
+        return Wanted(module, length, answer_apart)
+
+    def _heartbeat(self, module: str) -> Answer:
+        self._on_heartbeat(module)
+        return Answer(HTTPStatus.OK, b"{}")
+
+    def _apart(self, reply: Reply, answered: Callable[[], Answer]) -> None:
+        """Answer in a thread of its own."""
+
+        def work() -> None:
+            try:
+                answer = answered()
+            except Exception:
+                log.exception("a module's request failed")
+                answer = _refusal(Bug(what="a request of a module failed"))
+            finally:
+                self._apart_room.release()
+            reply(answer)
+
+        if not self._apart_room.acquire(blocking=False):
+            reply(_refusal(LocalPortBusy(limit=APART_MAX)))
+            return
+        try:
+            threading.Thread(target=work, name="intake-request", daemon=True).start()
+        except RuntimeError:  # no thread to be had right now
+            self._apart_room.release()
+            reply(_refusal(LocalPortBusy(limit=APART_MAX)))
+
+    def _answered(self, head: Head, path: str, query: dict[str, list[str]], read: Callable[[int], bytes]) -> Answer:
+        try:
+            return self._routed(head, path, query, read)
+        except HedgerowError as problem:
+            return self._refused(head, problem)
+
+    def _refused(self, head: Head, problem: HedgerowError) -> Answer:
+        if head.method == "POST":
+            self._metrics.count("hedgerow_agent_intake_refused_total", key=problem.key)
+        return _refusal(problem)
 
     def _routed(self, head: Head, path: str, query: dict[str, list[str]], read: Callable[[int], bytes]) -> Answer:
-        if (head.method, path) == ("POST", "/telemetry"):
-            return self._take(query, head, read)
+        """Requests that may wait, each in a thread of its own; ``read`` gives so many bytes of its body, which is here."""
         if (head.method, path) == ("GET", "/metrics"):
             return Answer(HTTPStatus.OK, self._exposition().encode(), "text/plain; version=0.0.4; charset=utf-8")
-        if (head.method, path) == ("POST", "/heartbeat"):
-            self._on_heartbeat(self._tokens.module(head.header("authorization")))
-            return Answer(HTTPStatus.OK, b"{}")
+        if path.startswith(PREFIX) and self._twins is not None:
+            module = self._tokens.module(head.header("authorization"))
+            return self._twins.answer(head.method, path, query, module, read(int(head.header("content-length") or 0)))
         if path.startswith(_INPUTS):
             return self._input(head.method, path.removeprefix(_INPUTS), query, head.header, read)
         raise NoSuchPath(method=head.method, path=path)
 
-    def _take(self, query: dict[str, list[str]], head: Head, read: Callable[[int], bytes]) -> Answer:
+    def _take(self, head: Head) -> Wanted:
         module = self._tokens.module(head.header("authorization"))
-        lines = head.header("content-type").partition(";")[0].strip().lower() in LINES_TYPES
-        batch = lines or query.get("batch") == ["array"]
+        form = _known_form(head.shape or head)
+        said, batch = form.said, form.batch
         length = self._length(head.header, max(BATCH_BYTES_MAX, self._max_message_bytes) if batch else self._max_message_bytes)
-        key = head.header(HEADER_IDEMPOTENCY) or None
+        key = head.headers.get(HEADER_IDEMPOTENCY) or None
         if key is not None and len(key) > KEY_LENGTH_MAX:
             raise MessageRefused(problem=f"its {HEADER_IDEMPOTENCY} is longer than {KEY_LENGTH_MAX} characters")
-        said = attributes(query, head.header, head.names)
-        message = ModuleMessage(
-            module=module,
-            body="",
-            time_ms=unix_ms(self._clock.now()),
-            output=said.output,
-            properties=said.properties,
-            system=said.system,
-            stream=said.stream,
-            key=key,
-        )
-        data = read(length)
-        if not batch:
-            return _receipt(self._reception.take(replace(message, body=json_text(data))))
-        bodies = json_lines(data, self._max_message_bytes) if lines else json_array(data, self._max_message_bytes)
-        messages = [
-            replace(message, body=body, key=None if key is None else f"{key}#{number}") for number, body in enumerate(bodies)
-        ]
-        return _receipt(self._reception.submit_many(messages).result(), messages=len(messages))
+
+        def message_of(body: str, key: str | None) -> ModuleMessage:
+            return ModuleMessage(
+                module=module,
+                body=body,
+                time_ms=unix_ms(self._clock.now()),
+                output=said.output,
+                properties=said.properties,
+                system=said.system,
+                stream=said.stream,
+                key=key,
+            )
+
+        def take(data: bytes, reply: Reply) -> None:
+            try:
+                if batch:
+                    messages = _messages(data, key, message_of, self._max_message_bytes, lines=form.lines)
+                else:
+                    messages = [message_of(json_text(data), key)]
+            except HedgerowError as problem:
+                reply(self._refused(head, problem))
+            else:
+                self._taken.append(_Taken(messages, reply, batch))
+
+        return Wanted(module, length, take)
+
+    def _stored(self, outcome: Outcome, taken: _Taken) -> Answer:
+        if not isinstance(outcome, BaseException):
+            return _receipt(outcome, messages=len(taken.messages) if taken.batch else None)
+        problem = outcome if isinstance(outcome, HedgerowError) else Bug(what="a message could not be stored")
+        self._metrics.count("hedgerow_agent_intake_refused_total", key=problem.key)
+        return _refusal(problem)
 
     def _input(
         self,
@@ -202,71 +334,35 @@ class Intake:
         return int(length)
 
     def _listen(self, host: str, port: int) -> None:
-        listener = socket.create_server((host, port), backlog=128)
-        self._listeners[host] = listener
-        self.port = self.port or listener.getsockname()[1]
-        threading.Thread(target=self._accept, args=(listener,), name=f"intake-{host}", daemon=True).start()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            # Above the limit connections wait in the kernel's backlog.
-            while not self._room.acquire(timeout=_CROWDED_LOOK_S):
-                if self._closing.is_set():
-                    return
-                self._make_room()
-            try:
-                connection, _ = listener.accept()
-                threading.Thread(target=self._serve, args=(connection,), name="intake-request", daemon=True).start()
-            except (OSError, RuntimeError) as problem:
-                self._room.release()
-                if self._closing.is_set():
-                    return
-                # No descriptor or no thread to be had right now: that passes, and modules try again.
-                log.warning("a connection could not be taken: %s", problem)
-                self._closing.wait(_ACCEPT_AGAIN_S)
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            with connection:
-                connection.settimeout(IDLE_TIMEOUT_S)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                local_host = str(connection.getsockname()[0])
-                serve(
-                    connection,
-                    lambda head, read: self.answer(head, read, local_host),
-                    lambda waits: self._note(connection, waits=waits),
-                )
-        except OSError as problem:
-            log.debug("a module's connection ended: %s", problem)
-        except Exception:
-            log.exception("a module's request failed")
-        finally:
-            self._note(connection, waits=False)
-            self._room.release()
-
-    def _note(self, connection: socket.socket, *, waits: bool) -> None:
-        with self._idle_lock:
-            if waits:
-                self._idle[connection] = self._clock.monotonic_s()
-            else:
-                self._idle.pop(connection, None)
-
-    def _make_room(self) -> None:
-        """One module must not keep all places with connections that say nothing: the one longest silent ends."""
-        with self._idle_lock:
-            silent, since_s = min(self._idle.items(), key=lambda idle: idle[1], default=(None, 0.0))
-            if silent is None or self._clock.monotonic_s() < since_s + PATIENCE_S:
-                return
-            del self._idle[silent]
-            with contextlib.suppress(OSError):
-                silent.shutdown(socket.SHUT_RDWR)
+        self._server.listen(host, port)
+        self._hosts.add(host)
 
 
-def _address(target: str) -> SplitResult:
+def _address(target: str) -> tuple[str, Mapping[str, list[str]]]:
+    """Path and query of a request. Raises MessageRefused."""
     try:
-        return urlsplit(target)
+        url = urlsplit(target)
+        return url.path, parse_qs(url.query) if url.query else _NO_QUERY
     except ValueError as problem:
         raise MessageRefused(problem=f"its address cannot be read: {problem}") from None
+
+
+def _read_form(shape: Head) -> _Form:
+    query = _address(shape.target)[1]
+    lines = shape.header("content-type").partition(";")[0].strip().lower() in LINES_TYPES
+    return _Form(attributes(query, shape.headers, shape.names), lines, lines or query.get("batch") == ["array"])
+
+
+# As many as shapes are remembered (``http_requests.py``), which are the same objects then.
+_known_form = lru_cache(_FORMS_KNOWN)(_read_form)
+
+
+def _messages(
+    data: bytes, key: str | None, message_of: Callable[[str, str | None], ModuleMessage], max_message_bytes: int, *, lines: bool
+) -> list[ModuleMessage]:
+    bodies = json_lines(data, max_message_bytes) if lines else json_array(data, max_message_bytes)
+    first = message_of("", key)
+    return [replace(first, body=body, key=None if key is None else f"{key}#{number}") for number, body in enumerate(bodies)]
 
 
 def _receipt(receipts: Sequence[Receipt], messages: int | None = None) -> Answer:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from edge_agent.telemetry.entries import START, Mark, Portion, Totals
+from edge_agent.telemetry.entries import START, Mark, Portion, Totals, read_properties
 from edge_agent.telemetry.schema import new_epoch_id
 from hedgerow.contracts.telemetry import CHAIN_START, GapReason, TelemetryGap, TelemetryHole, TelemetryMessage, extend_chain
 
@@ -110,14 +110,14 @@ def read_after(
     if mark.sequence < row[1]:
         return _gap_after(db, stream, mark, Mark(row[1], row[2]))
     rows = db.execute(
-        "SELECT sequence, time_ms, module, body, chain, size FROM messages WHERE stream = ? AND sequence > ?"
+        "SELECT sequence, time_ms, module, body, chain, size, properties FROM messages WHERE stream = ? AND sequence > ?"
         " ORDER BY sequence LIMIT ?",
         (stream, mark.sequence, max_messages),
     )
     messages: list[TelemetryMessage] = []
     between: list[TelemetryHole] = []
     end, size = mark, 0
-    for sequence, time_ms, module, body, chain, row_size in rows:
+    for sequence, time_ms, module, body, chain, row_size, text in rows:
         if sequence != end.sequence + 1:
             if not holes or not messages:
                 break
@@ -126,7 +126,8 @@ def read_after(
             size += len(found) * _HOLE_WIRE_BYTES
         if messages and size + row_size > max_bytes:
             break
-        messages.append(TelemetryMessage(sequence=sequence, time_ms=time_ms, module=module, body=body))
+        properties = read_properties(text) if text else {}
+        messages.append(TelemetryMessage(sequence=sequence, time_ms=time_ms, module=module, body=body, properties=properties))
         end, size = Mark(sequence, chain), size + row_size
     if not messages:
         return _gap_after(db, stream, mark, Mark(row[0], ""))

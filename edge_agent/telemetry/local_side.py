@@ -17,6 +17,7 @@ from edge_agent.observing.metrics import Metrics
 from edge_agent.reconcile.situation import EngineKind
 from edge_agent.settings import AgentSettings
 from edge_agent.state_store import StateStore, intake_port, keep_intake_port
+from edge_agent.telemetry.admission import Admission
 from edge_agent.telemetry.in_force import put_in_force
 from edge_agent.telemetry.intake import Intake
 from edge_agent.telemetry.module_inputs import ModuleInputs
@@ -27,9 +28,14 @@ from edge_agent.telemetry.routing.router import router_of
 from edge_agent.telemetry.sources import FindAddress, Sources
 from edge_agent.telemetry.stdout_lines import LinesOf
 from edge_agent.telemetry.tokens import Tokens
+from edge_agent.telemetry.twin_changes import TwinChanges
+from edge_agent.twins.desired import twin_of
+from edge_agent.twins.http import TwinsHttp
+from edge_agent.twins.reported import ReportedTwins
 from hedgerow.clock import Clock
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.edge import DesiredState
+from hedgerow.contracts.shadow import belongs_to_shadow
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +59,7 @@ class Surroundings:
 
 
 class LocalSide:
-    """Buffer, routes, HTTP port, MQTT port, and what is collected. Follows the desired state by itself."""
+    """Buffer, routes, twins, HTTP port, MQTT port, and what is collected. Follows the desired state by itself."""
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
@@ -61,15 +67,22 @@ class LocalSide:
         self.outbox = self._make_outbox()
         self.reception = Reception(self.outbox, router_of(None, around.config.name), around.metrics)
         self._inputs = ModuleInputs(self.outbox)
+        self.twins = ReportedTwins(around.store.folder / "twins", around.clock, around.metrics)
+        self.twins.on_change = around.on_stored
+        self.twins.on_reported = TwinChanges(self.reception, around.clock, around.metrics, limit).told
+        self._twins_http = TwinsHttp(self.twins, lambda module: twin_of(around.desired.state, module), around.metrics)
+        self._admission = Admission(around.clock)
+        tokens = Tokens(around.config.key_bytes(), self._admission.admits)
         self.intake = Intake(
             self.reception,
             self._inputs,
-            Tokens(around.config.key_bytes()),
+            tokens,
             around.clock,
             around.metrics,
             max_message_bytes=limit,
             exposition=around.exposition,
             on_heartbeat=around.heartbeats.on_heartbeat,
+            twins=self._twins_http,
         )
         self.hub = make_local_hub(
             around.config,
@@ -80,6 +93,8 @@ class LocalSide:
             around.metrics,
             max_message_bytes=limit,
             on_heartbeat=around.heartbeats.on_heartbeat,
+            twins=self.twins,
+            tokens=tokens,
         )
         self._sources = Sources(
             around.lines_of,
@@ -91,9 +106,12 @@ class LocalSide:
             max_message_bytes=limit,
         )
         around.desired.on_state = self._in_force
+        self.twins.load()
 
     def open(self) -> None:
         """Listen. Raises OSError when not even a local port can be had."""
+        for name in self.twins.damaged:
+            self._around.decisions.record(None, "set-aside", f"twins/{name} was damaged")
         open_local_hub(self.hub, self._around.store, self._around.settings.mqtt_port)
         before = intake_port(self._around.store)
         port = self.intake.start(self._around.settings.intake_port or before)
@@ -110,14 +128,18 @@ class LocalSide:
         self.hub.also_listen(host)
 
     def environment(self, module: str, kind: EngineKind) -> dict[str, str]:
-        """What a module is told."""
+        """What a module is told. A shadow is told of no way by which its answers could get out."""
+        if belongs_to_shadow(module):
+            return {}
         return {**self.intake.environment(module, kind), **self.hub.environment(kind)}
 
     def close(self) -> None:
         """Take no more messages, finish what was taken, close the buffer."""
         self._sources.close()
+        self._twins_http.close()
         self.intake.close()
         self.hub.close()
+        self.twins.close()
         self.outbox.close()
 
     def _make_outbox(self) -> Outbox:
@@ -135,6 +157,10 @@ class LocalSide:
         self.hub.hurry()
 
     def _in_force(self, state: DesiredState) -> None:
+        longest_stop_s = max((module.spec.stop_grace_s for module in state.modules.values()), default=0.0)
+        self._admission.follow(state.modules.keys(), longest_stop_s)
         put_in_force(state, self._around.config.name, self.reception, self.outbox, self._around.decisions)
+        self.twins.keep_only(state.modules)
         self.hub.twins_changed()
+        self._twins_http.changed()
         self._sources.follow(state)

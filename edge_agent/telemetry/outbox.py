@@ -18,18 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from edge_agent.errors import BufferFull, BufferUnwritable
 from edge_agent.telemetry import dropping, ledger, room
-from edge_agent.telemetry.age import Anchor, Moment, age_s, anchor_now
 from edge_agent.telemetry.appending import Appender
+from edge_agent.telemetry.buffer_age import BufferAge
 from edge_agent.telemetry.buffer_file import BufferFile, is_damage
 from edge_agent.telemetry.entries import Entry, Mark, Portion, Queue, Receipt, Totals
 from edge_agent.telemetry.rules import Limits, Rules
 from edge_agent.telemetry.salvage import Wanted, carry_over
-from hedgerow.clock import Clock, SystemClock, boot_id, unix_ms
+from hedgerow.clock import Clock, SystemClock, boot_id
 from hedgerow.contracts.edge import TelemetryPolicy
+from hedgerow.errors import HedgerowError
 
 GROUP_MAX = 512
 # Entries that wait for the disk at most; whoever hands over more without waiting for answers is refused.
@@ -37,20 +36,20 @@ WAITING_MAX = 20_000
 HOUSEKEEPING_S = 5.0
 # What housekeeping removes at most in one transaction.
 HOUSEKEEPING_ROWS = 2048
-ANCHOR_EVERY_S = 300.0
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 __all__ = ["Entry", "Limits", "Outbox", "Receipt"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Job:
-    """Entries to store, or work on the rows."""
+    """Entries to store (all of them or none; with ``parts`` each part for itself), or work on the rows."""
 
     entries: Sequence[Entry]
     work: Callable[[sqlite3.Connection], object] | None
     result: Future[object]
+    parts: Sequence[Sequence[Entry]] | None = None
 
 
 class Outbox:
@@ -71,8 +70,7 @@ class Outbox:
     ) -> None:
         self._rules = Rules(limits)
         self._on_stored = on_stored
-        self._clock = clock or SystemClock()
-        self._boot = boot if boot is not None else boot_id()
+        self._age = BufferAge(clock or SystemClock(), boot if boot is not None else boot_id())
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting = 0
         self._counting = threading.Lock()
@@ -80,8 +78,6 @@ class Outbox:
         self._totals = Totals("", 0, 0, 0, 0)
         self._stored_priorities: Mapping[str, int | None] = {}
         self._remembered: Mapping[str, Wanted] = {}
-        self._anchor: Anchor | None = None
-        self._anchor_kept_s = 0.0
         # A quota may have become smaller: housekeeping finds out.
         self._rules_changed = threading.Event()
         self._rules_changed.set()
@@ -110,13 +106,13 @@ class Outbox:
     def submit_all(self, entries: Sequence[Entry]) -> Future[list[Receipt]]:
         """Like ``append_all`` without waiting; everything that is under way at the same time shares commits."""
         result: Future[list[Receipt]] = Future()
-        with self._counting:
-            refused = self._waiting + len(entries) > WAITING_MAX
-            self._waiting += 0 if refused else len(entries)
-        if refused:
-            result.set_exception(BufferUnwritable(problem=f"{WAITING_MAX} messages wait for it already"))
-        elif not self._put(_Job(entries, None, result)):  # type: ignore[arg-type]  # a job with entries answers with receipts
-            result.set_exception(BufferUnwritable(problem="the agent ends"))
+        self._hand_in(_Job(entries, None, result))  # type: ignore[arg-type]  # a job with entries answers with receipts
+        return result
+
+    def submit_each(self, parts: Sequence[Sequence[Entry]]) -> Future[list[list[Receipt] | HedgerowError]]:
+        """Like ``submit_all`` for each of ``parts``, at the cost of one: what became of each comes in their order."""
+        result: Future[list[list[Receipt] | HedgerowError]] = Future()
+        self._hand_in(_Job([entry for part in parts for entry in part], None, result, parts))  # type: ignore[arg-type]  # likewise
         return result
 
     def take_policy(self, policy: TelemetryPolicy, priorities: Mapping[str, int | None]) -> None:
@@ -196,6 +192,15 @@ class Outbox:
         self._thread.join()
         self._file.disconnect()
 
+    def _hand_in(self, job: _Job) -> None:
+        with self._counting:
+            refused = self._waiting + len(job.entries) > WAITING_MAX
+            self._waiting += 0 if refused else len(job.entries)
+        if refused:
+            job.result.set_exception(BufferUnwritable(problem=f"{WAITING_MAX} messages wait for it already"))
+        elif not self._put(job):
+            job.result.set_exception(BufferUnwritable(problem="the agent ends"))
+
     def _put(self, job: _Job) -> bool:
         with self._counting:
             if not self._closed:
@@ -274,7 +279,7 @@ class Outbox:
             self._evict_replay(db)
             self._expire(db)
             totals, (priorities, remembered) = ledger.totals(db), _streams(db)
-            self._keep_anchor(db)
+            self._age.keep(db)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -286,18 +291,24 @@ class Outbox:
 
     def _carry_out(self, db: sqlite3.Connection, jobs: list[_Job]) -> list[object]:
         appender = Appender(db, self._rules.limits.ids_max)
-        rules, age = self._rules, self._age_s()
+        rules, age = self._rules, self._age.seconds()
+
+        def outcome(entries: Sequence[Entry]) -> list[Receipt] | HedgerowError:
+            try:
+                return room.store(db, appender, rules, entries, age)
+            except BufferFull as refused:
+                return refused
+
         appender.look_up(entry for job in jobs for entry in job.entries)
         results: list[object] = []
         for job in jobs:
             if job.work is not None:
                 appender.flush()
                 results.append(job.work(db))
-                continue
-            try:
-                results.append(room.store(db, appender, rules, job.entries, age))
-            except BufferFull as refused:
-                results.append(refused)
+            elif job.parts is not None:
+                results.append([outcome(part) for part in job.parts])
+            else:
+                results.append(outcome(job.entries))
         appender.flush()
         return results
 
@@ -308,7 +319,7 @@ class Outbox:
             before = self._totals.kept_bytes
             due = dropping.next_expiry(db)
             over = self._shrinking or self._rules_changed.is_set() or _acked_bytes(db) > self._rules.limits.replay_bytes
-            if not over and (due is None or due > self._age_s()):
+            if not over and (due is None or due > self._age.seconds()):
                 return False
             self._rules_changed.clear()
             self._transaction([_Job((), lambda db: room.shrink(db, self._rules), Future())])
@@ -324,35 +335,15 @@ class Outbox:
             dropping.evict_acked(db, over, max_rows=HOUSEKEEPING_ROWS)
 
     def _expire(self, db: sqlite3.Connection) -> None:
-        dropping.expire(db, self._age_s(), HOUSEKEEPING_ROWS)
-
-    def _moment(self) -> Moment:
-        return Moment(self._boot, self._clock.monotonic_s(), unix_ms(self._clock.now()))
-
-    def _age_s(self) -> float:
-        return 0.0 if self._anchor is None else age_s(self._anchor, self._moment())
+        dropping.expire(db, self._age.seconds(), HOUSEKEEPING_ROWS)
 
     def _opened(self, db: sqlite3.Connection, damaged: Path | None) -> None:
         """A file was opened: go on with its age and its numbers, and with what can be read of the one it replaces."""
         if damaged is not None:
             carry_over(db, damaged, self._remembered)
-        row = db.execute("SELECT value FROM facts WHERE name = 'age'").fetchone()
-        try:
-            before = None if row is None else msgspec.json.decode(row[0], type=Anchor)
-        except (msgspec.DecodeError, UnicodeError):
-            before = None
-        self._anchor = anchor_now(before, self._moment())
-        self._anchor_kept_s = float("-inf")
+        self._age.load(db)
         self._totals = ledger.totals(db)
         self._stored_priorities, self._remembered = _streams(db)
-
-    def _keep_anchor(self, db: sqlite3.Connection) -> None:
-        now_s = self._clock.monotonic_s()
-        if self._anchor is None or now_s < self._anchor_kept_s + ANCHOR_EVERY_S:
-            return
-        self._anchor, self._anchor_kept_s = anchor_now(self._anchor, self._moment()), now_s
-        text = msgspec.json.encode(self._anchor).decode()
-        db.execute("INSERT INTO facts VALUES ('age', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (text,))
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:

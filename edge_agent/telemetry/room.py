@@ -67,7 +67,7 @@ def shrink(db: sqlite3.Connection, rules: Rules) -> None:
 
 def _weighed(entry: Entry) -> _Weighed:
     body = entry.body.encode()
-    return _Weighed(entry, body, size_of(len(body)))
+    return _Weighed(entry, body, size_of(len(body) + entry.properties_bytes))
 
 
 def _admit(db: sqlite3.Connection, appender: Appender, rules: Rules, fresh: Sequence[_Weighed]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from edge_agent.telemetry.appending import Appender
 from edge_agent.telemetry.dropping import lose_at_the_end
 from edge_agent.telemetry.entries import Entry
-from edge_agent.telemetry.schema import HOLE_BYTES, size_of
+from edge_agent.telemetry.schema import HOLE_BYTES, has_properties, size_of
 
 BUDGET_S = 10.0
 CHUNK = 64
@@ -70,12 +70,13 @@ def _salvage(damaged: Path, into: sqlite3.Connection, remembered: Mapping[str, W
 def _stream(db: sqlite3.Connection, into: sqlite3.Connection, stream: str, what: Wanted, until_s: float) -> tuple[int, int]:
     done, saved, lost = what.after, 0, 0
     appender = Appender(into)
-    for sequence, time_ms, module, body in _readable(db, stream, what, until_s):
+    for sequence, time_ms, module, body, properties in _readable(db, stream, what, until_s):
         missing = sequence - done - 1
         if missing:
             _give_up(appender, into, stream, missing, local=what.local)
-        entry, data = Entry(stream, module, time_ms, body, local=what.local), body.encode()
-        appender.add(entry, data, size_of(len(data)) + (HOLE_BYTES if missing and saved else 0), None)
+        entry, data = Entry(stream, module, time_ms, body, local=what.local, properties=properties), body.encode()
+        size = size_of(len(data) + entry.properties_bytes)
+        appender.add(entry, data, size + (HOLE_BYTES if missing and saved else 0), None)
         saved, lost, done = saved + 1, lost + missing, sequence
     appender.flush()
     if done < what.last:
@@ -83,23 +84,35 @@ def _stream(db: sqlite3.Connection, into: sqlite3.Connection, stream: str, what:
     return saved, lost + what.last - done
 
 
-def _readable(db: sqlite3.Connection, stream: str, what: Wanted, until_s: float) -> Iterator[tuple[int, int, str, str]]:
+_Read = tuple[int, int, str, str, str | None]
+
+
+def _readable(db: sqlite3.Connection, stream: str, what: Wanted, until_s: float) -> Iterator[_Read]:
     """Messages that can be read and make sense, by sequence; an unreadable piece is stepped over."""
     done = what.after
+    # A damaged file may be one of an agent of before.
+    column = "properties" if _has_properties(db) else "NULL"
     while done < what.last and time.monotonic() < until_s:
         upto = min(done + CHUNK, what.last)
         with contextlib.suppress(sqlite3.DatabaseError):
             found = db.execute(
-                "SELECT sequence, time_ms, module, body FROM messages WHERE stream = ? AND sequence > ? AND sequence <= ?"
-                " ORDER BY sequence",
+                f"SELECT sequence, time_ms, module, body, {column} FROM messages"  # noqa: S608 - one of two literals
+                " WHERE stream = ? AND sequence > ? AND sequence <= ? ORDER BY sequence",
                 (stream, done, upto),
             )
-            for sequence, time_ms, module, body in found:
+            for sequence, time_ms, module, body, properties in found:
                 whole = isinstance(time_ms, int) and isinstance(module, str) and isinstance(body, str)
                 if whole and isinstance(sequence, int) and done < sequence <= upto:
                     done = sequence
-                    yield sequence, time_ms, module, body
+                    yield sequence, time_ms, module, body, properties if isinstance(properties, str) else None
         done = upto
+
+
+def _has_properties(db: sqlite3.Connection) -> bool:
+    try:
+        return has_properties(db)
+    except sqlite3.DatabaseError:
+        return False
 
 
 def _give_up(appender: Appender, into: sqlite3.Connection, stream: str, count: int, *, local: bool) -> None:

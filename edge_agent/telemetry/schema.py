@@ -1,7 +1,8 @@
 """The buffer file's tables, and how a file of an older agent becomes one of today.
 
 Format 2 adds columns and tables to format 1 and moves no row, so that a migration takes no longer for a million messages than
-for none. It is one transaction: a file is of one format or of the other.
+for none. It is one transaction: a file is of one format or of the other. The column ``messages.properties`` came later and is no
+new format: an agent of before, whose release may come back, goes on with such a file and leaves the column empty.
 """
 
 from __future__ import annotations
@@ -48,10 +49,13 @@ CREATE TABLE dropped (reason TEXT PRIMARY KEY, messages INTEGER NOT NULL) WITHOU
 INSERT INTO dropped SELECT 'quota', dropped FROM totals WHERE dropped > 0
 """
 
+# The application's properties as JSON; NULL for none.
+_PROPERTIES = "ALTER TABLE messages ADD COLUMN properties TEXT"
+
 
 def create(db: sqlite3.Connection) -> None:
     """Make the tables of a new buffer with a new epoch."""
-    for statement in (*_FORMAT_1.split(";"), "INSERT INTO totals VALUES (1, 0, 0, 0)", *_FORMAT_2.split(";")):
+    for statement in (*_FORMAT_1.split(";"), "INSERT INTO totals VALUES (1, 0, 0, 0)", *_FORMAT_2.split(";"), _PROPERTIES):
         db.execute(statement)
     db.execute("INSERT INTO facts VALUES ('format', ?), ('epoch', ?)", (str(FORMAT), new_epoch_id()))
 
@@ -77,6 +81,13 @@ def bring_up_to_date(db: sqlite3.Connection) -> None:
         db.execute("UPDATE facts SET value = ? WHERE name = 'format'", (str(FORMAT),))
     elif found != FORMAT:
         raise sqlite3.DatabaseError(f"it has format {found}, this agent knows {FORMAT}")
+    if not has_properties(db):
+        db.execute(_PROPERTIES)
+
+
+def is_up_to_date(db: sqlite3.Connection) -> bool:
+    """Whether there is nothing to bring up to date. Raises sqlite3.DatabaseError for a file that does not say its format."""
+    return format_of(db) == FORMAT and has_properties(db)
 
 
 def format_of(db: sqlite3.Connection) -> int:
@@ -89,13 +100,19 @@ def format_of(db: sqlite3.Connection) -> int:
     return int(row[0])
 
 
+def has_properties(db: sqlite3.Connection) -> bool:
+    """Whether messages of this file can have properties. Raises sqlite3.DatabaseError."""
+    return any(column[1] == "properties" for column in db.execute("PRAGMA table_info(messages)"))
+
+
 def new_epoch_id() -> str:
     """A random epoch."""
     return secrets.token_hex(8)
 
 
 def size_of(body_bytes: int) -> int:
-    """What a message takes of the disk, in bytes: rows share a page only whole, and a long one continues on pages of its own.
+    """What a message (its body, and its properties if it has any) takes of the disk, in bytes: rows share a page only whole, and
+    a long one continues on pages of its own.
 
     This is what counts against the quota; counting bodies alone would fill a disk twice over.
     """

@@ -46,6 +46,14 @@ def devices(context: click.Context, _parameter: click.Parameter, typed: str) -> 
     return _offered(context, lambda client: (one.name for one in client.devices.list(_MOST, name=_begins(typed)).items))
 
 
+def enrollment_keys(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
+    """Ids of keys that are not revoked."""
+    return _offered(
+        context,
+        lambda client: _begun((one.id for one in client.enrollment_keys.list(_MOST).items if one.revoked_at is None), typed),
+    )
+
+
 def edge_deployments(context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
     return _offered(context, lambda client: (one.name for one in client.edge.list(_MOST, name=_begins(typed)).items))
 

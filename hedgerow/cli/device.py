@@ -9,28 +9,35 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from hedgerow.atomic_write import atomic_write
-from hedgerow.cli import complete
+from hedgerow.cli import complete, device_certificate
 from hedgerow.cli.deletion import take_away, yes_option
+from hedgerow.cli.device_key import key
 from hedgerow.cli.device_methods import invoke, logs, restart, support_bundle
+from hedgerow.cli.device_rotate import rotate_key, shown_key, shown_version
+from hedgerow.cli.device_twin import twin
 from hedgerow.cli.options import FILTER, json_option, limit_option, tag_changes, tag_filter_option, tag_option, workspace
-from hedgerow.cli.output import ago, pairs, print_json, print_page, print_record, print_table, short
+from hedgerow.cli.output import ago, pairs, print_json, print_page, print_record, print_table
+from hedgerow.cli.whole_help import WholeHelp
+from hedgerow.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from hedgerow.contracts.api_fleet import Device, FleetEvent
-    from hedgerow.contracts.edge import DesiredState
     from hedgerow.contracts.status import StatusReport
     from hedgerow.sdk.devices import Presence
 
 
-@click.group("device")
+@click.group("device", cls=WholeHelp)
 def command() -> None:
     """Enrol devices and look at them."""
 
 
-for _method in (invoke, logs, restart, support_bundle):
+for _method in (invoke, logs, restart, support_bundle, twin):
     command.add_command(_method)
+command.add_command(rotate_key)
+command.add_command(device_certificate.command)
+command.add_command(key)
 
 
 @command.command()
@@ -93,6 +100,8 @@ def list_devices(
         "tags": lambda d: pairs(d.tags),
         "seen": lambda d: ago(d.seen_at),
     }
+    if any(found.enrolled_with for found in page.items):
+        columns["enrolled with"] = lambda d: d.enrolled_with
     asked = name or state or tags or edge_deployment
     empty = "No device fits." if asked else "No devices yet: hedgerow device enroll NAME"
     print_page(page, limit, columns, empty=empty, as_json=as_json)
@@ -109,6 +118,7 @@ def show(name: str, as_json: bool) -> None:
     """A device, its modules and what it decided last."""
     with workspace() as client:
         device = client.devices.get(name)
+        certificate = None if as_json else device_certificate.shown_certificate(client, name, SystemClock().now())
     if as_json:
         print_json(device)
         return
@@ -119,10 +129,16 @@ def show(name: str, as_json: bool) -> None:
             "uuid": device.uuid,
             "state": _state(device),
             "tags": pairs(device.tags),
+            "enrolled": f"{ago(device.enrolled_at)} with key {device.enrolled_with}"
+            if device.enrolled_with
+            else ago(device.enrolled_at),
             "seen": ago(device.seen_at),
+            "key": shown_key(device),
+            **({"certificate": certificate} if certificate else {}),
             "edge deployment": device.edge_deployment,
-            "desired version": device.desired_version,
+            "desired version": shown_version(device),
             "applied": f"version {outcome.version}: {outcome.code} {outcome.message}" if outcome else "never reported",
+            "agent": _agent(device.reported),
         }
     )
     if device.reported:
@@ -130,27 +146,14 @@ def show(name: str, as_json: bool) -> None:
         print_table(("module", "state", "restarts", "address", "reason"), rows, "No modules.")
 
 
-@command.command()
-@click.argument("name", shell_complete=complete.devices)
-@json_option
-def twin(name: str, as_json: bool) -> None:
-    """What a device should run, beside what it says of itself."""
-    with workspace() as client:
-        found = client.devices.twin(name)
-    if as_json:
-        print_json(found)
-        return
-    print_table(("module", "should run", "runs", "state", "reason"), _beside(found.desired, found.reported), "No modules.")
-
-
-def _beside(desired: DesiredState | None, reported: StatusReport | None) -> Iterator[tuple[object, ...]]:
-    wanted = desired.modules if desired else {}
-    seen = reported.modules if reported else {}
-    for name in sorted(wanted.keys() | seen.keys()):
-        module, status = wanted.get(name), seen.get(name)
-        should = "nothing" if module is None else short(module.image.digest) if module.image else " ".join(module.spec.command)
-        does = (short(status.image_digest), status.state, status.reason) if status else ("", "not reported", "")
-        yield name, should, *does
+def _agent(reported: StatusReport | None) -> str:
+    """Its version, and what became of the release that its deployment asks for."""
+    if reported is None:
+        return ""
+    release = reported.agent_release
+    if release is None or (release.state == "current" and not release.reason):
+        return reported.agent_version
+    return f"{reported.agent_version}; release {release.wanted}: {release.state} {release.reason}".rstrip()
 
 
 @command.command()

@@ -10,7 +10,7 @@ import click
 
 from hedgerow.cli.input import read_text
 from hedgerow.cli.options import F, key_values
-from hedgerow.cli.output import plain
+from hedgerow.cli.output import count, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,6 +48,25 @@ def read_deployment(
     from hedgerow.sdk.edge_files import read_manifest_text
 
     return read_manifest_text(read_text(path), path, name, target, priority, variables)
+
+
+def tell_traps(
+    path: Path, target: str | None, priority: int | None, variables: Mapping[str, str], *, refuse: bool, quiet: bool
+) -> None:
+    """What lint says of a manifest that is to be deployed, on standard error; ``quiet``: errors only.
+
+    Raises ClickException for errors, if it is to ``refuse``.
+    """
+    from hedgerow.sdk.edge_lint.lint import lint_text
+
+    found = lint_text(read_text(path), path, target=target, priority=priority, variables=variables)
+    errors = [one for one in found if one.level == "error"]
+    print_findings(errors if quiet else [one for one in found if one.level != "note"], to_error=True)
+    if errors and refuse:
+        it = "It" if len(errors) == 1 else "They"
+        raise click.ClickException(
+            f"Nothing was deployed: {path} has {count(len(errors), 'error')}. {it} can be passed over with --no-lint."
+        )
 
 
 def print_findings(findings: Iterable[Finding], *, to_error: bool = False) -> None:

@@ -9,11 +9,15 @@ import click
 
 from hedgerow.cli import complete
 from hedgerow.cli.edge_manifest import FILE, placing_options, print_findings, read_deployment
+from hedgerow.cli.edge_rollout import print_foretold, rollout_options
 from hedgerow.cli.options import json_option, workspace
 from hedgerow.cli.output import count, plain, print_json, size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hedgerow.contracts.api_fleet import EdgeChange, EdgePlan, EdgePlanGroup, PlannedStep
+    from hedgerow.contracts.edge import EdgeDeployment
 
 _GROUPS = 20
 
@@ -23,6 +27,7 @@ _GROUPS = 20
 @click.option("--name", help="The deployment that it would be.  [default: the manifest's, or its file's name]")
 @click.option("--device", shell_complete=complete.devices, help="Only this device, step by step.")
 @placing_options
+@rollout_options
 @json_option
 def command(
     manifest: Path,
@@ -31,6 +36,7 @@ def command(
     target: str | None,
     priority: int | None,
     variables: dict[str, str],
+    rolled: Callable[[EdgeDeployment], EdgeDeployment],
     as_json: bool,
 ) -> None:
     """Say what deploying a manifest would do, step by step; change nothing."""
@@ -40,7 +46,7 @@ def command(
     if name is None and deployment.name == "deployment":
         deployment, findings = read_deployment(manifest, our_name(manifest.name.split(".")[0]), target, priority, variables)
     with workspace() as client:
-        plan = client.edge.plan_steps(deployment, device)
+        plan = client.edge.plan_steps(rolled(deployment), device)
     if as_json:
         print_json(plan)
         return
@@ -48,7 +54,7 @@ def command(
     if device is not None:
         _show_device(device, plan)
     else:
-        _show_groups(deployment.name, plan)
+        show_groups(deployment.name, plan)
 
 
 def _show_device(device: str, plan: EdgePlan) -> None:
@@ -59,13 +65,17 @@ def _show_device(device: str, plan: EdgePlan) -> None:
         click.echo(f"Nothing would change on {device}.")
         return
     click.echo(f"{device} would run {_source(change)} ({change.basis or 'planned'}):")
+    if change.rollout_group:
+        click.echo(f"  it is in {plain(change.rollout_group)} of the rollout")
     if change.problem:
         click.echo(f"  it keeps what it has: {plain(change.problem)}")
     _show_steps(change.steps)
 
 
-def _show_groups(name: str, plan: EdgePlan) -> None:
+def show_groups(name: str, plan: EdgePlan) -> None:
+    """The steps of all devices, told once for those that take the same."""
     click.echo(f"{name} is for {count(len(plan.targeted), 'device')}.")
+    print_foretold(plan)
     if not plan.groups:
         click.echo("Nothing would change.")
     for group in plan.groups[:_GROUPS]:

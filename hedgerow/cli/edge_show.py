@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hedgerow.cli.edge_rollout import line_of
 from hedgerow.cli.output import ago, pairs, plain, print_record, print_table
 
 if TYPE_CHECKING:
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
     import msgspec
 
     from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec
+    from hedgerow.contracts.rollout import Rollout
 
 
-def show_deployment(found: EdgeDeployment) -> None:
+def show_deployment(found: EdgeDeployment, rollout: Rollout | None = None) -> None:
     """A record, then a table for each of modules, routes, streams and twins that there are."""
     kept = found.telemetry.time_to_live_s
     print_record(
@@ -29,6 +31,8 @@ def show_deployment(found: EdgeDeployment) -> None:
             "labels": pairs(found.labels),
             "created": ago(found.created_at),
             "telemetry": "" if kept is None else f"kept for {kept} s",
+            "rollout": "" if rollout is None else line_of(rollout),
+            "agent": "" if found.agent is None else " ".join(filter(None, (found.agent.version, found.agent.wheel))),
         }
     )
     columns = ("module", "kind", "image or command", "restart", "order", "status", "called", "besides")
@@ -69,6 +73,8 @@ def _besides(spec: ModuleSpec) -> Iterator[str]:
     for part in (spec.limits, spec.telemetry):
         yield from (f"{field}={value}" for field, value in _changed(part).items())
     yield from (f"update.{field}={value}" for field, value in _changed(spec.update).items())
+    if spec.shadow is not None:
+        yield f"shadow={spec.shadow.image}"
     if spec.pull_policy == "never":
         yield "pull=never"
     yield from (f"options={name}" for name in sorted(spec.create_options))

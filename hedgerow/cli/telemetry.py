@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from hedgerow.cli.options import FILTER, json_option, limit_option, workspace
 from hedgerow.cli.output import plain, print_json, print_page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from hedgerow.contracts.api_fleet import RecordedGap
 
@@ -44,12 +45,22 @@ def tail(device: str | None, module: str | None, follow: bool, after: str | None
                     print_json(message)
                 else:
                     moment = datetime.fromtimestamp(message.time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-                    click.echo(f"{moment}  {message.device}/{message.module}  {plain(message.body)}")
+                    click.echo(f"{moment}  {message.device}/{message.module}  {plain(message.body)}{_shown(message.properties)}")
             after = page.next or after
             if not follow:
                 return
             if not page.items:
                 pause.wait(_LOOK_S)
+
+
+def _shown(properties: Mapping[str, str]) -> str:
+    """What stands behind a message's body, for people."""
+    return "".join(f"  {plain(_one_word(name))}={plain(_one_word(value))}" for name, value in properties.items())
+
+
+def _one_word(text: str) -> str:
+    """As it is, or in quotes where it would be taken for several or break the line."""
+    return text if text.isprintable() and not set(text) & set(' ="') else json.dumps(text, ensure_ascii=False)
 
 
 @command.command()

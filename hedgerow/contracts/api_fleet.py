@@ -12,6 +12,7 @@ from hedgerow.contracts.document import Document, Instant
 from hedgerow.contracts.edge import DesiredState
 from hedgerow.contracts.names import KnownName, Name
 from hedgerow.contracts.status import StatusReport
+from hedgerow.contracts.twins import ModuleTwin
 
 
 class EnrollDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +29,12 @@ class ChangeDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Device(Document, frozen=True, kw_only=True):
-    """A device as the fleet knows it; ``seen_at`` is the hub's clock."""
+    """A device as the fleet knows it; ``seen_at`` is the hub's clock.
+
+    ``enrolled_with`` is the enrolment key that it came with, ``NAME (ID)``; empty: a person enrolled it.
+    ``key_generation`` counts its keys; while ``wanted_key_generation`` is above it the device should fetch the next one.
+    ``unsigned_version`` is a desired state that waits for a signature (0: none does).
+    """
 
     uuid: str
     name: KnownName
@@ -40,6 +46,10 @@ class Device(Document, frozen=True, kw_only=True):
     online: bool = False
     enrolled_at: Instant
     revoked_at: Instant | None = None
+    enrolled_with: str = ""
+    key_generation: int = 1
+    wanted_key_generation: int = 0
+    unsigned_version: int = 0
 
 
 class EnrolledDevice(Document, frozen=True, kw_only=True):
@@ -50,19 +60,21 @@ class EnrolledDevice(Document, frozen=True, kw_only=True):
 
 
 class DeviceTwin(Document, frozen=True, kw_only=True):
-    """Answer of ``GET /devices/NAME/twin``: what the device should run beside what it says of itself."""
+    """Answer of ``GET /devices/NAME/twin``: what the device should run and what it says of itself, with its modules' twins."""
 
     device: KnownName
     desired: DesiredState | None = None
     reported: StatusReport | None = None
     seen_at: Instant | None = None
+    modules: dict[KnownName, ModuleTwin] = {}
 
 
-PlannedAction = Literal["route", "twin", "telemetry", "adjust", "pull", "prove", "stop", "remove", "start", "wait"]
+PlannedAction = Literal["route", "twin", "telemetry", "adjust", "pull", "prove", "stop", "remove", "start", "wait", "upgrade"]
 
 
 class PlannedStep(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a device would do, in its order. ``adjust``: the module runs on under changed rules (a probe, a policy).
+    ``upgrade``: another release of the agent itself.
 
     ``size_bytes`` are those of an image that is pulled, ``new_bytes`` of them the device does not have yet; None: unknown.
     """
@@ -92,8 +104,18 @@ class EdgeChange(msgspec.Struct, frozen=True, kw_only=True):
     routes: list[str] = []
     twins: list[KnownName] = []
     telemetry: bool = False
+    agent: bool = False
     steps: list[PlannedStep] = []
     basis: str = ""
+    rollout_group: str = ""
+
+
+class EdgePlanRolloutGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of the rollout that would begin: how many devices are in it, and the first of their names."""
+
+    name: str
+    count: int
+    devices: list[KnownName]
 
 
 class EdgePlanGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,12 +130,14 @@ class EdgePlanGroup(msgspec.Struct, frozen=True, kw_only=True):
 class EdgePlan(Document, frozen=True, kw_only=True):
     """Answer of ``PUT /edge-deployments/NAME?dry_run=true``: the devices it targets and those on which something would change.
 
-    ``groups`` are there if steps were asked for; the changes of many devices are then told by group only.
+    ``groups`` are there if steps were asked for; the changes of many devices are then told by group only. ``rollout`` are the
+    groups, in their order, through which it would be rolled out (none: to every device at once).
     """
 
     targeted: list[KnownName]
     changes: list[EdgeChange]
     groups: list[EdgePlanGroup] = []
+    rollout: list[EdgePlanRolloutGroup] = []
 
 
 class FleetEvent(msgspec.Struct, frozen=True, kw_only=True):

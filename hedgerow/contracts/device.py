@@ -13,12 +13,22 @@ from hedgerow.contracts.document import Document, convert
 from hedgerow.contracts.names import KnownName
 from hedgerow.errors import InvalidDocument
 
+KeyUse = Literal["desired", "methods"]
+
 
 class TrustedKey(msgspec.Struct, frozen=True, kw_only=True):
-    """An Ed25519 public key of the workspace; both fields as in DSSE (``key`` is base64 of the raw 32 bytes)."""
+    """An Ed25519 public key of the workspace; both fields as in DSSE (``key`` is base64 of the raw 32 bytes).
+
+    ``uses`` is what it may sign; empty: everything.
+    """
 
     keyid: str
     key: str
+    uses: list[KeyUse] = []
+
+    def may_sign(self, use: KeyUse) -> bool:
+        """Whether documents of this kind count with its signature."""
+        return not self.uses or use in self.uses
 
 
 class DeviceConfig(Document, frozen=True, kw_only=True):
@@ -26,6 +36,7 @@ class DeviceConfig(Document, frozen=True, kw_only=True):
 
     ``broker_login`` "device": log in at the broker as ``contracts/broker_login.py`` says; "url": as ``broker_url`` says.
     ``broker_login`` "certificate": with an X.509 certificate that the agent asks the workspace for and renews.
+    ``key_generation`` is that of ``device_key``; a later one is fetched and kept in the agent's state folder.
     ``broker_ca`` is the certificate (PEM) that the broker's must descend from; empty: the system's authorities.
     """
 
@@ -41,6 +52,7 @@ class DeviceConfig(Document, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     broker_login: Literal["url", "device", "certificate"] = "url"
     broker_ca: str = ""
+    key_generation: int = 1
 
     def key_bytes(self) -> bytes:
         """The 32-byte device key."""

@@ -118,6 +118,11 @@ class ModuleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """What people know the module called ``name`` as."""
         return self.display_name or name
 
+    def images(self) -> dict[str, str]:
+        """References of all images that it needs, by what stands behind its name for them: "", and " (shadow)"."""
+        found = {"": self.image, " (shadow)": self.shadow.image if self.shadow else None}
+        return {use: image for use, image in found.items() if image is not None}
+
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which messages go where, in IoT Edge's grammar (``routes/route.py``): ``FROM /messages/* WHERE … INTO $upstream``.

@@ -13,11 +13,13 @@ import msgspec
 
 from hedgerow.contracts.document import convert
 from hedgerow.contracts.edge import (
+    AgentRelease,
     EdgeDeployment,
     Limits,
     ModuleSpec,
     Probe,
     Route,
+    Shadow,
     StreamPolicy,
     TelemetryPolicy,
     TelemetrySources,
@@ -27,6 +29,7 @@ from hedgerow.contracts.edge_finding import Finding, did_you_mean, error, note, 
 from hedgerow.contracts.iot_edge.envelope import is_iot_edge
 from hedgerow.contracts.iot_edge.read import read_iot_edge
 from hedgerow.contracts.plain_values import UnboundedValue, check_bounds
+from hedgerow.contracts.rollout import RolloutGroup, RolloutPolicy
 from hedgerow.errors import InvalidDocument
 
 _DOCUMENT = "EdgeDeployment"
@@ -35,6 +38,7 @@ _INSIDE_MODULE: Mapping[str, type[msgspec.Struct]] = {
     "limits": Limits,
     "update": UpdatePolicy,
     "telemetry": TelemetrySources,
+    "shadow": Shadow,
 }
 
 
@@ -99,11 +103,24 @@ def _below(document: Mapping[str, Any]) -> Iterator[Finding]:
                 yield from _strange(f"$.modules.{name}.{key}", module[key], kind)
     for name, route in _objects(document.get("routes")):
         yield from _strange(f"$.routes.{name}", route, Route)
+    yield from _below_rollout(document.get("rollout"))
+    if isinstance(document.get("agent"), dict):
+        yield from _strange("$.agent", document["agent"], AgentRelease)
     telemetry = document.get("telemetry")
     if isinstance(telemetry, dict):
         yield from _strange("$.telemetry", telemetry, TelemetryPolicy)
         for name, stream in _objects(telemetry.get("streams")):
             yield from _strange(f"$.telemetry.streams.{name}", stream, StreamPolicy)
+
+
+def _below_rollout(rollout: object) -> Iterator[Finding]:
+    if not isinstance(rollout, dict):
+        return
+    yield from _strange("$.rollout", rollout, RolloutPolicy)
+    groups = rollout.get("groups")
+    for number, group in enumerate(groups if isinstance(groups, list) else []):
+        if isinstance(group, dict):
+            yield from _strange(f"$.rollout.groups[{number}]", group, RolloutGroup)
 
 
 def _strange(place: str, value: Mapping[str, Any], kind: type[msgspec.Struct]) -> Iterator[Finding]:

@@ -54,7 +54,10 @@ class RolloutPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class RolloutGroupStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A group in numbers of devices; ``released`` have been told and not answered for good yet."""
+    """A group in numbers of devices; ``released`` have been told and not answered for good yet.
+
+    ``well_since``: so long enough devices have been well without a break (state ``soaking``).
+    """
 
     name: str
     state: GroupState
@@ -65,6 +68,7 @@ class RolloutGroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     began_at: Instant | None = None
     ended_at: Instant | None = None
     reason: str = ""
+    well_since: Instant | None = None
 
 
 class Rollout(Document, frozen=True, kw_only=True):

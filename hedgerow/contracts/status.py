@@ -78,11 +78,33 @@ class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
     dropped_messages: int
 
 
+class AgentReleaseStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the release of the agent that the desired state asks for.
+
+    ``current``: it runs, for good. ``trial``: it runs, and the one before may come back. ``waiting``: it will be tried (again).
+    ``refused``: it was tried and is not tried again until another one is wanted. ``unmanaged``: nothing on this device can put
+    another release in place.
+    """
+
+    wanted: str
+    state: Literal["current", "trial", "installing", "waiting", "refused", "unmanaged"]
+    reason: str = ""
+
+
+class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How a device stands with its hub: ``state`` session, connected, refused, revoked or offline; ``reason`` for people."""
+
+    state: str
+    reason: str = ""
+
+
 class StatusReport(Document, frozen=True, kw_only=True):
     """Whole state of a device; a later ``sequence`` replaces an earlier one of the same ``session``.
 
     ``limits_by``: what bounds process modules, ``cgroup`` (memory, CPU and processes of a module's whole tree) or ``rlimit``
     (memory and files of each process by itself; CPU and number of processes not). "" from agents that did not say.
+    ``trusted_keys`` are the ids of the workspace's keys that the device believes now; [] from agents that did not say.
+    ``link`` is for whoever reads the report on the device; what the hub gets is always of a session.
     """
 
     device_uuid: str
@@ -96,3 +118,6 @@ class StatusReport(Document, frozen=True, kw_only=True):
     decisions: list[Decision] = []
     buffer: BufferStatus | None = None
     limits_by: str = ""
+    agent_release: AgentReleaseStatus | None = None
+    trusted_keys: list[str] = []
+    link: LinkStatus | None = None

@@ -10,7 +10,7 @@ start a new epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Annotated, Literal
 
@@ -24,11 +24,15 @@ Sequence = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Counter = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 2)]
 ChainValue = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 CHAIN_START = "0" * 64
+# Of one message; the bytes are IoT Hub's limit, names and values together.
+PROPERTIES_MAX, PROPERTIES_BYTES_MAX = 128, 65_536
+# Of a message's properties these are the protocol's, named as IoT Hub abbreviates them over MQTT.
+PROPERTY_OUTPUT, PROPERTY_CONTENT_TYPE = "$.on", "$.ct"
 
 GapReason = Literal["quota", "expired", "damaged", "hub-restored", "downsampled"]
 
 
-class TelemetryMessage(msgspec.Struct, frozen=True, kw_only=True):
+class TelemetryMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message of a module. ``body`` is its JSON text, kept byte for byte; ``time_ms`` is the device's clock.
 
     ``properties`` are the application's own; like ``historical`` they are no part of the chain, which a hub of before reads too.
@@ -119,7 +123,7 @@ class Hello(Document, frozen=True, kw_only=True):
 
 class Welcome(Document, frozen=True, kw_only=True):
     """The hub's answer; ``nonce`` is the hello's. ``session`` is None when the lease is held by another. ``reads_holes``: batches
-    may have ``holes``."""
+    may have ``holes``. ``reads_twins``: it takes TwinReports (``contracts/twins.py``). ``revoked``: there will be none."""
 
     device_uuid: str
     nonce: str
@@ -129,6 +133,17 @@ class Welcome(Document, frozen=True, kw_only=True):
     watermarks: list[Watermark] = []
     refused: str = ""
     reads_holes: bool = False
+    reads_twins: bool = False
+    revoked: bool = False
+
+
+def properties_problem(properties: Mapping[str, str]) -> str:
+    """Why a hub would not take a message with these properties, "" when it would. A device asks before it stores."""
+    if len(properties) > PROPERTIES_MAX:
+        return f"it has more than {PROPERTIES_MAX} properties"
+    if sum(len(name.encode()) + len(value.encode()) for name, value in properties.items()) > PROPERTIES_BYTES_MAX:
+        return f"its properties take more than {PROPERTIES_BYTES_MAX} bytes"
+    return ""
 
 
 def extend_chain(chain: str, message: TelemetryMessage) -> str:

@@ -37,13 +37,18 @@ class TwinReport(Document, frozen=True, kw_only=True):
 
 
 class TwinAck(Document, frozen=True, kw_only=True):
-    """The hub has ``version`` of a module's reported properties (0: nothing of this epoch, send the whole)."""
+    """The hub has ``version`` of a module's reported properties (0: nothing of this epoch, send the whole).
+
+    ``digest`` is that of their canonical JSON (``merge_patch.json_text``), so that a copied card is noticed: it has the same
+    versions with other properties.
+    """
 
     device_uuid: str
     session: str
     epoch: str
     module: KnownName
     version: TwinVersion
+    digest: str = ""
 
 
 class ModuleTwin(Document, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from hedgerow.sdk.backup import Backups
 from hedgerow.sdk.blobs import Blobs
 from hedgerow.sdk.devices import Devices
 from hedgerow.sdk.edge import EdgeDeployments
+from hedgerow.sdk.enrollment import EnrollmentKeys
 from hedgerow.sdk.environments import Environments
 from hedgerow.sdk.events import Events
 from hedgerow.sdk.images import Images
@@ -19,6 +20,7 @@ from hedgerow.sdk.models import Models
 from hedgerow.sdk.runs import Runs
 from hedgerow.sdk.secrets import Secrets
 from hedgerow.sdk.services import Services
+from hedgerow.sdk.signing import SigningKeys
 from hedgerow.sdk.telemetry import Telemetry
 from hedgerow.sdk.tokens import Tokens
 from hedgerow.sdk.transport import Transport
@@ -45,6 +47,8 @@ class Client:
         self.lineage = LineageGraph(transport)
         self.services = Services(transport)
         self.devices = Devices(transport)
+        self.enrollment_keys = EnrollmentKeys(transport)
+        self.signing_keys = SigningKeys(transport)
         self.edge = EdgeDeployments(transport)
         self.runs = Runs(transport)
         self.telemetry = Telemetry(transport)

@@ -7,9 +7,11 @@ from typing import Literal
 
 from hedgerow.contracts.api import Page
 from hedgerow.contracts.api_fleet import ChangeDevice, Device, DeviceTwin, EnrollDevice, EnrolledDevice, FleetEvent
+from hedgerow.contracts.enrollment import DeviceCertificate
 from hedgerow.sdk.addresses import address
 from hedgerow.sdk.device_methods import DeviceMethods
 from hedgerow.sdk.filters import label_filters
+from hedgerow.sdk.module_twins import ModuleTwins
 from hedgerow.sdk.pages import PAGE_ITEMS, WALK_ITEMS, walk
 from hedgerow.sdk.transport import Query
 
@@ -17,8 +19,8 @@ _PATH = "/api/v1/devices"
 Presence = Literal["online", "offline", "revoked"]
 
 
-class Devices(DeviceMethods):
-    """``client.devices``. Methods, logs and restarts are in ``device_methods.py``."""
+class Devices(DeviceMethods, ModuleTwins):
+    """``client.devices``. Methods, logs and restarts are in ``device_methods.py``, twins of modules in ``module_twins.py``."""
 
     def enroll(self, name: str, tags: Mapping[str, str] | None = None) -> EnrolledDevice:
         """A new device. ``config`` in the answer is its ``device.toml`` and holds its key: it is shown this once."""
@@ -76,6 +78,28 @@ class Devices(DeviceMethods):
     def revoke(self, name: str) -> Device:
         """Refuse the device's credentials for ever; its record stays."""
         return self._transport.call("POST", address(_PATH, name, "revoke"), Device)
+
+    def certificates(self, name: str, limit: int = PAGE_ITEMS, after: str | None = None) -> Page[DeviceCertificate]:
+        """The device's certificates for the broker, newest first; empty for one that logs in otherwise."""
+        query: Query = {"limit": limit, "after": after}
+        return self._transport.call("GET", address(_PATH, name, "certificates"), Page[DeviceCertificate], query=query)
+
+    def iterate_certificates(self, name: str) -> Iterator[DeviceCertificate]:
+        """All of them, read page by page."""
+        return walk(lambda after: self.certificates(name, WALK_ITEMS, after))
+
+    def revoke_certificate(self, name: str, serial: str) -> DeviceCertificate:
+        """Refuse this one certificate from now on; the device asks for another. Revoking the device revokes all of them."""
+        return self._transport.call("POST", address(_PATH, name, "certificates", serial, "revoke"), DeviceCertificate)
+
+    def rotate_key(self, name: str) -> Device:
+        """The device should fetch its next key; the one of before is good until it uses that.
+
+        >>> _ = client.devices.enroll("mill-1")
+        >>> client.devices.rotate_key("mill-1").wanted_key_generation
+        2
+        """
+        return self._transport.call("POST", address(_PATH, name, "rotate-key"), Device)
 
     def events(self, device: str | None = None, limit: int = PAGE_ITEMS, after: str | None = None) -> Page[FleetEvent]:
         """What happened to one device or to all, newest first."""

@@ -187,3 +187,11 @@ class ImageNotServable(UserError):
     key = "image_not_servable"
     message = "{what} cannot be served: {problem}"
     remedy = "{advice}"
+
+
+class AgentWheelInvalid(UserError):
+    """A file that devices could not run as a release of the agent."""
+
+    key = "agent_wheel_invalid"
+    message = "{path} is no wheel of the agent: {problem}"
+    remedy = "Build one with `python -m build --wheel`, or take the one of a release of Hedgerow, under its own name."

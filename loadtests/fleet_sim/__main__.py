@@ -75,13 +75,19 @@ def allow_connections(count: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary = (__doc__ or "").splitlines()[0]
-    parser = argparse.ArgumentParser(prog="hedgerow-fleet-sim", description=summary)
-    parser.add_argument("--devices", type=int, default=100, metavar="N")
-    parser.add_argument("--rate", type=float, default=1.0, metavar="MSG_PER_S", help="messages of each device per second")
-    parser.add_argument("--size", type=int, default=200, metavar="BYTES", help="of one message")
-    parser.add_argument("--duration", type=float, default=30.0, metavar="SECONDS")
-    parser.add_argument("--churn", type=float, default=0.0, metavar="PER_S", help="connections cut per second")
+    text = (__doc__ or "").replace("``hedgerow-fleet-sim``: t", "T")
+    parser = argparse.ArgumentParser(
+        prog="hedgerow-fleet-sim", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--devices", type=int, default=100, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, metavar="MSG_PER_S", help="messages of each per second (default: %(default)s)"
+    )
+    parser.add_argument("--size", type=int, default=200, metavar="BYTES", help="of one message (default: %(default)s)")
+    parser.add_argument(
+        "--duration", type=float, default=30.0, metavar="SECONDS", help="how long they speak (default: %(default)s)"
+    )
+    parser.add_argument("--churn", type=float, default=0.0, metavar="PER_S", help="connections cut per second (default: none)")
     parser.add_argument("--prefix", help="begin of the devices' names (default: sim- and a random part)")
     parser.add_argument("--keep", action="store_true", help="leave the devices enrolled")
     parser.add_argument("--workspace", metavar="WHERE", help="URL or folder of the control plane (default: the one in use)")

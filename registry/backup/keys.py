@@ -8,11 +8,12 @@ from hedgerow.atomic_write import atomic_write
 from hedgerow.contracts.backup import BackupEnd, BackupHeader
 from hedgerow.contracts.backup_archive import BackupDamaged, Readable, read_members
 from hedgerow.contracts.document import encode
-from hedgerow.errors import Bug
+from hedgerow.errors import Bug, InvalidDocument
 from registry.backup.errors import KeysUnusable
+from registry.signing_keys import FIRST, LIST, read_signing_keys
 from registry.workspace import FORMAT, FormatFile, Workspace, open_workspace
 
-_NEEDED = ("devices.key", "signing.key")
+_NEEDED = ("devices.key",)
 _LARGEST_BYTES = 1 << 20
 
 
@@ -42,13 +43,17 @@ def take_identity(folder: Path, header: BackupHeader, keys: dict[str, bytes] | N
 
 
 def _check(workspace: Workspace, header: BackupHeader, keys: dict[str, bytes], where: str) -> None:
-    if missing := [name for name in _NEEDED if name not in keys]:
+    missing = [name for name in _NEEDED if name not in keys]
+    # A workspace whose first key was retired or is kept elsewhere has the list only.
+    missing += [FIRST] if FIRST not in keys and LIST not in keys else []
+    if missing:
         raise KeysUnusable(where=where, problem=f"{', '.join(missing)} is not among them")
     try:
-        found, _ = workspace.trusted_key.keyid, workspace.device_master
-    except (Bug, ValueError) as problem:
+        signing, _ = read_signing_keys(workspace.keys), workspace.device_master
+        signing.signers("desired")  # every private half that the list says to be there
+    except (Bug, ValueError, OSError, InvalidDocument) as problem:
         raise KeysUnusable(where=where, problem=str(problem)) from None
-    if header.keyid and found != header.keyid:
+    if header.keyid and not signing.was_ever(header.keyid):
         raise KeysUnusable(where=where, problem="they are of another workspace")
 
 

@@ -30,7 +30,9 @@ from registry.hub.link_mqtt import BrokerAddress, MqttLink, parse_broker_url
 from registry.hub.link_shared import LEASE, LEASE_TTL_S, SharedLink
 from registry.hub.methods import Methods
 from registry.hub.notes import Notes
+from registry.hub.rollouts.rollouts import Rollouts
 from registry.hub.settings import HubSettings
+from registry.hub.signing import signing_of
 from registry.settings import read_settings
 from registry.stop_signals import StopSignals
 from registry.store import leases, schema
@@ -104,8 +106,9 @@ def _serve(settings: HubSettings, workspace: Workspace, stop: StopSignals, numbe
         notes = Notes()
         # The lock makes sure that there is one such hub per folder: one that was killed and started again keeps its leases.
         holder = numbered(f"{socket.gethostname()}:{workspace.folder}", number)
-        signers = {workspace.trusted_key.keyid: workspace.signing_key.sign}
-        methods = Methods(database, signers, parts.enter_context(closing(SocketWakeups(workspace.run))))
+        signing = signing_of(workspace.keys)
+        others = parts.enter_context(closing(SocketWakeups(workspace.run)))
+        methods = Methods(database, signing, others)
         client_id = numbered(f"hedgerow-hub-{workspace.id}", number)
         if settings.share:
             client_id += f"-{secrets.token_hex(4)}"  # other machines have a first hub, too
@@ -114,12 +117,20 @@ def _serve(settings: HubSettings, workspace: Workspace, stop: StopSignals, numbe
             inbox=inbox,
             link=link,
             wakeups=wakeups,
-            intake=Intake(database, workspace.device_master, notes, methods, holes=Holes() if settings.share else None),
-            desired=DesiredStates(database, signers, holder, notes),
+            intake=Intake(
+                database,
+                workspace.device_master,
+                notes,
+                methods,
+                holes=Holes() if settings.share else None,
+                on_new_key=lambda: others.wake("broker"),
+            ),
+            desired=DesiredStates(database, signing, holder, notes),
             notes=notes,
             clock=clock,
             methods=methods,
             method_wakeups=method_wakeups,
+            rollouts=Rollouts(database, holder),
         )
         if settings.ready_file is not None:
             _announce(settings.ready_file, address.shown)

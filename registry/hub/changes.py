@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge_agent.reconcile.situation import fingerprint
 from hedgerow.contracts.api_fleet import EdgeChange, PlannedStep
-from hedgerow.contracts.edge import DesiredModule, DesiredState, ModuleSpec, Route, TelemetryPolicy
+from hedgerow.contracts.edge import AgentRelease, DesiredModule, DesiredState, ModuleSpec, Route, TelemetryPolicy
 from registry.hub.compose import Composition
 
 _SHOWN = 160
@@ -21,6 +21,7 @@ class Content:
     routes: Mapping[str, Route]
     telemetry: TelemetryPolicy
     twins: Mapping[str, dict[str, object]]
+    agent: AgentRelease | None = None
 
 
 NOTHING = Content({}, {}, TelemetryPolicy(), {})
@@ -28,7 +29,7 @@ NOTHING = Content({}, {}, TelemetryPolicy(), {})
 
 def content_of(of: DesiredState | Composition | None) -> Content:
     """Of a device that has no desired state yet: nothing."""
-    return NOTHING if of is None else Content(of.modules, of.routes, of.telemetry, of.twins)
+    return NOTHING if of is None else Content(of.modules, of.routes, of.telemetry, of.twins, of.agent)
 
 
 def difference(device: str, found: Composition, before: Content, after: Content) -> EdgeChange | None:
@@ -37,7 +38,8 @@ def difference(device: str, found: Composition, before: Content, after: Content)
     twins = [name for names in _names(before.twins, after.twins) for name in names]
     routes = [name for names in _names(before.routes, after.routes) for name in names]
     telemetry = before.telemetry != after.telemetry
-    if not (add or change or remove or twins or routes or telemetry):
+    agent = before.agent != after.agent
+    if not (add or change or remove or twins or routes or telemetry or agent):
         return None
     return EdgeChange(
         device=device,
@@ -49,6 +51,7 @@ def difference(device: str, found: Composition, before: Content, after: Content)
         routes=sorted(routes),
         twins=sorted(twins),
         telemetry=telemetry,
+        agent=agent,
     )
 
 
@@ -67,6 +70,18 @@ def steps_at_once(before: Content, after: Content) -> Iterator[PlannedStep]:
         old, new = before.modules[name], after.modules[name]
         if old != new and fingerprint(old) == fingerprint(new):
             yield PlannedStep(action="adjust", module=name, text=f"{_fields(old.spec, new.spec)}; it runs on")
+
+
+def agent_step(before: Content, after: Content) -> Iterator[PlannedStep]:
+    """The last one of all: modules come first, and run on while the agent starts again."""
+    if before.agent == after.agent:
+        return
+    if after.agent is None:
+        yield PlannedStep(action="upgrade", text="no release of the agent is asked for any more; the one that runs stays")
+        return
+    source = "a package index" if after.agent.wheel is None else f"wheel {after.agent.wheel[:19]}…"
+    words = "on trial, the one before comes back when it is not well; modules run on"
+    yield PlannedStep(action="upgrade", text=f"agent {after.agent.version} from {source}: {words}")
 
 
 def _names(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[list[str], list[str], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hedgerow.errors import UserError
+from hedgerow.errors import ConflictError, NotFoundError, UserError
 
 
 class TargetInvalid(UserError):
@@ -19,6 +19,22 @@ class ManifestInvalid(UserError):
     key = "manifest_invalid"
     message = "Edge deployment {name} cannot be used: {problem}"
     remedy = "Correct the manifest and deploy it again."
+
+
+class ShadowInvalid(UserError):
+    """A module of a manifest cannot have the shadow that it asks for."""
+
+    key = "shadow_invalid"
+    message = "Module {module} of edge deployment {name} cannot have this shadow: {problem}"
+    remedy = "Give both the module and its shadow an image of kind onnx (hedgerow image build), or take the shadow away."
+
+
+class TwinInvalid(UserError):
+    """A change of a module's desired properties that cannot be kept."""
+
+    key = "twin_invalid"
+    message = "The desired properties of module {module} of device {device} cannot be changed so: {problem}"
+    remedy = "Send a JSON object of at most 256 KiB as `desired`; null takes a key away that was patched before."
 
 
 class ForeignImageUnresolved(UserError):
@@ -43,3 +59,19 @@ class BrokerUrlInvalid(UserError):
     key = "broker_url_invalid"
     message = "{url!r} is not the URL of an MQTT broker"
     remedy = "Use mqtt://HOST:PORT or mqtts://HOST:PORT, with USER:PASSWORD@ before the host if the broker wants them."
+
+
+class RolloutOver(ConflictError):
+    """A rollout is in a state in which what was asked for means nothing."""
+
+    key = "rollout_over"
+    message = "The rollout of revision {revision} of edge deployment {name} is {state}: it cannot be asked to {action}"
+    remedy = "See how far it is with: hedgerow edge rollout show {name}. A new revision begins a new rollout."
+
+
+class NoRollout(NotFoundError):
+    """An edge deployment without a rollout."""
+
+    key = "no_rollout"
+    message = "Edge deployment {name} has no rollout: its revisions go to every device at once"
+    remedy = "Deploy a change with --rollout, or with `rollout` in the manifest."

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import random
 import selectors
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from hedgerow.backoff import Backoff
 from hedgerow.clock import Clock
@@ -24,6 +24,7 @@ from registry.hub.intake import Handled, Intake
 from registry.hub.link import Downlink, Link, Uplink
 from registry.hub.methods import Methods
 from registry.hub.notes import Notes
+from registry.hub.rollouts.rollouts import Rollouts
 from registry.stop_signals import StopSignals
 from registry.wakeups import WakeupReceiver
 
@@ -52,7 +53,9 @@ class Hub:
         clock: Clock,
         methods: Methods | None = None,
         method_wakeups: WakeupReceiver | None = None,
+        rollouts: Rollouts | None = None,
     ) -> None:
+        self._rollouts = rollouts
         self._methods, self._method_wakeups = methods, method_wakeups
         self._inbox, self._link, self._wakeups = inbox, link, wakeups
         self._intake, self._desired, self._notes, self._clock = intake, desired, notes, clock
@@ -67,6 +70,7 @@ class Hub:
                     selector.register(source.fileno(), selectors.EVENT_READ)
             while not stop.requested():
                 selector.select(self._patience_s())
+                self._tend_rollouts()
                 self._settle_if_due()
                 self._handle_waiting(stop)
                 self._tend_methods()
@@ -74,7 +78,22 @@ class Hub:
     def _patience_s(self) -> float:
         settle_s = max(0.0, self._settle_at_s - self._clock.monotonic_s())
         methods_s = None if self._methods is None else self._methods.wake_in_s(self._clock.monotonic_s())
-        return min(due_s for due_s in (settle_s, methods_s, self._intake.wake_in_s()) if due_s is not None)
+        rollouts_s = None if self._rollouts is None else self._rollouts.wake_in_s(self._clock.monotonic_s())
+        return min(due_s for due_s in (settle_s, methods_s, rollouts_s, self._intake.wake_in_s()) if due_s is not None)
+
+    def _tend_rollouts(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if self._rollouts is None or self._rollouts.wake_in_s(now_s) > 0.0:
+            return
+        try:
+            if self._rollouts.tend(self._clock.now(), now_s):
+                self._settle_at_s = now_s
+        except (DatabaseUnavailable, LeaseLost) as problem:
+            log.warning("Rollouts have to wait: %s", problem)
+            self._rollouts.postpone(now_s)
+        except Exception:
+            log.exception("Rollouts could not be looked after")
+            self._rollouts.postpone(now_s)
 
     def _tend_methods(self) -> None:
         if self._methods is None:
@@ -99,6 +118,11 @@ class Hub:
         if not (connected or woken) and now_s < self._settle_at_s:
             return
         self._settle_at_s = now_s + SETTLE_EVERY_S
+        if woken and self._rollouts is not None:
+            # Somebody may have begun one, or steered it.
+            self._rollouts.hurry()
+            self._tend_rollouts()
+            self._settle_at_s = now_s + SETTLE_EVERY_S
         settled = self._publish_desired(lambda: self._desired.settle(self._clock.now(), now_s))
         self._tell_silence()
         if settled and self._republish:
@@ -116,6 +140,7 @@ class Hub:
         try:
             self._publish(made())
             self._intake.record_events(self._clock.now())
+            self._heard_for_rollouts(self._desired.take_told())
         except (DatabaseUnavailable, LeaseLost) as problem:
             log.warning("Desired states have to wait: %s", problem)
         except Exception:
@@ -162,12 +187,17 @@ class Hub:
         if handled is None:
             return
         self._publish(handled.answers)
+        self._heard_for_rollouts(handled.reported)
         if handled.greeted:
             if self._methods is not None:
                 self._methods.hurry()
             self._publish_desired(
                 lambda: self._desired.for_greeted(handled.greeted, self._clock.now(), self._clock.monotonic_s())
             )
+
+    def _heard_for_rollouts(self, devices: Collection[str]) -> None:
+        if self._rollouts is not None and devices:
+            self._rollouts.heard(devices, self._clock.monotonic_s())
 
     def _publish(self, downlinks: Sequence[Downlink]) -> None:
         for downlink in downlinks:

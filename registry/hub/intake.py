@@ -8,7 +8,7 @@ can be handed in again, whole or in parts.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -20,15 +20,19 @@ from hedgerow.contracts.methods import MethodAnswer
 from hedgerow.contracts.seal import SealRefused, device_key, seal
 from hedgerow.contracts.status import StatusReport
 from hedgerow.contracts.telemetry import Hello, TelemetryAck, TelemetryBatch, Watermark, Welcome
+from hedgerow.contracts.twins import TwinReport
 from hedgerow.errors import DocumentTooNew, InvalidDocument
-from registry.hub import presence, sessions
+from registry.hub import presence, revoked, sessions
+from registry.hub.device_seals import open_sealed
 from registry.hub.holes import Holes
 from registry.hub.ingest import BatchUplink, StreamAnswer, store_batches
+from registry.hub.key_changes import KeyChanges
 from registry.hub.link import Downlink, Uplink
 from registry.hub.methods import Methods
 from registry.hub.notes import Notes
 from registry.hub.sessions import Granted, Refused
-from registry.hub.uplinks import Said, open_uplink
+from registry.hub.twins import ModuleTwins
+from registry.hub.uplinks import Said
 from registry.store import facts, fleet, telemetry, twins
 from registry.store.database import Database
 from registry.store.telemetry import StreamKey
@@ -37,10 +41,14 @@ from registry.store.twins import KnownDevice, Session
 
 @dataclass(frozen=True)
 class Handled:
-    """``answers`` to publish; ``greeted`` devices (with the desired version they have) want their desired state now."""
+    """``answers`` to publish; ``greeted`` devices (with the desired version they have) want their desired state now.
+
+    ``reported`` devices said something new of themselves.
+    """
 
     answers: Sequence[Downlink]
     greeted: Mapping[str, int]
+    reported: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -54,6 +62,9 @@ class _Group:
     said: list[tuple[Said, bytes]] = field(default_factory=list)
     sessions: dict[str, Session] = field(default_factory=dict)
     greetings: list[tuple[Hello, Granted | Refused]] = field(default_factory=list)
+    keys: KeyChanges = field(default_factory=KeyChanges)
+    reported: set[str] = field(default_factory=set)
+    revoked: list[Downlink] = field(default_factory=list)
 
 
 class Intake:
@@ -67,13 +78,17 @@ class Intake:
         methods: Methods | None = None,
         *,
         holes: Holes | None = None,
+        on_new_key: Callable[[], None] | None = None,
     ) -> None:
-        """``holes`` when other hubs take some of a device's batches (MQTT 5 shared subscriptions)."""
+        """``holes`` when other hubs take some of a device's batches (MQTT 5 shared subscriptions); ``on_new_key`` is called
+        after a device was heard under another key than before: its login at the broker is another, too."""
+        self._on_new_key = on_new_key or _nobody_asks
         self._database = database
         self._holes = holes
         self._methods = methods
         self._master = device_master
         self._notes = notes
+        self._twins = ModuleTwins(database, notes)
 
     def handle(self, uplinks: Sequence[Uplink], now: datetime, now_s: float) -> Handled:
         """``now_s`` is monotonic. Raises DatabaseUnavailable."""
@@ -86,14 +101,17 @@ class Intake:
         self._settle_records(group)
         acks = self._store_telemetry(group)
         self._keep_answers(group)
+        acks += self._keep_twins(group)
         welcomes = self._welcome(group)
+        if group.keys.risen:
+            self._on_new_key()
         self.record_events(now)
         greeted = {
             hello.device_uuid: hello.accepted_desired_version
             for hello, decision in group.greetings
             if isinstance(decision, Granted)
         }
-        return Handled([*welcomes, *acks], greeted)
+        return Handled([*welcomes, *acks, *group.revoked], greeted, frozenset(group.reported))
 
     def wake_in_s(self) -> float | None:
         """When :meth:`handle` wants to be called even if nothing arrives; None while it does not care."""
@@ -120,13 +138,22 @@ class Intake:
                 continue
             if device.revoked:
                 self._event(device, "revoked-device", "it was revoked and still sends", group)
+                group.revoked += revoked.told(uplink, device, self._master, group.incarnation)
                 continue
             try:
-                group.said.append(open_uplink(uplink, self._key(device)))
+                opened = open_sealed(uplink, device, self._master)
             except SealRefused:
                 self._event(device, "forged", f"a {uplink.leaf} message without its seal was dropped", group)
             except (InvalidDocument, DocumentTooNew) as problem:
                 self._event(device, "malformed", f"a {uplink.leaf} message was dropped: {problem}", group)
+            else:
+                refused = group.keys.note(device, opened)
+                if not refused:
+                    group.said.append((opened.said, opened.payload))
+                elif isinstance(opened.said, Hello):
+                    self._event(device, "old-key", refused, group)
+                else:  # what was on its way while the key changed: the device sends it again
+                    self._notes.count("old-key", f"A {uplink.leaf} message of {device.name}: {refused}", group.now_s)
 
     def _settle_records(self, group: _Group) -> None:
         """Sessions and reports; a transaction only when there is something to write."""
@@ -134,12 +161,14 @@ class Intake:
         speakers = {said.device_uuid for said, _ in group.said if not isinstance(said, Hello) and self._speaks(said, group)}
         reports = [said for said, _ in group.said if isinstance(said, StatusReport)]
         due = [uuid for uuid in speakers if sessions.renewal_due(group.sessions[uuid], group.now)]
-        if not hellos and not reports and not due:
+        if not hellos and not reports and not due and not group.keys.risen:
             return
         with self._database.write() as connection:
             uuids = {hello.device_uuid for hello in hellos} | {report.device_uuid for report in reports} | set(due)
-            for uuid, device in twins.known_devices(connection, uuids, lock=True).items():
-                group.devices[uuid] = device
+            known = twins.known_devices(connection, uuids | group.keys.risen.keys(), lock=True)
+            group.keys.settle(connection, known, self._master, group.now)
+            for uuid, device in known.items():
+                group.devices[uuid] = group.keys.now_held(device)
                 group.sessions.pop(uuid, None)
                 if device.session is not None:
                     group.sessions[uuid] = device.session
@@ -153,7 +182,8 @@ class Intake:
                     presence.tell(connection, presence.ONLINE, group.devices[uuid].name, group.now, reason="it was heard again")
             newest = {report.device_uuid: report for report in reports if self._in_session(report, group)}
             for report in newest.values():
-                twins.put_report(connection, report, group.now)
+                if twins.put_report(connection, report, group.now):
+                    group.reported.add(report.device_uuid)
 
     def _greet(self, connection: Connection, hello: Hello, group: _Group, written: dict[str, Session]) -> None:
         device = group.devices.get(hello.device_uuid)
@@ -193,6 +223,15 @@ class Intake:
             spoken = [said for said, _ in group.said if isinstance(said, MethodAnswer) and self._in_session(said, group)]
             self._methods.take(spoken, group.now)
 
+    def _keep_twins(self, group: _Group) -> list[Downlink]:
+        spoken = [said for said, _ in group.said if isinstance(said, TwinReport) and self._in_session(said, group)]
+        acks = self._twins.take(spoken, group.now, group.now_s)
+        return [
+            Downlink(ack.device_uuid, "twin-acks", seal(self._key(device), ack.device_uuid, "twin-acks", encode(ack)))
+            for ack in acks
+            if (device := group.devices[ack.device_uuid])
+        ]
+
     def _ack(self, answer: StreamAnswer, group: _Group) -> Downlink:
         device = group.devices[answer.key.device_uuid]
         if answer.lost:
@@ -214,13 +253,14 @@ class Intake:
         return Downlink(device.uuid, "acks", seal(self._key(device), device.uuid, "acks", encode(ack)))
 
     def _welcome(self, group: _Group) -> list[Downlink]:
+        refusals = group.keys.refusals(group.devices, self._master, group.incarnation)
         if not group.greetings:
-            return []
+            return refusals
         wanted = [_stream_keys(hello) for hello, _ in group.greetings]
         keys = {key for some in wanted for key in some}
         with self._database.read_series() as connection:
             marks = telemetry.marks(connection, keys, lock=False) if keys else {}
-        welcomes = []
+        welcomes = refusals
         for (hello, decision), stream_keys in zip(group.greetings, wanted, strict=True):
             device = group.devices[hello.device_uuid]
             granted = isinstance(decision, Granted)
@@ -236,12 +276,13 @@ class Intake:
                 ],
                 refused=decision.reason if isinstance(decision, Refused) else "",
                 reads_holes=True,
+                reads_twins=True,
             )
             payload = seal(self._key(device), device.uuid, "welcome", encode(welcome))
             welcomes.append(Downlink(device.uuid, "welcome", payload))
         return welcomes
 
-    def _in_session(self, said: TelemetryBatch | StatusReport | MethodAnswer, group: _Group) -> bool:
+    def _in_session(self, said: TelemetryBatch | StatusReport | MethodAnswer | TwinReport, group: _Group) -> bool:
         if self._speaks(said, group):
             return True
         name = group.devices[said.device_uuid].name
@@ -249,7 +290,7 @@ class Intake:
         return False
 
     @staticmethod
-    def _speaks(said: TelemetryBatch | StatusReport | MethodAnswer, group: _Group) -> bool:
+    def _speaks(said: TelemetryBatch | StatusReport | MethodAnswer | TwinReport, group: _Group) -> bool:
         held = group.sessions.get(said.device_uuid)
         return held is not None and held.session == said.session
 
@@ -258,6 +299,10 @@ class Intake:
 
     def _key(self, device: KnownDevice) -> bytes:
         return device_key(self._master, device.uuid, device.key_generation)
+
+
+def _nobody_asks() -> None:
+    """Where no broker asks for logins."""
 
 
 def _stream_keys(hello: Hello) -> list[StreamKey]:

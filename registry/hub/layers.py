@@ -6,12 +6,13 @@ that a layer ``replaces`` begins anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
 from hedgerow.contracts.edge import EdgeDeployment, TelemetryPolicy
+from hedgerow.contracts.merge_patch import merge_patch
 
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -29,20 +30,6 @@ def merged_twins(pile: Sequence[EdgeDeployment]) -> dict[str, dict[str, object]]
             below = {} if name in deployment.replaced_twins else twins.get(name, {})
             twins[name] = merge_patch(below, patch)
     return twins
-
-
-def merge_patch(below: Mapping[str, object], patch: Mapping[str, object]) -> dict[str, object]:
-    """``below`` with ``patch`` applied; neither is changed."""
-    found = dict(below)
-    for key, value in patch.items():
-        if value is None:
-            found.pop(key, None)
-        elif isinstance(value, dict):
-            under = found.get(key)
-            found[key] = merge_patch(under if isinstance(under, dict) else {}, value)
-        else:
-            found[key] = value
-    return found
 
 
 def merged_telemetry(pile: Sequence[EdgeDeployment]) -> TelemetryPolicy:

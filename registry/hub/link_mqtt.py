@@ -122,7 +122,7 @@ class MqttLink:
         if not self._client.is_connected():
             return
         topics = DeviceTopics(self._prefix, downlink.device_uuid)
-        topic = getattr(topics, downlink.leaf)
+        topic = getattr(topics, downlink.leaf.replace("-", "_"))
         if downlink.leaf != "acks":
             self._client.publish(topic, downlink.payload, qos=1, retain=downlink.retain)
         elif self._has_room():

@@ -18,6 +18,7 @@ from hedgerow.contracts.methods import WINDOW_PARTS, MethodAnswer, MethodCall
 from hedgerow.contracts.names import PAYLOAD_METHOD_CALL
 from hedgerow.contracts.signed import Signer, sign
 from registry.hub.link import Downlink
+from registry.hub.signing import GetSigning, always
 from registry.store import device_methods, facts
 from registry.store.database import Database
 from registry.store.device_methods import KEPT_S, Call
@@ -95,8 +96,9 @@ def _again_at(call: Call) -> datetime:
 class Methods:
     """Used by the hub's loop only. ``wake_in_s`` is how long that may sleep as far as calls are concerned."""
 
-    def __init__(self, database: Database, signers: Mapping[str, Signer], wakeups: Wakeups) -> None:
-        self._database, self._signers, self._wakeups = database, signers, wakeups
+    def __init__(self, database: Database, signers: Mapping[str, Signer] | GetSigning, wakeups: Wakeups) -> None:
+        self._database, self._wakeups = database, wakeups
+        self._signing = signers if callable(signers) else always(signers)
         # Calls may have been noted before this process began.
         self._due_s = 0.0
         self._forget_at_s = 0.0
@@ -173,7 +175,7 @@ class Methods:
             acknowledged_parts=call.parts,
             cancelled=cancelled,
         )
-        return Downlink(call.device_uuid, "methods", sign(PAYLOAD_METHOD_CALL, encode(signed), self._signers))
+        return Downlink(call.device_uuid, "methods", sign(PAYLOAD_METHOD_CALL, encode(signed), self._signing().methods))
 
     def _forget(self, now: datetime) -> None:
         more = True

@@ -8,19 +8,23 @@ from dataclasses import dataclass
 import msgspec
 from sqlalchemy import Connection
 
-from hedgerow.contracts.api_fleet import EdgeChange, EdgePlan, EdgePlanGroup, PlannedStep
+from hedgerow.contracts.api_fleet import EdgeChange, EdgePlan, EdgePlanGroup, EdgePlanRolloutGroup, PlannedStep
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.edge import DesiredModule, DesiredState, EdgeDeployment
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.service import ImagePin
 from hedgerow.contracts.status import ModuleStatus, StatusReport
-from registry.hub.changes import Content, content_of, difference, steps_at_once
-from registry.hub.compose import Candidate, Incomposable, candidates, compose
+from registry.hub.changes import Content, agent_step, content_of, difference, steps_at_once
+from registry.hub.compose import Incomposable, candidates, compose
 from registry.hub.desired import read_envelope, resolve_images
 from registry.hub.reported import facts_of, read_report
+from registry.hub.rollouts import staging
+from registry.hub.rollouts.membership import foretold
+from registry.hub.rollouts.sharing import Shares
+from registry.hub.rollouts.staging import Staging
 from registry.hub.steps import image_name, images_there, planned_steps
-from registry.hub.target import matches, uses_reported
-from registry.store import images, twins
+from registry.hub.target import matches
+from registry.store import fleet, images, module_twins, twins
 from registry.store.twins import StoredTwin
 
 # Of a group of devices that take the same steps.
@@ -37,12 +41,17 @@ class Steps:
 
 
 def preview(connection: Connection, deployments: Iterable[EdgeDeployment], of: str, steps: Steps | None = None) -> EdgePlan:
-    """The plan if exactly ``deployments`` were there; ``targeted`` are the devices that deployment ``of`` matches."""
+    """The plan if exactly ``deployments`` were there; ``targeted`` are the devices that deployment ``of`` matches.
+
+    Where ``of`` would be rolled out in groups, the plan is the end of that; rollouts of others stay where they are.
+    """
     ordered = candidates(deployments)
-    references = [spec.image for one in ordered for spec in one.deployment.modules.values() if spec.image is not None]
-    look = _Look(connection, ordered, resolve_images(connection, references), steps is not None)
+    stages = staging.without(staging.load(connection), [one.deployment for one in ordered], of)
+    references = [image for one in stages.every_one() for spec in one.modules.values() for image in spec.images().values()]
+    look = _Look(connection, stages, resolve_images(connection, references), steps is not None)
     aimed = [one for one in ordered if one.deployment.name == of]
-    asks = steps is not None or any(uses_reported(one.condition) for one in ordered)
+    asks = steps is not None or stages.asks_for_reports()
+    shares = next((foretold(connection, one.deployment) for one in aimed), None)
     targeted: list[str] = []
     changes: list[EdgeChange] = []
     for twin in twins.stored_twins(connection, with_reports=asks):
@@ -54,25 +63,46 @@ def preview(connection: Connection, deployments: Iterable[EdgeDeployment], of: s
             targeted.append(twin.name)
         change = look.change_of(twin, report, facts)
         if change is not None:
-            changes.append(change)
+            changes.append(_in_group(change, twin.uuid, shares))
+    rollout = _foretold_groups(connection, shares)
     if steps is None:
-        return EdgePlan(targeted=targeted, changes=changes)
-    return EdgePlan(targeted=targeted, changes=changes[:_MOST_CHANGES], groups=_grouped(changes))
+        return EdgePlan(targeted=targeted, changes=changes, rollout=rollout)
+    return EdgePlan(targeted=targeted, changes=changes[:_MOST_CHANGES], groups=_grouped(changes), rollout=rollout)
+
+
+def _in_group(change: EdgeChange, uuid: str, shares: Shares | None) -> EdgeChange:
+    if shares is None or uuid not in shares.group_of:
+        return change
+    return msgspec.structs.replace(change, rollout_group=shares.groups[shares.group_of[uuid]].name)
+
+
+def _foretold_groups(connection: Connection, shares: Shares | None) -> list[EdgePlanRolloutGroup]:
+    if shares is None:
+        return []
+    names = fleet.names_by_uuid(connection)
+    members: list[list[str]] = [[] for _ in shares.groups]
+    for uuid, number in shares.group_of.items():
+        members[number].append(names[uuid])
+    return [
+        EdgePlanRolloutGroup(name=group.name, count=group.devices, devices=sorted(of)[:_NAMED])
+        for group, of in zip(shares.groups, members, strict=True)
+    ]
 
 
 class _Look:
     """Compares device by device; what is the same for many is worked out once."""
 
-    def __init__(
-        self, connection: Connection, ordered: Sequence[Candidate], pins: Mapping[str, ImagePin], with_steps: bool
-    ) -> None:
-        self._connection, self._ordered, self._pins, self._with_steps = connection, ordered, pins, with_steps
+    def __init__(self, connection: Connection, stages: Staging, pins: Mapping[str, ImagePin], with_steps: bool) -> None:
+        self._connection, self._stages, self._pins, self._with_steps = connection, stages, pins, with_steps
+        self._patches = module_twins.patches(connection)
         self._steps: dict[bytes, list[PlannedStep]] = {}
         self._blobs: dict[str, Mapping[str, int]] = {}
 
     def change_of(self, twin: StoredTwin, report: StatusReport | None, facts: Mapping[str, str]) -> EdgeChange | None:
         """None for a device on which nothing would change."""
-        found = compose(twin.name, twin.tags, self._ordered, self._pins, facts)
+        found = compose(
+            twin.name, twin.tags, self._stages.for_device(twin.uuid), self._pins, facts, self._patches.get(twin.uuid, {})
+        )
         if isinstance(found, Incomposable):
             problem = f"image {found.missing_image} does not exist"
             return EdgeChange(device=twin.name, edge_deployment=found.edge_deployment, problem=problem)
@@ -91,13 +121,14 @@ class _Look:
             there = set[str]().union(*(self._layers(pin) for pin in images_there(before.modules, statuses)))
             planned = planned_steps(before.modules, statuses, after.modules)
             sized = [self._sized(step, after.modules, there) for step in planned]
-            self._steps[key] = [*steps_at_once(before, after), *sized]
+            self._steps[key] = [*steps_at_once(before, after), *sized, *agent_step(before, after)]
         return self._steps[key]
 
     def _sized(self, step: PlannedStep, modules: Mapping[str, DesiredModule], there: set[str]) -> PlannedStep:
         module = modules.get(step.module or "") if step.action == "pull" else None
-        pin = None if module is None else module.image
-        if pin is None or image_name(pin) != step.image:
+        pins = () if module is None else (module.image, module.shadow_image)
+        pin = next((one for one in pins if one is not None and image_name(one) == step.image), None)
+        if pin is None:
             return step
         blobs = self._layers(pin)
         if not blobs:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from edge_agent.reconcile.plan import plan
 from edge_agent.reconcile.restart_policy import ordered
+from edge_agent.reconcile.shadows import with_shadows
 from edge_agent.reconcile.situation import (
     Exited,
     History,
@@ -27,6 +28,7 @@ from edge_agent.reconcile.steps import Prove, Pull, Remove, Start, Step, Stop, W
 from hedgerow.contracts.api_fleet import PlannedStep
 from hedgerow.contracts.edge import DesiredModule
 from hedgerow.contracts.service import ImagePin
+from hedgerow.contracts.shadow import comparer_of, owner_of, shadow_of
 from hedgerow.contracts.status import ModuleStatus
 
 _BOOT = "plan"
@@ -54,6 +56,7 @@ def planned_steps(
 
     ``before`` is what the device should have run when it reported ``statuses``.
     """
+    before, after, statuses = with_shadows(before), with_shadows(after), _with_shadow_statuses(statuses)
     wanted = {name: Wanted(name, module.spec, module.image, fingerprint(module)) for name, module in after.items()}
     held = _held(before, statuses, after)
     world = _World(
@@ -65,7 +68,7 @@ def planned_steps(
         steps = plan(_situation(world, wanted))
         acts = [step for step in steps if not isinstance(step, Wait)]
         if not acts:
-            return [*found, *(PlannedStep(action="wait", module=step.module, text=step.reason) for step in steps)]
+            return [*found, *(_told(step) for step in steps)]
         for step in acts:
             found.append(_told(step))
             _carry_out(step, world)
@@ -74,6 +77,7 @@ def planned_steps(
 
 def images_there(before: Mapping[str, DesiredModule], statuses: Mapping[str, ModuleStatus]) -> list[ImagePin]:
     """Images that the device has, judging by its report."""
+    before, statuses = with_shadows(before), _with_shadow_statuses(statuses)
     there = _images_there(before, statuses)
     return [module.image for module in before.values() if module.image is not None and module.image.digest in there]
 
@@ -186,19 +190,35 @@ def _started(step: Start) -> Running:
     return replace(first, fingerprint=wanted.fingerprint)
 
 
-def _told(step: Pull | Prove | Stop | Remove | Start) -> PlannedStep:
+def _told(step: Step) -> PlannedStep:
+    module = owner_of(step.module)
+    whose = "" if step.module == module else "its shadow: " if step.module == shadow_of(module) else "its shadow's comparer: "
+    text = f"{whose}{step.reason}"
     match step:
         case Pull():
-            return PlannedStep(action="pull", module=step.module, text=step.reason, image=image_name(step.image))
+            return PlannedStep(action="pull", module=module, text=text, image=image_name(step.image))
         case Prove():
-            return PlannedStep(action="prove", module=step.module, text=step.reason, image=image_name(step.image))
+            return PlannedStep(action="prove", module=module, text=text, image=image_name(step.image))
         case Stop():
-            text = f"{step.reason}; it gets {step.grace_s:g} s to end"
-            return PlannedStep(action="stop", module=step.module, text=text)
+            return PlannedStep(action="stop", module=module, text=f"{text}; it gets {step.grace_s:g} s to end")
         case Remove():
-            return PlannedStep(action="remove", module=step.module, text=step.reason)
+            return PlannedStep(action="remove", module=module, text=text)
         case Start():
-            return PlannedStep(action="start", module=step.module, text=step.reason)
+            return PlannedStep(action="start", module=module, text=text)
+        case Wait():
+            return PlannedStep(action="wait", module=module, text=text)
+
+
+def _with_shadow_statuses(statuses: Mapping[str, ModuleStatus]) -> dict[str, ModuleStatus]:
+    """A shadow is told with its module; on the device it is one of its own, and so is its comparer."""
+    everything = dict(statuses)
+    for name, status in statuses.items():
+        if status.shadow is not None:
+            there, digest = status.shadow.state, status.shadow.image_digest
+            began = _LONG_AGO if there in _ENDED else None
+            everything[shadow_of(name)] = ModuleStatus(state=there, reason="", image_digest=digest, started_at=began)
+            everything[comparer_of(name)] = ModuleStatus(state="running", reason="")
+    return everything
 
 
 def image_name(image: ImagePin) -> str:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from contextlib import ExitStack, closing
+from datetime import timedelta
 from pathlib import Path
 
 from hedgerow.atomic_write import atomic_write
@@ -17,22 +18,20 @@ from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import hold_lock
 from registry.authority import issue_server
 from registry.errors import RoleTaken
+from registry.mosquitto.admission import Admission
 from registry.mosquitto.certificates import Certificates
 from registry.mosquitto.configuration import Listening
-from registry.mosquitto.errors import MosquittoFailed
 from registry.mosquitto.files import Files, owner_for
 from registry.mosquitto.keeper import Keeper
-from registry.mosquitto.listening import accepts_connections, parse_listen, server_names
+from registry.mosquitto.listening import parse_listen, server_names
 from registry.mosquitto.settings import MosquittoSettings
+from registry.revocations import Revocations
 from registry.settings import read_settings
 from registry.stop_signals import StopSignals
 from registry.store import schema
 from registry.store.database import open_database
 from registry.wakeups_socket import SocketReceiver
 from registry.workspace import Workspace, open_workspace
-
-_START_PATIENCE_S = 15.0
-_LOOK_S = 0.05
 
 
 def main(arguments: list[str]) -> int:
@@ -55,8 +54,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(settings: MosquittoSettings, workspace: Workspace, stop: StopSignals) -> None:
-    host, port = parse_listen(settings.listen)
-    listening = Listening(settings.port, host, port)
+    listening = _listening(settings)
+    host = (listening.passwords or listening.certificates or ("", 0))[0]
     names, clock = server_names(settings.names, host), SystemClock()
     certificates = Certificates(_files_given(settings), lambda now: issue_server(workspace, names, now), clock.now)
     with ExitStack() as parts:
@@ -65,18 +64,30 @@ def _serve(settings: MosquittoSettings, workspace: Workspace, stop: StopSignals)
         wakeups = parts.enter_context(closing(SocketReceiver(workspace.run, "broker")))
         owner = owner_for()
         files = parts.enter_context(closing(Files(workspace.run / "mosquitto.folder", owner)))
-        keeper = Keeper(workspace, database, files, owner, listening, settings.program, certificates)
+        revocations = Revocations(workspace, timedelta(seconds=settings.revocations_s)) if listening.certificates else None
+        admission = Admission(workspace, files, revocations, clock.now)
+        keeper = Keeper(workspace, database, files, owner, listening, settings.program, certificates, admission, clock)
         parts.enter_context(closing(keeper))
         keeper.start()
-        if not _wait_until_it_listens(keeper, settings.port, stop):
+        if not keeper.wait_until_it_listens(stop):
             return
         facts = json.dumps({"url": f"mqtt://127.0.0.1:{settings.port}", "pid": os.getpid()}).encode()
         for path in (workspace.run / "broker.json", settings.ready_file):
             if path is not None:
                 atomic_write(path, facts)
                 parts.callback(path.unlink, missing_ok=True)
-        logging.getLogger("registry.mosquitto").info("Mosquitto listens for devices on %s", settings.listen)
+        logging.getLogger("registry.mosquitto").info(
+            "Mosquitto listens for devices on %s", " and ".join(filter(None, (settings.listen, settings.mtls)))
+        )
         keeper.keep(stop, wakeups)
+
+
+def _listening(settings: MosquittoSettings) -> Listening:
+    passwords = parse_listen(settings.listen) if settings.listen else None
+    certificates = parse_listen(settings.mtls, "mtls") if settings.mtls else None
+    if passwords is None and certificates is None:
+        raise InvalidSetting(name="listen", value="", problem="there is no --mtls either", source="--listen")
+    return Listening(settings.port, passwords, certificates)
 
 
 def _files_given(settings: MosquittoSettings) -> tuple[Path, Path] | None:
@@ -86,17 +97,6 @@ def _files_given(settings: MosquittoSettings) -> tuple[Path, Path] | None:
         problem = "--cert and --key go together"
         raise InvalidSetting(name="cert", value=str(settings.cert or settings.key), problem=problem, source="--cert")
     return settings.cert, settings.key
-
-
-def _wait_until_it_listens(keeper: Keeper, port: int, stop: StopSignals) -> bool:
-    """False when this process should end before anybody listens."""
-    for _ in range(int(_START_PATIENCE_S / _LOOK_S)):
-        keeper.check()
-        if accepts_connections(port):
-            return True
-        if stop.wait(_LOOK_S):
-            return False
-    raise MosquittoFailed(problem=f"it did not listen within {_START_PATIENCE_S:.0f} s")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import hold_lock
 from registry.blobs.choose import open_store
 from registry.blobs.errors import StorageUnavailable
+from registry.device_certificates import life_of
 from registry.errors import PlaintextRefused, RoleTaken
 from registry.server import owner_token
 from registry.server.app import create_app
@@ -53,6 +54,7 @@ def _run(settings: ServerSettings) -> None:
     if not settings.behind_proxy and not is_loopback(settings.host):
         raise PlaintextRefused(host=settings.host)
     EgressPolicy.parse(settings.egress_allow)  # said now, not to the first who makes a webhook
+    life_of(settings.device_certificate_s)
     with _disk_trouble_said():
         workspace = open_workspace(settings.workspace)
     with _role(workspace):

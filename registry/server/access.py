@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from flask import Request
 
+from registry.enrollment_errors import EnrollmentKeyRefused
 from registry.errors import TokenMissing, TokenRefused
-from registry.server import oci_grants
+from registry.server import attempts, oci_grants
 from registry.server.context import Caller, ServerContext
-from registry.store import tokens
+from registry.store import enrollment_keys, tokens
 
 COOKIE = "hedgerow_page"
 OCI_PREFIX = "/v2/"
@@ -34,6 +35,25 @@ def authenticate(context: ServerContext, request: Request) -> Caller:
         raise TokenRefused(problem="it does not belong here: a page's token is for its cookie, and no other token is")
     tokens.note_use(context.database, found, now)
     return Caller(found.id, found.name, found.role, found.subject, found.scopes, grants)
+
+
+def authenticate_key(context: ServerContext, request: Request) -> Caller:
+    """The bearer of an enrolment key, which is good for enrolling and nothing else.
+
+    Raises EnrollmentKeyRefused, TooManyWrongKeys.
+    """
+    sent = request.authorization
+    if sent is None or sent.type != "bearer" or not sent.token:
+        raise EnrollmentKeyRefused(problem="there is none; send `Authorization: Bearer KEY`")
+    remote, wrong = request.remote_addr or "this machine", attempts.of_app()
+    wrong.check(remote)
+    try:
+        with context.database.look() as connection:
+            key = enrollment_keys.verify(connection, sent.token)
+    except EnrollmentKeyRefused:
+        wrong.note_wrong(remote)
+        raise
+    return Caller(key.id, key.name, "device", "")
 
 
 def _token_text(request: Request) -> str | None:

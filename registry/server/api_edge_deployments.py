@@ -15,9 +15,9 @@ from hedgerow.contracts.foreign_image import is_foreign
 from hedgerow.contracts.names import check_known_name, check_name
 from hedgerow.errors import InvalidDocument
 from registry.errors import PreconditionFailed, RecordNotFound
-from registry.hub.errors import ForeignImageUnresolved, ManifestInvalid, TargetInvalid
+from registry.hub.errors import ForeignImageUnresolved, ManifestInvalid, ShadowInvalid, TargetInvalid
 from registry.hub.foreign_images import resolve_foreign, with_own_names
-from registry.hub.manifest import check_manifest
+from registry.hub.manifest import MAX_MANIFEST_BYTES, check_manifest
 from registry.hub.preview import Steps, preview
 from registry.hub.target import only_names, parse_target
 from registry.server import arguments
@@ -38,6 +38,8 @@ from registry.server.revisions import check_revision
 from registry.store import edge_deployments, fleet
 
 _KIND = "edge deployment"
+# Written with more blanks than it is kept with.
+_BODY_BYTES = 2 * MAX_MANIFEST_BYTES
 _NAME = QueryField("name", "a name, or how names begin with a star behind it (`line-*`)")
 _DRY_RUN = QueryField("dry_run", "`true`: change nothing, answer which devices it is for and what would change", "boolean")
 
@@ -69,7 +71,7 @@ def list_edge_deployments() -> Response:
     body=EdgeDeployment,
     result=EdgeDeployment | EdgePlan,
     query=(_DRY_RUN, _STEPS, _DEVICE),
-    errors=(RecordNotFound, TargetInvalid, ManifestInvalid, ForeignImageUnresolved, PreconditionFailed),
+    errors=(RecordNotFound, TargetInvalid, ManifestInvalid, ShadowInvalid, ForeignImageUnresolved, PreconditionFailed),
 )
 def put_edge_deployment(name: str) -> Response:
     """The next revision, unless nothing changed. Image references are pinned to versions, tags of other registries to digests.
@@ -77,13 +79,13 @@ def put_edge_deployment(name: str) -> Response:
     With `dry_run` only an EdgePlan: which devices it aims at, and what would change on them; with `steps` also how.
     """
     here = context()
-    wanted = with_own_names(read_body(EdgeDeployment), urlsplit(here.settings.url).netloc)
+    wanted = with_own_names(read_body(EdgeDeployment, limit_bytes=_BODY_BYTES), urlsplit(here.settings.url).netloc)
     if wanted.name != check_known_name(name, _KIND):
         raise InvalidDocument(document="EdgeDeployment", problem=f"its name is {wanted.name!r}, the address says {name!r}")
     for module in wanted.modules.values():
-        if module.image is not None:
+        for image in module.images().values():
             # Somebody else's image is none that a scope could name.
-            check_scope("images", "*" if is_foreign(module.image) else module.image)
+            check_scope("images", "*" if is_foreign(image) else image)
     # Whose tags match may change: only a target of names is narrower than the whole fleet.
     names = only_names(parse_target(wanted.target))
     for device in ["*"] if names is None else sorted(names):

@@ -7,7 +7,7 @@ Nothing here speaks to a device: the hub is woken after the commit and does. Wha
 from __future__ import annotations
 
 import base64
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 from flask import Blueprint, Response
 from sqlalchemy import Connection
@@ -20,16 +20,28 @@ from hedgerow.contracts.seal import device_key
 from registry.authority import authority_certificate
 from registry.errors import InvalidFilter, NameTaken, PreconditionFailed, RecordNotFound
 from registry.hub.desired import read_envelope
-from registry.server import api_device_methods, api_edge_deployments, api_telemetry, arguments
+from registry.server import (
+    api_agent_release,
+    api_desired_state,
+    api_device_certificates,
+    api_device_keys,
+    api_device_methods,
+    api_edge_deployments,
+    api_module_twins,
+    api_rollouts,
+    api_telemetry,
+    arguments,
+)
 from registry.server.context import ServerContext
 from registry.server.errors import InvalidArgument
 from registry.server.fleet_metrics import collect_metrics
 from registry.server.http import answer, check_scope, context, no_content, page_arguments, read_body, tell, write_once
 from registry.server.operation import PAGE, QueryField, operation
 from registry.server.revisions import answer_revised, answer_seen, check_revision, short_digest
-from registry.store import fleet, tokens, twins
+from registry.signing_keys import read_signing_keys
+from registry.store import device_certificates, fleet, tokens, twins
 
-__all__ = ["collect_metrics", "routes"]
+__all__ = ["collect_metrics", "config_of", "routes"]
 
 _MAX_NUMBER = 2**31 - 1
 _MOST_WORDS = 500
@@ -53,8 +65,14 @@ def routes() -> Blueprint:
     blueprint.get("/devices/<name>/twin")(show_twin)
     blueprint.get("/fleet/events")(list_fleet_events)
     api_edge_deployments.add_routes(blueprint)
+    api_rollouts.add_routes(blueprint)
     api_telemetry.add_routes(blueprint)
     api_device_methods.add_routes(blueprint)
+    api_module_twins.add_routes(blueprint)
+    api_desired_state.add_routes(blueprint)
+    api_device_certificates.add_routes(blueprint)
+    api_device_keys.add_routes(blueprint)
+    api_agent_release.add_routes(blueprint)
     return blueprint
 
 
@@ -72,7 +90,7 @@ def enroll_device() -> Response:
         device = fleet.enroll(connection, wanted, now)
         token = tokens.create(connection, name=device.name, role="device", subject=device.uuid, now=now)
         tell(connection, "device.enrolled", f"device/{device.name}", uuid=device.uuid)
-        config = _config_of(here, device, token.secret or "")
+        config = config_of(here, device, token.secret or "", fleet.FIRST_KEY_GENERATION)
         return answer(EnrolledDevice(device=device, config=config), 201, {"Cache-Control": "no-store"})
 
     answered = write_once(enroll)
@@ -81,21 +99,29 @@ def enroll_device() -> Response:
     return answered
 
 
-def _config_of(here: ServerContext, device: Device, pull_token: str) -> DeviceConfig:
+def config_of(here: ServerContext, device: Device, pull_token: str, key_generation: int) -> DeviceConfig:
+    """What an agent of ``device`` needs; holds its key of this generation."""
     return DeviceConfig(
         device_uuid=device.uuid,
         name=device.name,
         workspace_id=here.workspace.id,
         topic_prefix=here.workspace.topic_prefix,
         broker_url=here.settings.device_broker_url or here.settings.broker_url,
-        broker_login="device" if here.settings.broker_login == "own" else "url",
+        broker_login=_broker_login_of(here),
         broker_ca=_authority_of(here),
         registry_url=here.settings.url,
-        device_key=_new_device_key(here, device.uuid),
+        device_key=_device_key(here, device.uuid, key_generation),
+        key_generation=key_generation,
         pull_token=pull_token,
-        trusted_keys=[here.workspace.trusted_key],
+        trusted_keys=read_signing_keys(here.workspace.keys).trusted,
         tags=device.tags,
     )
+
+
+def _broker_login_of(here: ServerContext) -> Literal["url", "device", "certificate"]:
+    if here.settings.device_certificates:
+        return "certificate"
+    return "device" if here.settings.broker_login == "own" else "url"
 
 
 def _authority_of(here: ServerContext) -> str:
@@ -107,8 +133,8 @@ def _authority_of(here: ServerContext) -> str:
     return path.read_text(encoding="ascii")
 
 
-def _new_device_key(here: ServerContext, device_uuid: str) -> str:
-    return base64.b64encode(device_key(here.workspace.device_master, device_uuid, fleet.FIRST_KEY_GENERATION)).decode()
+def _device_key(here: ServerContext, device_uuid: str, generation: int) -> str:
+    return base64.b64encode(device_key(here.workspace.device_master, device_uuid, generation)).decode()
 
 
 @operation("List devices", "reader", scope="devices", result=Page[Device], query=(*PAGE, *_FILTERS), errors=(InvalidFilter,))
@@ -167,6 +193,7 @@ def delete_device(name: str) -> Response:
         _expected(connection, name)
         device = fleet.forget(connection, name, now)
         tokens.revoke_for(connection, "device", device.uuid, now)
+        device_certificates.revoke(connection, device.uuid, now)
         tell(connection, "device.deleted", f"device/{name}", uuid=device.uuid)
         return no_content()
 
@@ -186,6 +213,7 @@ def revoke_device(name: str) -> Response:
         before = _expected(connection, name)
         device = fleet.revoke(connection, name, now)
         tokens.revoke_for(connection, "device", device.uuid, now)
+        device_certificates.revoke(connection, device.uuid, now)
         if before.revoked_at is None:
             tell(connection, "device.revoked", f"device/{name}", uuid=device.uuid)
         return answer_revised(device, _revision(device))
@@ -203,8 +231,11 @@ def show_twin(name: str) -> Response:
     with here.database.read() as connection:
         device = fleet.get(connection, check_known_name(name, "device"), here.clock.now())
         envelope = twins.desired_envelopes(connection, [device.uuid]).get(device.uuid)
+        modules = api_module_twins.module_twins_of(connection, device)
     desired = None if envelope is None else read_envelope(envelope)
-    return answer_seen(DeviceTwin(device=device.name, desired=desired, reported=device.reported, seen_at=device.seen_at))
+    return answer_seen(
+        DeviceTwin(device=device.name, desired=desired, reported=device.reported, seen_at=device.seen_at, modules=modules)
+    )
 
 
 def _expected(connection: Connection, name: str) -> Device:

@@ -46,6 +46,7 @@ from registry.server.http import (
 )
 from registry.server.operation import FORCE, PAGE, QueryField, operation
 from registry.store import activities, blobs, conversions, environments, images, models
+from registry.store.image_conditions import Wanted
 
 _FILTERS = (
     *PAGE,
@@ -125,9 +126,9 @@ def list_images() -> Response:
     return answer(Page(items=found, next=following))
 
 
-def _wanted(connection: Connection) -> images.Wanted:
+def _wanted(connection: Connection) -> Wanted:
     model = arguments.text("model")
-    return images.Wanted(
+    return Wanted(
         name=arguments.text("name"),
         kind=cast("ImageKind | None", arguments.text("kind")),
         digest=arguments.digest("digest"),

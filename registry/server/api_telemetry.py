@@ -113,6 +113,7 @@ def _message(row: Row[Any], names: dict[str, str]) -> StoredTelemetry:
         received_ms=row.received_ms,
         historical=bool(row.historical),
         body=row.body,
+        properties=telemetry.properties_of(row),
     )
 
 

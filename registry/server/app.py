@@ -10,6 +10,8 @@ from registry.server import (
     api_backup,
     api_blobs,
     api_conversions,
+    api_device_certificates,
+    api_enrollment,
     api_environments,
     api_events,
     api_fleet,
@@ -24,9 +26,11 @@ from registry.server import (
     api_runs,
     api_secrets,
     api_services,
+    api_signing_keys,
     api_tokens,
     api_webhooks,
     api_workspace,
+    attempts,
     followers,
     guard,
     http,
@@ -63,6 +67,9 @@ _API = (
     api_services,
     api_runs,
     api_fleet,
+    api_enrollment,
+    api_device_certificates,
+    api_signing_keys,
     api_openapi,
     oci,
     login,
@@ -76,6 +83,7 @@ def create_app(here: ServerContext, news: Followers) -> Flask:
     app.extensions[http.EXTENSION] = here
     app.extensions[followers.EXTENSION] = news
     app.extensions[threads.EXTENSION] = ThreadBudget(here.settings.threads)
+    app.extensions[attempts.EXTENSION] = attempts.Attempts(here.clock)
     app.extensions[push_files.EXTENSION] = PushFiles(here.workspace.pushes, here.settings.blob_lease_s)
     # No other site may ask what it may do here: there is no cross-origin anything.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from hedgerow.contracts.api_fleet import Device
 from registry.server.context import ServerContext
 from registry.server.numeric_leaves import numeric_leaves
+from registry.server.rollout_metrics import collect_rollouts
 from registry.store import fleet, telemetry
 
 # A module that was silent for this many messages of its device is not shown.
@@ -23,6 +24,7 @@ def collect_metrics(here: ServerContext) -> Iterable[Metric]:
     devices = _devices(here)
     names = {device.uuid: device.name for device in devices}
     yield from _device_metrics(devices)
+    yield from collect_rollouts(here)
     with here.database.read_series() as connection:
         yield from _totals(connection, names)
         yield from _last_values(connection, names)
@@ -46,6 +48,11 @@ def _device_metrics(devices: list[Device]) -> Iterable[Metric]:
     states.add_metric(["online"], online)
     states.add_metric(["silent"], len(active) - online)
     yield states
+    waiting = GaugeMetricFamily(
+        "hedgerow_devices_waiting_for_signature", "Devices whose next desired state waits for a signature."
+    )
+    waiting.add_metric([], sum(device.unsigned_version > 0 for device in active))
+    yield waiting
     yield from _of_each(active)
     yield from _of_modules(active)
 

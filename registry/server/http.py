@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar, cast
 
 import msgspec
-from flask import Response, current_app, g, request
+from flask import Request, Response, current_app, g, request
 from gunicorn.http.errors import ParseException
 from sqlalchemy import Connection
 
@@ -51,8 +51,12 @@ def caller() -> Caller:
     return cast(Caller, g.caller)
 
 
-def needs(*roles: Role, scope: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
+def needs(
+    *roles: Role, scope: str = "", bearer: Callable[[ServerContext, Request], Caller] | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let only these roles in (owner ⊃ contributor ⊃ reader; the others only where named).
+
+    ``bearer``: whoever this finds in the request, whose credential is no token of a role, and nobody else.
 
     ``scope`` is the noun that a token's scopes must name (see ``scopes.py``); a token with scopes is refused where there
     is none. A handler that makes a record calls :func:`check_scope` with its name.
@@ -64,8 +68,8 @@ def needs(*roles: Role, scope: str = "") -> Callable[[Callable[P, R]], Callable[
     def decorate(handler: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(handler)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            found = access.authenticate(context(), request)
-            if found.role not in allowed:
+            found = (bearer or access.authenticate)(context(), request)
+            if bearer is None and found.role not in allowed:
                 raise RoleForbids(role=found.role, action=f"{request.method} {request.path}", needed=" or ".join(roles))
             g.caller = found
             scopes.check_route(context(), found, request, scope)

@@ -25,6 +25,7 @@ from hedgerow.errors import (
     UserError,
 )
 from registry.blobs.errors import DigestMismatch
+from registry.enrollment_errors import TooManyWrongKeys
 from registry.errors import InvalidPage, PreconditionFailed
 from registry.method_errors import MethodUnanswered
 from registry.server import oci_errors, oci_grants
@@ -58,6 +59,7 @@ _STATUS: tuple[tuple[type[HedgerowError], int], ...] = (
     (UploadOutOfOrder, 416),
     (PreconditionFailed, 412),
     (MethodUnanswered, 504),
+    (TooManyWrongKeys, 429),
     (DigestMismatch, 400),
     (InvalidPage, 400),
     (ForbiddenError, 403),
@@ -122,8 +124,8 @@ def _in_the_callers_shape(problem: Problem, status: int) -> Response:
 def _headers(error: HedgerowError, status: int) -> dict[str, str]:
     if status == 401:
         return {"WWW-Authenticate": oci_grants.challenge(error) if request.path.startswith(OCI_PREFIX) else "Bearer"}
-    if status == 503:
-        return {"Retry-After": "1"}
+    if status in (429, 503):
+        return {"Retry-After": "60" if status == 429 else "1"}
     if isinstance(error, MethodRefused):
         return {"Allow": str(error.fields["allowed"])}
     if isinstance(error, UploadOutOfOrder):

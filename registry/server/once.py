@@ -16,8 +16,10 @@ from sqlalchemy import Connection
 from hedgerow.contracts.api import TokenInfo
 from hedgerow.contracts.api_fleet import EnrolledDevice
 from hedgerow.contracts.document import digest_of
+from hedgerow.contracts.enrollment import EnrolledByKey, EnrollmentKey
 from hedgerow.contracts.events import Webhook
 from hedgerow.contracts.names import HEADER_IDEMPOTENCY, HEADER_REPLAYED
+from hedgerow.contracts.signing import PrivateSigningKey
 from registry.server.context import Caller, ServerContext
 from registry.server.errors import AlreadyDone, IdempotencyKeyRefused, IdempotencyKeyReused, InvalidArgument
 from registry.store import idempotency
@@ -52,7 +54,9 @@ def takes_key(handler: Callable[..., Any]) -> bool:
 
 def holds_secret(document: object) -> bool:
     """Whether an answer with this document is given once and never kept."""
-    return isinstance(document, EnrolledDevice) or (isinstance(document, TokenInfo | Webhook) and document.secret is not None)
+    if isinstance(document, EnrolledDevice | EnrolledByKey | PrivateSigningKey):
+        return True
+    return isinstance(document, TokenInfo | Webhook | EnrollmentKey) and document.secret is not None
 
 
 def request_digest(request: Request, body_digest: str) -> str:

@@ -13,6 +13,7 @@ from flask import Flask, Response, request
 from hedgerow.contracts.api import Role
 from hedgerow.errors import HedgerowError
 from registry.server import arguments
+from registry.server.access import authenticate_key
 from registry.server.arguments import QueryField
 from registry.server.http import MAX_PAGE, needs
 
@@ -34,6 +35,7 @@ class Operation:
     """One route. ``body`` and ``result`` are Structs, or media types for content that is none.
 
     ``result`` may be a union of Structs; ``also`` are further successful answers by status (None: without a body).
+    ``by_key``: for bearers of enrolment keys and nobody else.
     """
 
     summary: str
@@ -45,6 +47,7 @@ class Operation:
     query: tuple[QueryField, ...]
     errors: tuple[type[HedgerowError], ...]
     also: tuple[tuple[int, Any], ...] = ()
+    by_key: bool = False
 
 
 def operation(
@@ -57,11 +60,13 @@ def operation(
     query: tuple[QueryField, ...] = (),
     errors: tuple[type[HedgerowError], ...] = (),
     also: tuple[tuple[int, Any], ...] = (),
+    by_key: bool = False,
 ) -> Callable[[Callable[P, Response]], Callable[P, Response]]:
     """Describe a handler and let only ``roles`` in (see :func:`registry.server.http.needs`).
 
     ``scope`` is the noun that a token's scopes name (``models``); ``result`` None means 204. Only the arguments of
-    ``query`` are taken, and the handler reads them through :mod:`registry.server.arguments`.
+    ``query`` are taken, and the handler reads them through :mod:`registry.server.arguments`. ``by_key``: for bearers of
+    enrolment keys, which have no role.
     """
 
     def decorate(handler: Callable[P, Response]) -> Callable[P, Response]:
@@ -70,8 +75,9 @@ def operation(
             arguments.take(query, request.args)
             return handler(*args, **kwargs)
 
-        guarded = needs(*roles, scope=scope)(with_arguments)
-        described = Operation(summary, roles, scope, body, result, 204 if result is None else status, query, errors, also)
+        guarded = needs(*roles, scope=scope, bearer=authenticate_key if by_key else None)(with_arguments)
+        status_of_good = 204 if result is None else status
+        described = Operation(summary, roles, scope, body, result, status_of_good, query, errors, also, by_key)
         setattr(guarded, _MARK, described)
         return guarded
 

@@ -16,7 +16,7 @@ from hedgerow.contracts.edge import EdgeDeployment
 from hedgerow.contracts.foreign_image import is_foreign
 from hedgerow.contracts.names import Reference
 from registry.errors import RecordNotFound
-from registry.store import images
+from registry.store import edge_revisions, edge_wheels, images, rollouts
 from registry.store.matching import name_matches
 from registry.store.tables import edge_deployments, edge_images, twins
 from registry.store.time_text import to_text
@@ -28,22 +28,50 @@ def put(connection: Connection, manifest: EdgeDeployment, now: datetime) -> Edge
 
     Images that it names by version or digest are held from now on: they cannot be deleted. Raises RecordNotFound (an image).
     """
-    stored = _write(connection, manifest, now)
+    stored, before = _write(connection, manifest, now)
+    if before is None or stored.revision != before.revision:
+        if before is not None:
+            edge_revisions.keep(connection, before)
+        rollouts.follow(connection, before, stored, now)
+        if before is not None:
+            edge_revisions.forget_unneeded(connection, stored.name, before.revision)
+    _hold_what_it_names(connection, stored, now)
+    return stored
+
+
+def restore(connection: Connection, name: str, revision: int | None, now: datetime) -> EdgeDeployment:
+    """What ``revision`` said becomes the next one, for every device at once; None: nothing is for any device any more.
+
+    Raises RecordNotFound: the deployment, the revision, or an image that it names; BlobMissing: its wheel of the agent.
+    """
+    before = get(connection, name, lock=True)
+    wanted = msgspec.structs.replace(before, target="") if revision is None else edge_revisions.get(connection, name, revision)
+    stored = msgspec.structs.replace(wanted, revision=before.revision + 1, created_at=before.created_at)
+    edge_revisions.keep(connection, before)
+    _store(connection, stored)
+    _hold_what_it_names(connection, stored, now)
+    return stored
+
+
+def _hold_what_it_names(connection: Connection, stored: EdgeDeployment, now: datetime) -> None:
+    edge_wheels.hold(connection, stored, now)
     # Also when nothing changed: a manifest that an older Hedgerow stored has no rows yet.
     connection.execute(delete(edge_images).where(edge_images.c.edge_deployment == stored.name))
     rows = []
-    for module, spec in sorted(stored.modules.items()):
-        reference = None if spec.image is None or is_foreign(spec.image) else Reference.parse(spec.image)
+    named = [(module + use, text) for module, spec in sorted(stored.modules.items()) for use, text in spec.images().items()]
+    for module, text in named:
+        reference = None if is_foreign(text) else Reference.parse(text)
         if reference is not None and (reference.version or reference.digest):
             image = images.hold(connection, reference)
             pinned = {"image_name": image.name, "image_version": image.version}
             rows.append({"edge_deployment": stored.name, "module": module, **pinned})
     if rows:
         connection.execute(edge_images.insert(), rows)
-    return stored
+    edge_revisions.hold_images(connection, stored.name)
 
 
-def _write(connection: Connection, manifest: EdgeDeployment, now: datetime) -> EdgeDeployment:
+def _write(connection: Connection, manifest: EdgeDeployment, now: datetime) -> tuple[EdgeDeployment, EdgeDeployment | None]:
+    """What is stored now, and what was before (the same when nothing changed)."""
     first = msgspec.structs.replace(manifest, revision=1, created_at=now)
     # One statement, so that of two first ones at once the second finds what the first one made.
     added = connection.execute(
@@ -60,18 +88,22 @@ def _write(connection: Connection, manifest: EdgeDeployment, now: datetime) -> E
         .returning(edge_deployments.c.name)
     )
     if added.one_or_none() is not None:
-        return first
+        return first, None
     before = get(connection, manifest.name, lock=True)
     same = msgspec.structs.replace(manifest, revision=before.revision, created_at=before.created_at)
     if same == before:
-        return before
+        return before, before
     stored = msgspec.structs.replace(same, revision=before.revision + 1)
+    _store(connection, stored)
+    return stored, before
+
+
+def _store(connection: Connection, stored: EdgeDeployment) -> None:
     connection.execute(
         update(edge_deployments)
         .where(edge_deployments.c.name == stored.name)
         .values(revision=stored.revision, target=stored.target, priority=stored.priority, document=encode(stored).decode())
     )
-    return stored
 
 
 def get(connection: Connection, name: str, *, lock: bool = False) -> EdgeDeployment:

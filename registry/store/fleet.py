@@ -17,7 +17,7 @@ from hedgerow.contracts.names import check_known_name
 from hedgerow.contracts.status import StatusReport
 from registry.errors import NameTaken, RecordNotFound
 from registry.store.matching import name_matches, tag_matches
-from registry.store.tables import device_sessions, devices, fleet_events, twins
+from registry.store.tables import device_sessions, devices, enrollment_keys, enrollments, fleet_events, twins
 from registry.store.time_text import from_text, maybe_from_text, to_text
 from registry.store.upsert import insert
 
@@ -200,13 +200,19 @@ def _devices() -> Select[Any]:
         select(
             devices,
             twins.c.desired_version,
+            twins.c.unsigned_version,
             twins.c.edge_deployment,
             twins.c.reported,
             twins.c.seen_at,
             device_sessions.c.expires_at,
+            enrollment_keys.c.id.label("key_id"),
+            enrollment_keys.c.name.label("key_name"),
         )
         .outerjoin(twins, twins.c.device_uuid == devices.c.uuid)
         .outerjoin(device_sessions, device_sessions.c.device_uuid == devices.c.uuid)
+        # One row at most: an enrolment makes a device, and later ones of its installation change nothing of that.
+        .outerjoin(enrollments, enrollments.c.device_uuid == devices.c.uuid)
+        .outerjoin(enrollment_keys, enrollment_keys.c.id == enrollments.c.key_id)
     )
 
 
@@ -223,4 +229,8 @@ def _device(row: Row[Any], now: datetime) -> Device:
         online=row.revoked_at is None and row.expires_at is not None and row.expires_at > to_text(now),
         enrolled_at=from_text(row.enrolled_at),
         revoked_at=maybe_from_text(row.revoked_at),
+        key_generation=row.key_generation,
+        wanted_key_generation=row.wanted_key_generation,
+        unsigned_version=row.unsigned_version or 0,
+        enrolled_with=f"{row.key_name} ({row.key_id})" if row.key_id else "",
     )

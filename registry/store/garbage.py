@@ -25,6 +25,7 @@ from registry.store.tables import (
     activities,
     activity_blobs,
     blobs,
+    edge_wheels,
     image_blobs,
     model_files,
     model_packs,
@@ -46,6 +47,7 @@ _USES = (
     image_blobs.c.digest,
     run_blobs.c.digest,
     activity_blobs.c.digest,
+    edge_wheels.c.digest,
 )
 
 

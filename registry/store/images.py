@@ -13,17 +13,17 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, cast, delete, exists, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, exists, select, update
 
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.events import Actor
-from hedgerow.contracts.image import ImageKind, ImageRecord, ModelRef, Referrer
+from hedgerow.contracts.image import ImageRecord, ModelRef, Referrer
 from hedgerow.contracts.names import Reference
-from registry.errors import BuildRefused, InUse, InvalidFilter, RecordNotFound
+from registry.errors import BuildRefused, InUse, RecordNotFound
 from registry.store import image_referrers, tables, versions
 from registry.store.deletion import named_users, told_by_tombstone
+from registry.store.image_conditions import Wanted, has_tag, narrowed
 from registry.store.keyset import page_of, split_page
-from registry.store.matching import name_matches
 from registry.store.tables import (
     blobs,
     deployments,
@@ -51,20 +51,6 @@ class ImageBlob:
     digest: str
     media_type: str
     size_bytes: int
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a list is narrowed to.
-
-    ``name`` may end with a star; ``model`` without a version means any of that name; ``tags`` are KEY=VALUE or KEY.
-    """
-
-    name: str | None = None
-    kind: ImageKind | None = None
-    digest: str | None = None
-    model: Reference | None = None
-    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,7 +154,7 @@ def newest(
     """Newest first, with the ``after`` of the following page (None at the end). Raises InvalidName, RecordNotFound."""
     query = select(image_versions).where(_there())
     if wanted is not None:
-        query = _narrowed(connection, query, wanted)
+        query = narrowed(connection, query, wanted)
     rows = connection.execute(page_of(query, image_versions, limit, after)).all()
     page, following = split_page(list(rows), limit)
     return [decode(row.record, ImageRecord) for row in page], following
@@ -294,7 +280,7 @@ def versions_of(connection: Connection, name: str, *, device_uuid: str | None = 
 def version_tagged(connection: Connection, name: str, tag: str, *, device_uuid: str | None = None) -> int | None:
     """The newest version of ``name`` that was pushed as ``tag`` (its record's tag ``oci.tag``)."""
     query = select(image_versions.c.version).where(image_versions.c.name == name, _there())
-    query = _for_device(query.where(_has_tag(connection, f"{PUSHED_AS}={tag}")), device_uuid)
+    query = _for_device(query.where(has_tag(connection, f"{PUSHED_AS}={tag}")), device_uuid)
     return connection.execute(query.order_by(image_versions.c.version.desc()).limit(1)).scalar_one_or_none()
 
 
@@ -353,43 +339,6 @@ def _hold_environment(connection: Connection, record: ImageRecord, reference: Re
     if connection.execute(query.with_for_update(read=True)).one_or_none() is None:
         raise BuildRefused(name=record.name, problem=f"environment {reference} was deleted while it was built")
     return {"environment_name": reference.name, "environment_version": reference.version}
-
-
-def _narrowed(connection: Connection, query: Select[Any], wanted: Wanted) -> Select[Any]:
-    if wanted.name is not None:
-        query = query.where(name_matches(image_versions.c.name, wanted.name, "image"))
-    if wanted.kind is not None:
-        query = query.where(image_versions.c.kind == wanted.kind)
-    if wanted.digest is not None:
-        query = query.where(image_versions.c.digest == wanted.digest)
-    if wanted.model is not None:
-        query = query.where(_made_of(wanted.model))
-    for tag in wanted.tags:
-        query = query.where(_has_tag(connection, tag))
-    return query
-
-
-def _made_of(model: Reference) -> ColumnElement[bool]:
-    """Not a correlated question: the few images of a model are looked up once, by its index."""
-    query = select(image_models.c.image_name, image_models.c.image_version).where(image_models.c.model_name == model.name)
-    if model.version is not None:
-        query = query.where(image_models.c.model_version == model.version)
-    return tuple_(image_versions.c.name, image_versions.c.version).in_(query)
-
-
-def _has_tag(connection: Connection, wanted: str) -> ColumnElement[bool]:
-    """``site=north``, or ``site`` for any value. Tags lie in the record's JSON text; both databases can open it."""
-    key, equals, value = wanted.partition("=")
-    if not key:
-        raise InvalidFilter(value=wanted[:80])
-    if connection.dialect.name == "sqlite":
-        pairs = func.json_each(image_versions.c.record, "$.tags").table_valued("key", "value")
-    else:
-        from sqlalchemy.dialects.postgresql import JSONB
-
-        pairs = func.jsonb_each_text(cast(image_versions.c.record, JSONB)["tags"]).table_valued("key", "value")
-    found = select(1).select_from(pairs).where(pairs.c.key == key)
-    return exists(found.where(pairs.c.value == value) if equals else found)
 
 
 def _refuse_if_used(connection: Connection, record: ImageRecord) -> None:

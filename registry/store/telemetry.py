@@ -6,10 +6,11 @@ is stored exactly once however often it arrives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 from sqlalchemy import Connection, Row, Select, Table, case, func, select, tuple_
 
 from hedgerow.contracts.telemetry import CHAIN_START, TelemetryMessage
@@ -120,9 +121,9 @@ def put_marks(connection: Connection, moved: Mapping[StreamKey, Mark], now_ms: i
     connection.execute(statement, rows)
 
 
-def add_messages(connection: Connection, arrived: Iterable[Arrived], now_ms: int) -> None:
+def add_messages(connection: Connection, arrived: Sequence[Arrived], now_ms: int) -> None:
     """Store messages that are above their watermark."""
-    rows = [
+    rows: list[dict[str, object]] = [
         {
             "device_uuid": key.device_uuid,
             "epoch": key.epoch,
@@ -136,6 +137,10 @@ def add_messages(connection: Connection, arrived: Iterable[Arrived], now_ms: int
         }
         for key, message in arrived
     ]
+    if any(message.properties for _, message in arrived):
+        # A column more for every row: where none has any, it is left out.
+        for row, (_, message) in zip(rows, arrived, strict=True):
+            row["properties"] = msgspec.json.encode(message.properties).decode() if message.properties else None
     if rows:
         connection.execute(messages.insert(), rows)
 
@@ -166,6 +171,11 @@ def contents(connection: Connection, key: StreamKey, first: int, last: int) -> d
 def content_of(message: TelemetryMessage) -> tuple[str, int, str]:
     """What :func:`contents` gives for ``message`` once it is stored."""
     return message.module, message.time_ms, message.body.replace(_NUL, _NUL_SHOWN)
+
+
+def properties_of(row: Row[Any]) -> dict[str, str]:
+    """The application's properties of a row of ``tables.messages``."""
+    return msgspec.json.decode(row.properties, type=dict[str, str]) if row.properties else {}
 
 
 def gap_between(connection: Connection, key: StreamKey, first: int, last: int) -> bool:

@@ -61,13 +61,14 @@ def create(
     scopes: Sequence[str] = (),
     created_by: str = "",
     expires_at: datetime | None = None,
+    made: tuple[str, str] | None = None,
 ) -> TokenInfo:
     """Make a token; ``secret`` of the answer is the whole token text and exists nowhere else.
 
     ``subject`` binds a "device" token to its device's uuid and a "run" token to its run's id; no ``scopes`` means
-    everything that the role may.
+    everything that the role may. ``made`` are id and secret that somebody derived who can derive them again.
     """
-    token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    token_id, secret = made or (secrets.token_hex(6), secrets.token_urlsafe(32))
     connection.execute(
         tokens.insert().values(
             id=token_id,
@@ -81,7 +82,12 @@ def create(
             expires_at=None if expires_at is None else to_text(expires_at),
         )
     )
-    return msgspec.structs.replace(find(connection, token_id), secret=f"{PREFIX}_{token_id}_{secret}")
+    return msgspec.structs.replace(find(connection, token_id), secret=text_of(token_id, secret))
+
+
+def text_of(token_id: str, secret: str) -> str:
+    """A token as its holder gets it."""
+    return f"{PREFIX}_{token_id}_{secret}"
 
 
 def verify(connection: Connection, text: str, now: datetime) -> VerifiedToken:
@@ -179,6 +185,11 @@ def revoke_for(connection: Connection, role: Role, subject: str, now: datetime) 
         .values(revoked_at=to_text(now))
     )
     return done.rowcount
+
+
+def forget_for(connection: Connection, role: Role, subject: str) -> None:
+    """Drop every token of ``role`` bound to ``subject``, for one that is about to get others: they would pile up."""
+    connection.execute(delete(tokens).where(tokens.c.role == role, tokens.c.subject == subject))
 
 
 def forget_expired(connection: Connection, name: str, now: datetime) -> None:

@@ -43,13 +43,15 @@ class KnownDevice:
     key_generation: int
     revoked: bool
     session: Session | None
+    wanted_key_generation: int = 0
 
 
 @dataclass(frozen=True)
 class StoredTwin:
     """A device with what its desired state is made from and what that was last time; ``desired`` is a signed envelope.
 
-    ``reported`` is its StatusReport as JSON, if that was asked for.
+    ``reported`` is its StatusReport as JSON, if that was asked for; ``key_generation`` the key that it should have, 0 as long as
+    that is its first; ``unsigned`` a desired state that waits for a signature, or has got it (``registry/hub/unsigned.py``).
     """
 
     uuid: str
@@ -60,6 +62,8 @@ class StoredTwin:
     edge_revision: int | None
     desired: bytes | None
     reported: str | None = None
+    key_generation: int = 0
+    unsigned: bytes | None = None
 
 
 class _ReportMark(msgspec.Struct):
@@ -74,6 +78,7 @@ def known_devices(connection: Connection, uuids: Iterable[str], *, lock: bool = 
             devices.c.uuid,
             devices.c.name,
             devices.c.key_generation,
+            devices.c.wanted_key_generation,
             devices.c.revoked_at,
             device_sessions.c.session,
             device_sessions.c.instance,
@@ -185,6 +190,8 @@ def stored_twins(
             edge_revision=row.edge_revision,
             desired=row.desired,
             reported=row.reported if with_reports else None,
+            key_generation=_told_generation(row),
+            unsigned=row.unsigned,
         )
         for row in connection.execute(query)
     ]
@@ -201,6 +208,8 @@ def put_desired(connection: Connection, lease: Lease, state: DesiredState, edge_
             edge_deployment=state.edge_deployment,
             edge_revision=edge_revision,
             desired=envelope,
+            unsigned=None,
+            unsigned_version=0,
         )
     )
     connection.execute(delete(desired_images).where(desired_images.c.device_uuid == state.device_uuid))
@@ -208,14 +217,23 @@ def put_desired(connection: Connection, lease: Lease, state: DesiredState, edge_
         {
             "device_uuid": state.device_uuid,
             "module": name,
-            "image_name": module.image.name,
-            "image_version": module.image.version,
+            "image_name": image.name,
+            "image_version": image.version,
         }
-        for name, module in state.modules.items()
-        if module.image is not None and module.image.reference is None
+        for module_name, module in state.modules.items()
+        for name, image in ((module_name, module.image), (f"{module_name} (shadow)", module.shadow_image))
+        if image is not None and image.reference is None
     ]
     if rows:
         connection.execute(desired_images.insert(), rows)
+
+
+def put_unsigned(connection: Connection, lease: Lease, device_uuid: str, state: DesiredState | None) -> None:
+    """What waits for a signature, or (None) that nothing does any more. Raises LeaseLost after a take-over."""
+    leases.check(connection, lease)
+    payload, version = (None, 0) if state is None else (encode(state), state.version)
+    changed = update(twins).where(twins.c.device_uuid == device_uuid)
+    connection.execute(changed.values(unsigned=payload, unsigned_version=version))
 
 
 def put_edge_revision(connection: Connection, lease: Lease, device_uuid: str, name: str | None, revision: int | None) -> None:
@@ -248,11 +266,19 @@ def _twins(*, with_reports: bool) -> Select[Any]:
         twins.c.edge_deployment,
         twins.c.edge_revision,
         twins.c.desired,
+        twins.c.unsigned,
+        devices.c.key_generation,
+        devices.c.wanted_key_generation,
     ).join(twins, twins.c.device_uuid == devices.c.uuid)
+
+
+def _told_generation(row: Row[Any]) -> int:
+    generation = max(row.key_generation, row.wanted_key_generation)
+    return generation if generation > 1 else 0
 
 
 def _known(row: Row[Any]) -> KnownDevice:
     held = None
     if row.session is not None:
         held = Session(row.session, row.instance, row.starts, from_text(row.expires_at))
-    return KnownDevice(row.uuid, row.name, row.key_generation, row.revoked_at is not None, held)
+    return KnownDevice(row.uuid, row.name, row.key_generation, row.revoked_at is not None, held, row.wanted_key_generation)

@@ -18,7 +18,7 @@ from hedgerow.settings import load_settings, rows
 from registry.errors import RoleTaken
 from registry.mosquitto.listening import device_url, parse_listen
 from registry.up.ports import settle_ports
-from registry.up.roles import MOST_HUBS, UpSettings, from_folder, plan_roles, role_environment
+from registry.up.roles import MOST_HUBS, UpSettings, from_folder, listen_for_devices, plan_roles, role_environment
 from registry.up.supervisor import Supervisor
 
 
@@ -59,11 +59,18 @@ def _expect_file(name: str, path: Path | None) -> None:
 
 def _expect_one_broker(settings: UpSettings) -> None:
     """Else an option that nobody reads would be passed over in silence."""
-    if settings.mosquitto is not None:
+    listeners = {"mosquitto": settings.mosquitto, "mosquitto_mtls": settings.mosquitto_mtls}
+    given = {name: value for name, value in listeners.items() if value is not None}
+    for name, value in given.items():
+        option = name.replace("_", "-")
         if settings.broker:
             problem = "a broker of your own is named as well (--broker)"
-            raise InvalidSetting(name="mosquitto", value=settings.mosquitto, problem=problem, source="--mosquitto")
-        parse_listen(settings.mosquitto, "mosquitto")
+            raise InvalidSetting(name=name, value=value, problem=problem, source=f"--{option}")
+        parse_listen(value, option)
+    if settings.mosquitto_mtls and settings.mosquitto_mtls == settings.mosquitto:
+        problem = "devices with passwords are listened for there (--mosquitto); use another port"
+        raise InvalidSetting(name="mosquitto_mtls", value=value, problem=problem, source="--mosquitto-mtls")
+    if given:
         return
     for name in ("mosquitto_names", "mosquitto_cert", "mosquitto_key"):
         if value := getattr(settings, name):
@@ -146,8 +153,9 @@ def _shown_broker(settings: UpSettings) -> str:
     """As devices reach it."""
     if settings.broker:
         return _without_password(settings.broker)
-    if settings.mosquitto is not None:
-        return f"{device_url(settings.mosquitto, settings.mosquitto_names)} (Mosquitto)"
+    listen = listen_for_devices(settings)
+    if listen is not None:
+        return f"{device_url(listen, settings.mosquitto_names)} (Mosquitto)"
     return f"mqtt://127.0.0.1:{settings.broker_port} (embedded)"
 
 

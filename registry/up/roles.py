@@ -33,6 +33,9 @@ class UpSettings:
         None,
         "HOST:PORT: run Mosquitto there for devices elsewhere, with TLS and a login for each, instead of the embedded broker",
     )
+    mosquitto_mtls: str | None = setting(
+        None, "HOST:PORT: the same for devices with certificates of the workspace; with or without --mosquitto"
+    )
     mosquitto_names: str = setting(
         "", "names or addresses (comma separated) by which devices reach it; the first stands in their device.toml"
     )
@@ -93,9 +96,11 @@ def _broker(settings: UpSettings, run: Path, shared: list[str]) -> list[Role]:
     port = ["--port", str(settings.broker_port)]
     if settings.broker:
         return []
-    if settings.mosquitto is None:
+    if not (settings.mosquitto or settings.mosquitto_mtls):
         return [_role("broker", run, ["--workspace", str(settings.workspace), *port])]
-    options = [*shared, *port, "--listen", settings.mosquitto, "--names", settings.mosquitto_names]
+    options = [*shared, *port, "--listen", settings.mosquitto or "", "--names", settings.mosquitto_names]
+    if settings.mosquitto_mtls:
+        options += ["--mtls", settings.mosquitto_mtls]
     if settings.mosquitto_cert:
         options += ["--cert", str(settings.mosquitto_cert)]
     if settings.mosquitto_key:
@@ -124,14 +129,21 @@ def role_environment(settings: UpSettings) -> dict[str, str]:
 
 def _logins(settings: UpSettings) -> dict[str, str]:
     """How hub and devices log in, where the broker is Mosquitto of ours."""
-    if settings.mosquitto is None or settings.broker:
+    listen = listen_for_devices(settings)
+    if listen is None or settings.broker:
         return {}
     authority = "" if settings.mosquitto_cert else str(settings.workspace / "keys" / "ca.pem")
     return {
-        "HEDGEROW_DEVICE_BROKER_URL": device_url(settings.mosquitto, settings.mosquitto_names),
+        "HEDGEROW_DEVICE_BROKER_URL": device_url(listen, settings.mosquitto_names),
         "HEDGEROW_DEVICE_BROKER_CA": authority,
         "HEDGEROW_BROKER_LOGIN": "own",
+        **({"HEDGEROW_DEVICE_CERTIFICATES": "true"} if settings.mosquitto_mtls else {}),
     }
+
+
+def listen_for_devices(settings: UpSettings) -> str | None:
+    """Where devices that are enrolled now are told to go; None without Mosquitto. Those of before stay where they are."""
+    return settings.mosquitto_mtls or settings.mosquitto
 
 
 def _hubs(count: int, run: Path, options: list[str]) -> list[Role]:

@@ -1,4 +1,4 @@
-"""Everything that looks at answered requests in one worker: access log, traces, collected data. Put together and ended here.
+"""Everything that looks at answered requests in one worker: access log, traces, collected data, tap. Put together and ended here.
 
 Each is a witness of front/door.py; where nobody asked for any, the door has none and requests pay nothing.
 """
@@ -16,6 +16,7 @@ from runtime.observing.collected_files import CollectLimits, collected_files
 from runtime.observing.collecting import BodyReader, Collecting, Origin
 from runtime.observing.metrics import Board
 from runtime.observing.otlp import OtlpReceiver, traces_url
+from runtime.observing.tap import Tap
 from runtime.observing.tracing import Tracer
 from runtime.settings import RuntimeSettings
 
@@ -40,7 +41,10 @@ class Observers:
         if settings.access_log != "off":
             log = AccessLog(settings.access_log, clock, lambda: board.add("hedgerow_access_log_dropped_total"))
         self._collecting = collecting = self._make_collecting(settings, clock, service)
-        self._all: list[AccessLog | Tracer | Collecting] = [one for one in (log, self.tracer, collecting) if one is not None]
+        tap = Tap(settings.tap_dir) if settings.tap_dir is not None else None
+        self._all: list[AccessLog | Tracer | Collecting | Tap] = [
+            one for one in (log, self.tracer, collecting, tap) if one is not None
+        ]
 
     @property
     def witness(self) -> Witness:

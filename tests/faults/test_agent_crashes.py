@@ -7,10 +7,8 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,8 +18,9 @@ from hedgerow.contracts.edge import Probe
 from hedgerow.process import Supervised
 from tests.agent_builders import Workspace, command, shell
 from tests.agent_process import AgentProcess, wait_for_or_show
-from tests.fixtures.brokers import Broker, MosquittoFactory
-from tests.process_folders import alive, need_root
+from tests.fixtures.brokers import Broker
+from tests.process_folders import alive
+from tests.small_disk import small_disk
 from tests.small_hub import SmallHub
 from tests.waiting import free_port, wait_for
 
@@ -56,24 +55,6 @@ class H(http.server.BaseHTTPRequestHandler):
         self.send_response(500 if os.path.exists("sick") else 200); self.send_header("content-length", "0"); self.end_headers()
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
 """
-
-
-@pytest.fixture(scope="module")
-def broker(mosquitto: MosquittoFactory) -> Iterator[Broker]:
-    with mosquitto() as made:
-        yield made
-
-
-@pytest.fixture
-def hub(broker: Broker) -> Iterator[SmallHub]:
-    with SmallHub(Workspace(broker_url=broker.url, uuid=os.urandom(16).hex()), broker.port) as made:
-        yield made
-
-
-@pytest.fixture
-def agent(hub: SmallHub, tmp_path: Path) -> Iterator[AgentProcess]:
-    with AgentProcess(hub.workspace, tmp_path / "device") as made:
-        yield made
 
 
 @pytest.mark.alone
@@ -253,31 +234,28 @@ def test_history_is_readable_json(hub: SmallHub, agent: AgentProcess) -> None:
 
 @pytest.mark.alone
 def test_a_full_disk_keeps_no_agent_from_looking_after_its_modules(broker: Broker, tmp_path: Path) -> None:
-    need_root()
     workspace = Workspace(broker_url=broker.url, uuid=os.urandom(16).hex())
-    disk = tmp_path / "device"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)], check=True)
-    try:
-        with SmallHub(workspace, broker.port) as hub, AgentProcess(workspace, disk) as agent:
-            hub.deploy({"m": SLEEPER, "poster": command(sys.executable, "-c", STEADY_POSTER)})
-            agent.wait_state("m", "running")
-            pid, poster = agent.wait_pid("m"), agent.wait_pid("poster")
-            wait_for(lambda: hub.bodies(), what="the first telemetry")
-            agent.kill()
-            ballast = disk / "ballast"
-            with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-                while True:
-                    file.write(b"x" * 512)
-            agent.start()
-            wait_for_or_show(agent, lambda: _running(agent) == 2, 20, "the adoption")
-            assert (agent.pid_of("m"), agent.pid_of("poster")) == (pid, poster)
-            wait_for_or_show(agent, lambda: agent.metric("hedgerow_agent_intake_refused_total") > 0, 20, "a refused message")
-            ballast.unlink()
-            before = len(hub.bodies())
-            wait_for_or_show(agent, lambda: len(hub.bodies()) > before + 20, 60, "telemetry again")
-            assert hub.bodies() == [str(number) for number in range(len(hub.bodies()))]
-            os.kill(pid, signal.SIGKILL)
-            agent.wait_pid("m", other_than=pid, timeout_s=3.0)
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with (
+        small_disk(tmp_path / "device", "6m") as disk,
+        SmallHub(workspace, broker.port) as hub,
+        AgentProcess(workspace, disk) as agent,
+    ):
+        hub.deploy({"m": SLEEPER, "poster": command(sys.executable, "-c", STEADY_POSTER)})
+        agent.wait_state("m", "running")
+        pid, poster = agent.wait_pid("m"), agent.wait_pid("poster")
+        wait_for(lambda: hub.bodies(), what="the first telemetry")
+        agent.kill()
+        ballast = disk / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 512)
+        agent.start()
+        wait_for_or_show(agent, lambda: _running(agent) == 2, 20, "the adoption")
+        assert (agent.pid_of("m"), agent.pid_of("poster")) == (pid, poster)
+        wait_for_or_show(agent, lambda: agent.metric("hedgerow_agent_intake_refused_total") > 0, 20, "a refused message")
+        ballast.unlink()
+        before = len(hub.bodies())
+        wait_for_or_show(agent, lambda: len(hub.bodies()) > before + 20, 60, "telemetry again")
+        assert hub.bodies() == [str(number) for number in range(len(hub.bodies()))]
+        os.kill(pid, signal.SIGKILL)
+        agent.wait_pid("m", other_than=pid, timeout_s=3.0)

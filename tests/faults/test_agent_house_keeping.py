@@ -16,7 +16,7 @@ from tests.agent_builders import Workspace, desired, pin, shell
 from tests.agent_process import AgentProcess, wait_for_or_show
 from tests.agent_registry import Registry, open_registry, tar
 from tests.fixtures.brokers import Broker, MosquittoFactory
-from tests.process_folders import need_root
+from tests.small_disk import small_disk
 from tests.small_hub import SmallHub
 from tests.waiting import wait_for
 
@@ -37,13 +37,9 @@ def registry() -> Iterator[Registry]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    need_root()
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=22m", "none", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "22m") as made:
+        yield made
 
 
 def of_image(image: ImagePin) -> DesiredModule:
@@ -54,11 +50,11 @@ def is_here(agent: AgentProcess, image: ImagePin) -> bool:
     return (agent.state / "images" / image.digest.replace(":", "-")).is_dir()
 
 
-def test_an_image_that_does_not_fit_comes_after_unused_ones_went(broker: Broker, registry: Registry, small_disk: Path) -> None:
+def test_an_image_that_does_not_fit_comes_after_unused_ones_went(broker: Broker, registry: Registry, disk: Path) -> None:
     old, new = (registry.image(tar(("model.onnx", os.urandom(8 * MB)))) for _ in range(2))
     workspace = Workspace(broker_url=broker.url, registry_url=registry.url, uuid=os.urandom(16).hex())
     options = ("--disk-free-min-bytes", str(10 * MB))
-    with SmallHub(workspace, broker.port) as hub, AgentProcess(workspace, small_disk / "d", *options) as agent:
+    with SmallHub(workspace, broker.port) as hub, AgentProcess(workspace, disk / "d", *options) as agent:
         hub.deploy({"m": SLEEPER, "x": of_image(old)})
         wait_for_or_show(agent, lambda: is_here(agent, old), 60, "the first image")
         pid = agent.wait_pid("m")

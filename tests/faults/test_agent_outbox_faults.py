@@ -20,7 +20,7 @@ from edge_agent.telemetry.entries import START
 from edge_agent.telemetry.outbox import WAITING_MAX, Entry, Limits, Outbox
 from hedgerow.contracts.edge import StreamPolicy, TelemetryPolicy
 from hedgerow.contracts.telemetry import CHAIN_START, TelemetryGap, TelemetryHole, TelemetryMessage, chain_over
-from tests.process_folders import need_root
+from tests.small_disk import enlarge, small_disk
 from tests.waiting import wait_for
 
 STREAM = "telemetry"
@@ -173,20 +173,15 @@ def test_damage_begins_a_new_file_with_what_can_be_read_and_a_gap_for_the_rest(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MB."""
-    need_root()
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], check=True)
-    yield folder
-    # Lazily: a test that failed half-way may still have the file open.
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", "4m") as made:
+        yield made
 
 
-def test_a_full_disk_refuses_and_loses_nothing_and_space_brings_it_back(small_disk: Path) -> None:
+def test_a_full_disk_refuses_and_loses_nothing_and_space_brings_it_back(disk: Path) -> None:
     damages = list[str]()
-    outbox = buffer(small_disk / "o", damages)
+    outbox = buffer(disk / "o", damages)
     taken, refusals = 0, 0
     while refusals < 20:
         try:
@@ -197,16 +192,16 @@ def test_a_full_disk_refuses_and_loses_nothing_and_space_brings_it_back(small_di
     assert taken > 100
     assert len(everything(outbox)) == taken
     outbox.close()
-    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
-    again = buffer(small_disk / "o", damages)
+    enlarge(disk, "16m")
+    again = buffer(disk / "o", damages)
     again.append(STREAM, "m", 1, "1")
     assert len(everything(again)) == taken + 1
     assert damages == []
     again.close()
 
 
-def test_a_quota_smaller_than_the_disk_keeps_writing_for_ever(small_disk: Path) -> None:
-    outbox = buffer(small_disk / "o", limits=Limits(1_500_000, 200_000))
+def test_a_quota_smaller_than_the_disk_keeps_writing_for_ever(disk: Path) -> None:
+    outbox = buffer(disk / "o", limits=Limits(1_500_000, 200_000))
     for number in range(2000):
         outbox.append(STREAM, "m", 1, f'"{number}{"x" * 4000}"')
     totals = outbox.totals

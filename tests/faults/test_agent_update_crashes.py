@@ -6,16 +6,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from hedgerow.contracts.edge import Probe, UpdatePolicy
-from tests.agent_builders import Workspace, shell
+from tests.agent_builders import shell
 from tests.agent_process import AgentProcess, wait_for_or_show
-from tests.fixtures.brokers import Broker, MosquittoFactory
 from tests.process_folders import alive
 from tests.small_hub import SmallHub
 from tests.waiting import wait_for
@@ -25,24 +22,6 @@ PATIENT = UpdatePolicy(commit_after_s=3600.0, ready_within_s=3600.0)
 SOON = UpdatePolicy(commit_after_s=1.0, ready_within_s=3600.0)
 # Ignores SIGTERM for as long as the file "stay" is there, in either version.
 STUBBORN = "trap 'while [ -e stay ]; do sleep 0.05; done; exit 0' TERM; while :; do sleep 0.05; done"
-
-
-@pytest.fixture(scope="module")
-def broker(mosquitto: MosquittoFactory) -> Iterator[Broker]:
-    with mosquitto() as made:
-        yield made
-
-
-@pytest.fixture
-def hub(broker: Broker) -> Iterator[SmallHub]:
-    with SmallHub(Workspace(broker_url=broker.url, uuid=os.urandom(16).hex()), broker.port) as made:
-        yield made
-
-
-@pytest.fixture
-def agent(hub: SmallHub, tmp_path: Path) -> Iterator[AgentProcess]:
-    with AgentProcess(hub.workspace, tmp_path / "device") as made:
-        yield made
 
 
 def wait_decided(agent: AgentProcess, action: str, *, times: int = 1) -> None:

@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import os
 import secrets
 import signal
-import site
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edge_agent.service import launch
-from edge_agent.service.upgrade import COMPLETE, LAUNCHER, begin_trial, launch_argv
-from scripts.inventory import TOP
+from edge_agent.service.upgrade import LAUNCHER, begin_trial, launch_argv
 from tests.agent_builders import Workspace, shell
 from tests.agent_process import AgentProcess, wait_for_or_show
+from tests.agent_releases import make_release, wheel
 from tests.fixtures.brokers import Broker, MosquittoFactory
 from tests.service_manager import Manager
 from tests.small_hub import SmallHub
 from tests.waiting import wait_for
 
 SLEEPER = shell("exec sleep 1000")
-
-
-def make_release(releases: Path, name: str, main: str | None = None) -> None:
-    """A real virtual environment with this tree's agent, or with another program under its name."""
-    folder = releases / name
-    base = launch_argv(releases, [])[0]
-    subprocess.run([base, "-m", "venv", "--without-pip", str(folder)], check=True)
-    packages = next(folder.glob("lib/python*/site-packages"))
-    lines = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]
-    (packages / "tree.pth").write_text("\n".join([str(TOP), *lines]) + "\n")
-    if main is not None:
-        (packages / "edge_agent").mkdir()
-        (packages / "edge_agent/__init__.py").touch()
-        (packages / "edge_agent/__main__.py").write_text(main)
-    (folder / COMPLETE).touch()
 
 
 @pytest.fixture
@@ -139,28 +121,6 @@ def test_a_release_without_a_python_is_taken_back_at_once(site_of: tuple[SmallHu
     assert launch.current(device.releases) == "1"
     assert device.process.is_running
     assert device.pid_of("m") == pid
-
-
-def wheel(folder: Path, main: str) -> Path:
-    """A wheel named hedgerow with nothing but an ``edge_agent``."""
-    path = folder / "hedgerow-9.9.9-py3-none-any.whl"
-    metadata = "Metadata-Version: 2.1\nName: hedgerow\nVersion: 9.9.9\nProvides-Extra: edge\n"
-    files = {
-        "edge_agent/__init__.py": "",
-        "edge_agent/__main__.py": main,
-        "hedgerow-9.9.9.dist-info/METADATA": metadata,
-        "hedgerow-9.9.9.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{name},sha256={_record_digest(text)},{len(text)}\n" for name, text in files.items())
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-        archive.writestr("hedgerow-9.9.9.dist-info/RECORD", f"{record}hedgerow-9.9.9.dist-info/RECORD,,\n")
-    return path
-
-
-def _record_digest(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
 def upgrade(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

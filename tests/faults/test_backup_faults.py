@@ -38,6 +38,7 @@ from tests.fixtures.control_plane import ControlPlane
 from tests.fixtures.real_process import RealProcess
 from tests.registry_everything import Everything
 from tests.registry_stores import NOW
+from tests.small_disk import small_disk
 from tests.waiting import wait_for
 
 REFUSED = (BackupDamaged, BackupTooNew)
@@ -192,17 +193,6 @@ def test_what_the_end_counts_must_be_there(whole: bytes, tmp_path: Path) -> None
 
 
 # --- full disks ------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    assert os.geteuid() == 0, "this test mounts a small tmpfs and needs root"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("size", ["100k", "600k", "4m"])

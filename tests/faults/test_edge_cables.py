@@ -19,6 +19,8 @@ from tests.fixtures.real_process import RealProcess
 from tests.hub_parts import hub_place
 
 PORT = 1883
+# By then messages come again after a fault is over.
+BACK_S = 2 * RETRY.cap_s
 
 
 def agent_in(namespace: Namespace) -> type[AgentProcess]:
@@ -66,7 +68,21 @@ def test_a_cable_that_is_cut_again_and_again(tmp_path: Path, cuts: int) -> None:
             line.is_cut = True
             pause.wait(chance.uniform(0.05, 1.5))
             line.is_cut = False
-            place.wait_for_arrivals(f"after cut {number}")
+            place.wait_for_arrivals(f"after cut {number}", timeout_s=BACK_S)
+        place.check()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_cable_that_is_cut_until_the_agent_tries_seldom(tmp_path: Path) -> None:
+    """Its pauses are the longest by then; the next try finds the cable."""
+    pause = threading.Event()
+    with far_edge(tmp_path) as (place, line):
+        for number in range(3):
+            line.is_cut = True
+            pause.wait(120.0)
+            line.is_cut = False
+            place.wait_for_arrivals(f"after long cut {number}", timeout_s=BACK_S)
         place.check()
 
 
@@ -88,6 +104,6 @@ def test_a_connection_that_only_one_end_believes_in(tmp_path: Path, times: int) 
     with far_edge(tmp_path) as (place, line):
         for number in range(times):
             line.forget_connections()
-            place.wait_for_arrivals(f"after loss {number} of the connection", timeout_s=2 * RETRY.cap_s + 60)
+            place.wait_for_arrivals(f"after loss {number} of the connection", timeout_s=BACK_S)
             place.wait_for_more("meanwhile")
         place.check()

@@ -16,7 +16,7 @@ from edge_agent.chaos.command import duration_s
 from edge_agent.errors import ChaosRefused
 from tests.edge_place import EdgePlace, edge_place
 from tests.hub_parts import HubPlace, hub_place
-from tests.process_folders import need_root
+from tests.small_disk import small_disk
 from tests.waiting import wait_for
 
 
@@ -75,41 +75,30 @@ def test_a_killed_module_comes_back_and_a_killed_agent_finds_its_modules(place: 
 
 @pytest.mark.timeout(600)
 def test_a_full_disk_is_survived_and_the_ballast_goes(tmp_path: Path, hub: HubPlace) -> None:
-    need_root()
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(disk)], check=True)
-    try:
-        with edge_place(hub, disk / "device", "--chaos-allowed", name="third") as place:
-            place.deploy(pause_s=0.02)
-            process = chaos(place, "disk-full", "4s", "--json")
-            ballast = place.agent.state / "chaos.ballast"
-            wait_for(ballast.exists, timeout_s=60, what="the ballast")
-            code, trial, problems = answer(process)
-            assert (code, broken(trial), problems) == (0, [], "")
-            assert not ballast.exists()
-            place.wait_for_more("after the disk was full")
-            place.check()
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+    with small_disk(tmp_path / "disk", "24m") as disk, edge_place(hub, disk / "device", "--chaos-allowed", name="third") as place:
+        place.deploy(pause_s=0.02)
+        process = chaos(place, "disk-full", "4s", "--json")
+        ballast = place.agent.state / "chaos.ballast"
+        wait_for(ballast.exists, timeout_s=60, what="the ballast")
+        code, trial, problems = answer(process)
+        assert (code, broken(trial), problems) == (0, [], "")
+        assert not ballast.exists()
+        place.wait_for_more("after the disk was full")
+        place.check()
 
 
 @pytest.mark.timeout(600)
 def test_an_ended_command_takes_its_ballast_along(tmp_path: Path, hub: HubPlace) -> None:
-    need_root()
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(disk)], check=True)
-    try:
-        with edge_place(hub, disk / "device", "--chaos-allowed", name="fourth") as place:
-            process = chaos(place, "disk-full", "1h")
-            assert process.stdout is not None
-            assert b"ballast" in process.stdout.readline()
-            process.terminate()
-            process.communicate(timeout=60)
-            assert not (place.agent.state / "chaos.ballast").exists()
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+    with (
+        small_disk(tmp_path / "disk", "24m") as disk,
+        edge_place(hub, disk / "device", "--chaos-allowed", name="fourth") as place,
+    ):
+        process = chaos(place, "disk-full", "1h")
+        assert process.stdout is not None
+        assert b"ballast" in process.stdout.readline()
+        process.terminate()
+        process.communicate(timeout=60)
+        assert not (place.agent.state / "chaos.ballast").exists()
 
 
 def test_without_leave_there_is_no_socket_and_with_leave_it_is_the_owners(tmp_path: Path, hub: HubPlace) -> None:

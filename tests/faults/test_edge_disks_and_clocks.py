@@ -6,7 +6,6 @@ import contextlib
 import os
 import random
 import struct
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from registry.store import telemetry
 from tests.edge_place import MODULES, EdgePlace, edge_place, wait_started
 from tests.hub_parts import HubPlace, hub_place
 from tests.power_loss import build_tracer
-from tests.process_folders import need_root
+from tests.small_disk import small_disk
 from tests.waiting import wait_for
 
 PAGE = 4096
@@ -31,18 +30,6 @@ def hub(tmp_path: Path) -> Iterator[HubPlace]:
 
 def pids(place: EdgePlace) -> dict[str, int | None]:
     return {module: place.agent.pid_of(module) for module in MODULES}
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 24 MB."""
-    need_root()
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @contextlib.contextmanager
@@ -66,7 +53,7 @@ def filled(folder: Path) -> Iterator[None]:
 
 @pytest.mark.timeout(600)
 def test_an_agent_that_is_killed_while_its_disk_is_full_starts_and_runs_on(tmp_path: Path, hub: HubPlace) -> None:
-    with small_disk(tmp_path / "disk") as disk, edge_place(hub, disk / "device") as place:
+    with small_disk(tmp_path / "disk", "24m") as disk, edge_place(hub, disk / "device") as place:
         place.deploy()
         before = pids(place)
         place.wait_for_arrivals("at first")

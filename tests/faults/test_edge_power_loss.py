@@ -10,7 +10,6 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,11 @@ import pytest
 from tests.agent_builders import Workspace, command
 from tests.agent_process import AgentProcess, wait_for_or_show
 from tests.edge_place import POSTER
-from tests.fixtures.brokers import Broker, MosquittoFactory
+from tests.fixtures.brokers import Broker
 from tests.power_loss import Disk, Op, build_tracer, lay_out, read_trace
 from tests.small_hub import SmallHub
 
 MESSAGES = 400
-
-
-@pytest.fixture(scope="module")
-def broker(mosquitto: MosquittoFactory) -> Iterator[Broker]:
-    with mosquitto() as made:
-        yield made
 
 
 class Recording:
@@ -115,13 +108,15 @@ def _check(workspace: Workspace, broker: Broker, folder: Path, told: set[str], p
     assert [path.name for path in (folder / "state").glob("*.damaged")] == []
 
 
+def synced_file(path: bytes, content: bytes) -> list[Op]:
+    """File 1 in /d, written and synced, its folder too."""
+    return [Op("C", 1, 0, path, b""), Op("W", 1, 0, content, b""), Op("S", 1, 0, b"", b""), Op("D", 0, 0, b"/d", b"")]
+
+
 def test_the_model_keeps_what_was_synced_and_only_that() -> None:
     """A model that forgives everything would prove nothing."""
     ops = [
-        Op("C", 1, 0, b"/d/a", b""),
-        Op("W", 1, 0, b"old", b""),
-        Op("S", 1, 0, b"", b""),
-        Op("D", 0, 0, b"/d", b""),
+        *synced_file(b"/d/a", b"old"),
         Op("W", 1, 0, b"new", b""),
         Op("C", 2, 0, b"/d/b", b""),
     ]
@@ -136,10 +131,7 @@ def test_the_model_keeps_what_was_synced_and_only_that() -> None:
 
 def test_a_rename_before_its_sync_leaves_the_old_file_or_the_new() -> None:
     ops = [
-        Op("C", 1, 0, b"/d/f", b""),
-        Op("W", 1, 0, b"one", b""),
-        Op("S", 1, 0, b"", b""),
-        Op("D", 0, 0, b"/d", b""),
+        *synced_file(b"/d/f", b"one"),
         Op("C", 2, 0, b"/d/t", b""),
         Op("W", 2, 0, b"two", b""),
         Op("R", 0, 0, b"/d/t", b"/d/f"),

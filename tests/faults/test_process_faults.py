@@ -32,6 +32,7 @@ from hedgerow.process import (
 )
 from hedgerow.process.identity import start_time_ticks
 from tests.process_folders import REPOSITORY, Folders, alive, ended, need_root, pids_in, process_folders, shell
+from tests.small_disk import small_disk
 from tests.waiting import wait_for
 
 STARTER = """
@@ -175,17 +176,6 @@ def test_process_tied_to_its_starter_survives_the_object(folders: Folders) -> No
     assert ended(one).exit_code == 0
 
 
-@contextlib.contextmanager
-def tiny_disk(folder: Path) -> Iterator[Path]:
-    need_root()
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def fill(path: Path) -> None:
     """Write until the disk is full, without using up its inodes."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -195,7 +185,7 @@ def fill(path: Path) -> None:
 
 def test_full_disk_costs_log_lines_but_neither_the_process_nor_its_exit_status(tmp_path: Path) -> None:
     flooded, go_on = tmp_path / "flooded", tmp_path / "go-on"
-    with tiny_disk(tmp_path / "disk") as disk, process_folders(disk) as folders:
+    with small_disk(tmp_path / "disk", "64k") as disk, process_folders(disk) as folders:
         filler = disk / "filler"
         filler.write_bytes(b"x" * 20_000)
         one = folders.make()
@@ -221,7 +211,7 @@ def test_full_disk_costs_log_lines_but_neither_the_process_nor_its_exit_status(t
 
 
 def test_start_on_a_full_disk_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    with tiny_disk(tmp_path / "disk") as disk, process_folders(disk) as folders:
+    with small_disk(tmp_path / "disk", "64k") as disk, process_folders(disk) as folders:
         fill(disk / "filler")
         ran = tmp_path / "ran"
         one = folders.make()

@@ -20,6 +20,7 @@ from hedgerow.contracts.names import ARTIFACT_SBOM
 from tests.oci_client import OCTETS, Pusher, artifact, container, digest_of, oci_code
 from tests.registry_server import RunningServer, running_server
 from tests.registry_stores import BACKENDS
+from tests.small_disk import small_disk
 from tests.waiting import wait_for
 
 MEGABYTE = 1024 * 1024
@@ -224,21 +225,14 @@ def test_a_collection_takes_pushes_that_nobody_went_on_with(tmp_path: Path) -> N
 
 
 def test_a_full_disk_in_the_middle_of_a_chunk(tmp_path: Path) -> None:
-    assert os.geteuid() == 0, "this test mounts a small tmpfs and needs root"
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], check=True)
-    try:
-        with running_server(folder) as server, server.client() as api:
-            pusher = Pusher(api, "full")
-            location = pusher.begin().headers["location"]
-            refused = pusher.chunk(location, b"x" * (16 * MEGABYTE))
-            assert refused.status_code == 503, refused.text
-            assert "space" in refused.text
-            assert api.delete(location).status_code == 204
-            assert pusher.upload(b"small again").status_code == 201
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path / "small", "12m") as folder, running_server(folder) as server, server.client() as api:
+        pusher = Pusher(api, "full")
+        location = pusher.begin().headers["location"]
+        refused = pusher.chunk(location, b"x" * (16 * MEGABYTE))
+        assert refused.status_code == 503, refused.text
+        assert "space" in refused.text
+        assert api.delete(location).status_code == 204
+        assert pusher.upload(b"small again").status_code == 201
 
 
 def test_a_large_push_takes_little_memory(tmp_path: Path) -> None:

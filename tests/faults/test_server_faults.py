@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,22 +20,11 @@ from registry.store.tables import RECORDS
 from registry.workspace import open_workspace
 from tests.registry_server import Api, RunningServer, problem_of, running_server
 from tests.registry_stores import digest_of_text
+from tests.small_disk import small_disk
 from tests.waiting import wait_for
 
 OCTETS = {"content-type": "application/octet-stream"}
 MEGABYTE = 1024 * 1024
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own that is soon full."""
-    assert os.geteuid() == 0, "this test mounts a small tmpfs and needs root"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill(path: Path) -> None:

@@ -19,7 +19,7 @@ from hedgerow.contracts.names import LABEL_OWNER
 from hedgerow.contracts.service import ImagePin
 from tests.agent_builders import Workspace, shell
 from tests.agent_process import AgentProcess, wait_for_or_show
-from tests.fixtures.brokers import Broker, MosquittoFactory
+from tests.fixtures.brokers import Broker
 from tests.fixtures.oci_registry import OciRegistry
 from tests.small_hub import SmallHub
 from tests.waiting import wait_for
@@ -53,12 +53,6 @@ class Site:
     def container(self) -> Container:
         found = wait_for(self.containers, timeout_s=30, what="the container")
         return found[0]
-
-
-@pytest.fixture(scope="module")
-def broker(mosquitto: MosquittoFactory) -> Iterator[Broker]:
-    with mosquitto() as made:
-        yield made
 
 
 @pytest.fixture

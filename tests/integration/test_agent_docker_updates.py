@@ -16,18 +16,12 @@ from hedgerow.contracts.edge import DesiredModule, ModuleSpec, Probe, UpdatePoli
 from hedgerow.contracts.names import LABEL_MODULE, LABEL_OWNER
 from tests.agent_builders import Workspace, wanted
 from tests.agent_process import AgentProcess, wait_for_or_show
-from tests.fixtures.brokers import Broker, MosquittoFactory
+from tests.fixtures.brokers import Broker
 from tests.small_hub import SmallHub
 from tests.waiting import wait_for
 
 # As process 1 of a container, a plain `sleep` would ignore SIGTERM.
 POLITE = "trap 'exit 0' TERM; sleep 1000 & wait"
-
-
-@pytest.fixture(scope="module")
-def broker(mosquitto: MosquittoFactory) -> Iterator[Broker]:
-    with mosquitto() as made:
-        yield made
 
 
 @pytest.fixture

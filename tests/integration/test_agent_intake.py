@@ -4,84 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import socket
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_agent.observing.metrics import Metrics
-from edge_agent.telemetry.http_requests import HEAD_BYTES_MAX, HEADERS_MAX, Head
-from edge_agent.telemetry.intake import CONNECTIONS_MAX, Intake
-from edge_agent.telemetry.module_inputs import ModuleInputs
-from edge_agent.telemetry.outbox import Limits, Outbox
-from edge_agent.telemetry.reception import STREAMS_MAX, Reception
-from edge_agent.telemetry.routing.router import router_of
+from edge_agent.errors import BufferFull, BufferUnwritable
+from edge_agent.telemetry.http_requests import HEAD_BYTES_MAX, HEADERS_MAX
+from edge_agent.telemetry.intake import Intake
+from edge_agent.telemetry.outbox import Entry, Limits, Outbox
 from edge_agent.telemetry.tokens import Tokens
-from hedgerow.clock import SystemClock
-from tests.waiting import wait_for
-
-LIMIT = 2000
-Ask = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    made = Outbox(tmp_path / "outbox.sqlite", Limits(1_000_000, 100_000), lambda: None, lambda _problem: None)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def tokens() -> Tokens:
-    return Tokens(b"k" * 32)
-
-
-def intake_of(outbox: Outbox, tokens: Tokens, page: str = "") -> Intake:
-    metrics = Metrics()
-    reception = Reception(outbox, router_of(None, "porch"), metrics)
-    inputs = ModuleInputs(outbox)
-    return Intake(reception, inputs, tokens, SystemClock(), metrics, max_message_bytes=LIMIT, exposition=lambda: page)
-
-
-@pytest.fixture
-def intake(outbox: Outbox, tokens: Tokens) -> Iterator[Intake]:
-    made = intake_of(outbox, tokens, "up 1\n")
-    made.start(0)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def ask(intake: Intake, tokens: Tokens) -> Ask:
-    def request(
-        body: bytes = b"{}", *, path: str = "/telemetry", token: str | None = None, method: str = "POST", **headers: str
-    ) -> tuple[int, dict[str, Any]]:
-        connection = http.client.HTTPConnection("127.0.0.1", intake.port, timeout=30)
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        bearer = {"authorization": f"Bearer {tokens.of('m') if token is None else token}"}
-        try:
-            connection.request(method, path, body, bearer | names)
-            answer = connection.getresponse()
-            text = answer.read()
-            return answer.status, json.loads(text) if text.startswith(b"{") else {"text": text.decode()}
-        finally:
-            connection.close()
-
-    return request
-
-
-def bodies(outbox_path: Path) -> list[str]:
-    """What is really in the file, through a connection of our own."""
-    with sqlite3.connect(outbox_path) as db:
-        rows = [row[0] for row in db.execute("SELECT body FROM messages ORDER BY id")]
-    db.close()
-    return rows
+from tests.fixtures.local_port import LIMIT, Ask, bodies, intake_of
 
 
 def test_a_message_is_stored_byte_for_byte_before_the_answer(ask: Ask, tmp_path: Path) -> None:
@@ -140,13 +76,6 @@ def test_a_module_speaks_for_itself_only(ask: Ask, tokens: Tokens, tmp_path: Pat
     with sqlite3.connect(tmp_path / "outbox.sqlite") as db:
         assert db.execute("SELECT module FROM messages").fetchall() == [("other",)]
     db.close()
-
-
-def test_the_number_of_streams_is_bounded(ask: Ask) -> None:
-    for number in range(STREAMS_MAX):
-        assert ask(path=f"/telemetry?stream=s{number}")[0] == 201
-    assert ask(path="/telemetry?stream=one-more")[0] == 400
-    assert ask(path="/telemetry?stream=s1")[0] == 201
 
 
 def test_metrics_need_no_token_but_a_name_of_this_device(ask: Ask) -> None:
@@ -269,38 +198,6 @@ def test_blanks_in_a_header_cost_no_more_than_other_signs(intake: Intake) -> Non
         assert time.monotonic() - began_s < 60
 
 
-def test_a_module_that_keeps_all_connections_makes_room(intake: Intake, ask: Ask) -> None:
-    """Silent, or with half a request each: heartbeats of all other modules depend on it."""
-    kept = [socket.create_connection(("127.0.0.1", intake.port)) for _ in range(CONNECTIONS_MAX)]
-    try:
-        for number, connection in enumerate(kept):
-            connection.sendall(b"POST /telemetry HTTP/1.1\r\nhost: localhost\r\n"[: number % 40])
-        assert ask()[0] == 201
-        assert ask()[0] == 201
-    finally:
-        for connection in kept:
-            connection.close()
-
-
-def test_silent_connections_do_not_lock_others_out_for_ever(intake: Intake, ask: Ask) -> None:
-    silent = [socket.create_connection(("127.0.0.1", intake.port)) for _ in range(CONNECTIONS_MAX)]
-    answered = threading.Event()
-
-    def ask_and_tell() -> None:
-        if ask()[0] == 201:
-            answered.set()
-
-    waiting = threading.Thread(target=ask_and_tell)
-    waiting.start()
-    assert not answered.wait(0.2)
-    for connection in silent[:1]:
-        connection.close()
-    wait_for(answered.is_set, what="the waiting module's answer")
-    waiting.join()
-    for connection in silent:
-        connection.close()
-
-
 @pytest.mark.parametrize(
     ("policy", "statuses", "dropped"), [("drop-newest", [201] * 3 + [507] * 5, 0), ("drop-oldest", [201] * 8, 5)]
 )
@@ -309,14 +206,34 @@ def test_a_full_buffer_refuses_or_drops_the_oldest(
 ) -> None:
     outbox = Outbox(tmp_path / policy, Limits(5000, 1000, policy), lambda: None, lambda _problem: None)
     intake = intake_of(outbox, tokens)
-    body = b'"' + b"x" * 1200 + b'"'
-    headers = {"content-length": str(len(body)), "authorization": f"Bearer {tokens.of('m')}"}
-    head = Head("POST", "/telemetry", {"host": "127.0.0.1", **headers})
-    answers = [intake.answer(head, lambda _n: body) for _ in range(8)]
-    assert [answer.status for answer in answers] == statuses
+    body = '"' + "x" * 1200 + '"'
+    connection = http.client.HTTPConnection("127.0.0.1", intake.start(0), timeout=30)
+    answers = []
+    for _ in range(8):
+        connection.request("POST", "/telemetry", body, {"authorization": f"Bearer {tokens.of('m')}"})
+        answer = connection.getresponse()
+        answer.read()
+        answers.append(answer.status)
+    connection.close()
+    assert answers == statuses
     assert outbox.totals.kept_bytes <= 5000
     assert outbox.totals.dropped == dropped
+    intake.close()
     outbox.close()
+
+
+def test_what_comes_at_the_same_time_is_stored_or_refused_each_for_itself(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o", Limits(5000, 1000, "drop-newest"), lambda: None, lambda _problem: None)
+    large, small = '"' + "x" * 3000 + '"', "1"
+    bodies_and_keys = [(large, None), (small, "k"), (large, None), (small, "k"), (small, None)]
+    outcomes = outbox.submit_each([[Entry("telemetry", "m", 1, body, key)] for body, key in bodies_and_keys]).result()
+    assert [isinstance(outcome, BufferFull) for outcome in outcomes] == [False, False, True, False, False]
+    receipts = [outcome[0] for outcome in outcomes if isinstance(outcome, list)]
+    assert [(receipt.sequence, receipt.repeated) for receipt in receipts] == [(1, False), (2, False), (2, True), (3, False)]
+    assert bodies(tmp_path / "o") == [large, small, small]
+    outbox.close()
+    refused = outbox.submit_each([[Entry("telemetry", "m", 1, small)]])
+    assert isinstance(refused.exception(), BufferUnwritable)
 
 
 def test_the_port_is_kept_and_a_taken_one_is_replaced(outbox: Outbox, tokens: Tokens) -> None:

@@ -165,16 +165,62 @@ def test_the_twin_is_sent_when_subscribed_and_when_it_changes(hub: Stand) -> Non
     assert first.topic == "twin/desired"
 
 
+def test_changes_of_the_twin_come_as_patches_for_those_who_ask(hub: Stand) -> None:
+    hub.twins["m"] = {"rate": 1, "mode": {"a": 1, "b": 2}, "$version": 1}
+    with hub.client() as client:
+        client.subscribe("twin/desired/patch")
+        hub.hub.twins_changed()
+        hub.twins["m"] = {"mode": {"a": 1, "c": True}, "$version": 2}
+        hub.hub.twins_changed()
+        [patch] = client.wait_messages(1)
+        client.subscribe("twin/#")
+        client.wait_messages(2)
+        hub.twins["m"] = {"mode": {"a": 1}, "$version": 3}
+        hub.hub.twins_changed()
+        got = client.wait_messages(4)
+    assert (patch.topic, patch.retain) == ("twin/desired/patch", False)
+    assert json.loads(patch.payload) == {"rate": None, "mode": {"b": None, "c": True}, "$version": 2}
+    assert [(message.topic, json.loads(message.payload)) for message in got[1:]] == [
+        ("twin/desired", {"mode": {"a": 1, "c": True}, "$version": 2}),
+        ("twin/desired", {"mode": {"a": 1}, "$version": 3}),
+        ("twin/desired/patch", {"mode": {"c": None}, "$version": 3}),
+    ]
+
+
+def test_reported_properties_are_merged_or_replaced_by_topic(hub: Stand) -> None:
+    with hub.client() as client:
+        client.say("twin/reported", '{"a": 1, "b": 2}')
+        client.say("twin/reported/patch", '{"b": null, "c": {"d": 3}}')
+        assert hub.kept.held()["m"].properties == {"a": 1, "c": {"d": 3}}
+        client.say("twin/reported", '{"e": 4}')
+        assert hub.kept.held()["m"].properties == {"e": 4}
+    assert hub.kept.held()["m"].version == 3
+
+
+def test_a_module_whose_report_cannot_be_written_is_not_told_that_it_was(hub: Stand) -> None:
+    with hub.client() as client:
+        client.say("twin/reported", '{"a": 1}')
+        hub.path.with_name("twins").rename(hub.path.with_name("elsewhere"))
+        hub.path.with_name("twins").write_text("no folder")
+        client.mqtt.publish("twin/reported", '{"a": 2}', qos=1)
+        wait_for(lambda: client.ended, timeout_s=30, what="the end of the connection")
+        assert len(client.published) == 1
+    hub.path.with_name("twins").unlink()
+    with hub.client() as client:
+        client.say("twin/reported", '{"a": 2}')
+    assert hub.kept.held()["m"].properties == {"a": 2}
+
+
 def test_reported_properties_and_heartbeats_reach_the_agent(hub: Stand) -> None:
     with hub.client(version=mqtt.MQTTv5) as client:
         client.say("twin/reported", '{"rate": 2}')
         client.say("heartbeat", "")
         client.say("twin/reported", "[]")
         assert client.published[-1][1].value == 0x99
-    assert hub.reported == [("m", '{"rate": 2}')]
+    hub.kept.close()
+    assert hub.reported == [("m", '{"rate":2}', 1)]
     assert hub.heartbeats == ["m"]
-    assert hub.hub.reported("m") == '{"rate": 2}'
-    assert hub.hub.reported("scorer") is None
+    assert {module: held.properties for module, held in hub.kept.held().items()} == {"m": {"rate": 2}}
 
 
 @VERSIONS

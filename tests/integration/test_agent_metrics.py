@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_agent.observing.metric_names import AGENT, HUB, NAMES, OURS
 from edge_agent.observing.metrics import QUANTILES, Metrics, Sample, exposition
-from tests.agent_builders import Workspace, command, shell
+from edge_agent.state_store import StateStore, mqtt_port
+from edge_agent.telemetry.tokens import Tokens
+from hedgerow.contracts.document import encode
+from hedgerow.contracts.edge import DesiredModule, ModuleSpec, Route
+from hedgerow.contracts.methods import MethodCall
+from hedgerow.contracts.names import PAYLOAD_METHOD_CALL
+from hedgerow.contracts.service import ImagePin
+from hedgerow.contracts.signed import sign
+from tests.agent_builders import Workspace, command, desired, shell
 from tests.agent_process import AgentProcess, wait_for_or_show
+from tests.agent_registry import open_registry, tar
 from tests.fixtures.brokers import Broker, MosquittoFactory
 from tests.fixtures.parts import program
+from tests.hub_client import HubClient
 from tests.small_hub import SmallHub
 from tests.waiting import wait_for
 
@@ -168,3 +182,114 @@ def test_labels_that_a_module_invents_leave_room_for_other_counters() -> None:
     counted = [sample.name for sample in metrics.samples()]
     assert counted.count("hedgerow_agent_intake_refused_total") == 1
     assert len(counted) < 6000
+
+
+class _Everything:
+    """A device on which everything happens that IoT Edge has a metric for."""
+
+    def __init__(self, workspace: Workspace, hub: SmallHub, agent: AgentProcess) -> None:
+        self.workspace, self.hub, self.agent = workspace, hub, agent
+        self.token = Tokens(workspace.device_key).of("m")
+
+    def deploy(self, **images: ImagePin) -> None:
+        modules = {"m": shell("exec sleep 1000")}
+        modules |= {
+            name: DesiredModule(spec=ModuleSpec(image="shuttle:1", restart_policy="never"), image=image)
+            for name, image in images.items()
+        }
+        routes = {
+            "up": Route(route="FROM /messages/modules/m/outputs/up INTO $upstream"),
+            "twins": Route(route="FROM /twinChangeNotifications INTO $upstream"),
+        }
+        self._send(modules, routes)
+
+    def withdraw(self) -> None:
+        self._send({}, {})
+
+    def _send(self, modules: dict[str, DesiredModule], routes: dict[str, Route]) -> None:
+        self.hub.version += 1
+        state = desired(modules, version=self.hub.version, incarnation=self.hub.model.incarnation, uuid=self.workspace.uuid)
+        self.hub.send("desired", self.workspace.signed(msgspec.structs.replace(state, routes=routes)))
+
+    def talk(self) -> None:
+        """A client with its twin, messages for the hub and for nobody, a method; and one that is not let in."""
+        port = mqtt_port(StateStore(self.agent.state))
+        with HubClient(port, "m", self.token) as client:
+            client.mqtt.on_message = lambda _c, _d, message: self._answer(client, message)
+            client.subscribe("twin/desired", "methods/#")
+            client.say("twin/reported", '{"rate": 5}')
+            client.say("outputs/up", "1")
+            client.say("outputs/nowhere", "2")
+            self.call(None, "ping")
+            self.call("m", "echo")
+            wait_for(
+                lambda: self.agent.metric("edgehub_direct_method_duration_seconds_count") > 0, timeout_s=60, what="the answer"
+            )
+        stranger = HubClient(port, "m", "wrong")
+        stranger.start()
+        wait_for(lambda: self.agent.metric("edgehub_client_connect_failed_total") > 0, timeout_s=60, what="the refusal")
+        stranger.mqtt.loop_stop()
+
+    def call(self, module: str | None, name: str) -> None:
+        session = wait_for(lambda: self.hub.model.session, timeout_s=60, what="a session")
+        made = MethodCall(
+            device_uuid=self.workspace.uuid,
+            incarnation=self.hub.model.incarnation,
+            session=str(session),
+            id=f"call-{name}",
+            module=module,
+            name=name,
+            expires_at=datetime.now(UTC) + timedelta(minutes=5),
+        )
+        self.hub.send("methods", sign(PAYLOAD_METHOD_CALL, encode(made), {"k1": self.workspace.key.sign}))
+
+    def fill(self) -> None:
+        """Until the buffer is full: the hub says nothing, so that the agent sends again."""
+        self.hub.mute = True
+        refused = wait_for(lambda: self._post() == 507, timeout_s=120, what="a full buffer")
+        assert refused
+        wait_for(lambda: self.agent.metric("edgehub_operation_retry_total") > 0, timeout_s=60, what="another try")
+        self.hub.mute = False
+
+    def _post(self) -> int:
+        return self.agent.post({"x": "y" * 8000}, token=self.token, stream="telemetry&output=up")[0]
+
+    @staticmethod
+    def _answer(client: HubClient, message: Any) -> None:
+        levels = message.topic.split("/")
+        if levels[0] == "methods":
+            client.publish(f"methods/answers/{levels[-1]}/200", "{}")
+
+
+def test_every_name_of_iot_edge_is_there_once_everything_has_happened(broker: Broker, tmp_path: Path) -> None:
+    with open_registry() as registry:
+        workspace = Workspace(broker_url=broker.url, uuid=os.urandom(16).hex(), registry_url=registry.url)
+        options = ("--quota-bytes", "150000", "--overflow", "drop-newest")
+        with SmallHub(workspace, broker.port) as hub, AgentProcess(workspace, tmp_path / "device", *options) as agent:
+            device = _Everything(workspace, hub, agent)
+            device.deploy()
+            wait_for_or_show(agent, lambda: agent.metric("edgeAgent_deployment_time_seconds") > 0, 60, "an applied state")
+            device.deploy(scorer=registry.image(tar(("model.onnx", b"x"))))
+            device.talk()
+            wait_for(lambda: len(hub.bodies()) == 2, timeout_s=60, what="a message and a change of a twin")
+            assert {"version": 1, "properties": {"reported": {"rate": 5, "$version": 1}}} in map(json.loads, hub.bodies())
+            hub.send("desired", b"no desired state")
+            device.fill()
+            broker.stop()
+            wait_for_or_show(agent, lambda: agent.metric("edgehub_offline_count_total") > 0, 60, "the loss of the session")
+            broker.start()
+            wait_for_or_show(agent, lambda: agent.metric("edgehub_offline_duration_seconds_count") > 0, 60, "another session")
+            # Rates, and what the last look cannot know yet, are there with the next one.
+            wait_for_or_show(agent, lambda: not _names_missing(agent), 60, "every name")
+            page = families(agent.get("/metrics")[1])
+            assert _value(page, "edgehub_messages_unack", reason="storage_failure") >= 1
+            assert _value(page, "edgehub_messages_dropped", reason="no_route") == 1
+            device.withdraw()
+            wait_for_or_show(agent, lambda: agent.metric("edgeAgent_module_stop_total") >= 1, 60, "the end of a module")
+
+
+def _names_missing(agent: AgentProcess) -> set[str]:
+    """Of IoT Edge's, but for the end of a module, which comes last."""
+    page = families(agent.get("/metrics")[1])
+    wanted = {name for names in IOT_EDGE.values() for name in names.split()} - {"edgeAgent_module_stop_total"}
+    return {name for name in wanted if not (page.get(name) or page.get(name.removesuffix("_total")))}

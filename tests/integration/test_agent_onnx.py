@@ -18,7 +18,7 @@ from tests import scoring_models
 from tests.agent_builders import Workspace
 from tests.agent_process import AgentProcess, wait_for_or_show
 from tests.agent_registry import Registry, digest, open_registry, tar
-from tests.fixtures.brokers import Broker, MosquittoFactory
+from tests.fixtures.brokers import Broker
 from tests.small_hub import SmallHub
 from tests.waiting import wait_for
 
@@ -36,12 +36,6 @@ def image(registry: Registry) -> ImagePin:
     served = ServedModel(name="iris", version=1, digest=digest(model), path="models/iris", entry="models/iris/model.onnx")
     config = encode(ScoringConfig(models=[served]))
     return registry.image(tar(("models/iris/model.onnx", model)), tar((SCORING_CONFIG_FILE, config)))
-
-
-@pytest.fixture(scope="module")
-def broker(mosquitto: MosquittoFactory) -> Iterator[Broker]:
-    with mosquitto() as made:
-        yield made
 
 
 def score(address: str) -> httpx.Response:

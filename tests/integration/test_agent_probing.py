@@ -6,11 +6,8 @@ import http.client
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from socket import create_server
-
-import pytest
 
 from edge_agent.engines.asking import Asking, ask_http, ask_tcp
 from edge_agent.engines.exec_process import run_in_folder
@@ -18,9 +15,8 @@ from edge_agent.engines.heartbeats import MODULES_MAX, Heartbeats
 from edge_agent.engines.probes import Prober, Target
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.edge import Limits, Probe
-from tests.agent_builders import Workspace, command, shell, wanted
+from tests.agent_builders import command, shell, wanted
 from tests.agent_process import AgentProcess, wait_for_or_show
-from tests.fixtures.brokers import Broker, MosquittoFactory
 from tests.process_folders import alive
 from tests.small_hub import SmallHub
 from tests.waiting import free_port, wait_for
@@ -175,24 +171,6 @@ def test_a_question_that_hangs_is_asked_once_at_a_time() -> None:
 
 
 # --- a real agent ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def broker(mosquitto: MosquittoFactory) -> Iterator[Broker]:
-    with mosquitto() as made:
-        yield made
-
-
-@pytest.fixture
-def hub(broker: Broker) -> Iterator[SmallHub]:
-    with SmallHub(Workspace(broker_url=broker.url, uuid=os.urandom(16).hex()), broker.port) as made:
-        yield made
-
-
-@pytest.fixture
-def agent(hub: SmallHub, tmp_path: Path) -> Iterator[AgentProcess]:
-    with AgentProcess(hub.workspace, tmp_path / "device") as made:
-        yield made
 
 
 def _told(agent: AgentProcess, text: str) -> None:

@@ -23,7 +23,7 @@ from tests import scoring_models
 from tests.agent_builders import Workspace, pin
 from tests.agent_process import AgentProcess, wait_for_or_show
 from tests.agent_registry import Registry, digest, open_registry, tar
-from tests.fixtures.brokers import Broker, MosquittoFactory
+from tests.fixtures.brokers import Broker
 from tests.small_hub import SmallHub
 from tests.waiting import wait_for
 
@@ -88,12 +88,6 @@ def test_a_proof_that_nobody_wants_any_more_is_given_up(tmp_path: Path) -> None:
     assert proofs.states() == {}
     proofs.want(image)
     assert bench.outcome(proofs, image).passed is False
-
-
-@pytest.fixture(scope="module")
-def broker(mosquitto: MosquittoFactory) -> Iterator[Broker]:
-    with mosquitto() as made:
-        yield made
 
 
 @pytest.fixture

@@ -45,12 +45,6 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
 """
 
 
-@pytest.fixture(scope="module")
-def broker(mosquitto: MosquittoFactory) -> Iterator[Broker]:
-    with mosquitto() as made:
-        yield made
-
-
 @pytest.fixture
 def workspace(broker: Broker) -> Workspace:
     return Workspace(broker_url=broker.url, uuid=os.urandom(16).hex())

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from hedgerow.contracts.edge import DesiredModule, ModuleSpec, Probe, UpdatePolicy
-from tests.agent_builders import Workspace, command, pin, shell
+from tests.agent_builders import command, pin, shell
 from tests.agent_process import AgentProcess, wait_for_or_show
-from tests.fixtures.brokers import Broker, MosquittoFactory
 from tests.small_hub import SmallHub
 from tests.waiting import free_port, wait_for
 
@@ -33,24 +29,6 @@ class H(http.server.BaseHTTPRequestHandler):
         self.send_response(200); self.send_header("content-length", str(len(body))); self.end_headers(); self.wfile.write(body)
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), H).serve_forever()
 """
-
-
-@pytest.fixture(scope="module")
-def broker(mosquitto: MosquittoFactory) -> Iterator[Broker]:
-    with mosquitto() as made:
-        yield made
-
-
-@pytest.fixture
-def hub(broker: Broker) -> Iterator[SmallHub]:
-    with SmallHub(Workspace(broker_url=broker.url, uuid=os.urandom(16).hex()), broker.port) as made:
-        yield made
-
-
-@pytest.fixture
-def agent(hub: SmallHub, tmp_path: Path) -> Iterator[AgentProcess]:
-    with AgentProcess(hub.workspace, tmp_path / "device") as made:
-        yield made
 
 
 def sleeper(number: int = 1000, **spec: Any) -> DesiredModule:

@@ -22,6 +22,7 @@ from hedgerow.contracts.iot_edge.read import read_iot_edge
 from hedgerow.contracts.names import MEDIA_OCI_CONFIG, MEDIA_OCI_MANIFEST
 from registry.hub.desired import DesiredStates, read_envelope
 from registry.hub.notes import Notes
+from registry.signing_keys import read_signing_keys
 from registry.store import twins
 from registry.store.database import Database, open_database
 from registry.workspace import open_workspace
@@ -155,7 +156,7 @@ def test_a_token_for_some_images_may_not_name_those_of_others(api: Api, server: 
 def settled(server: RunningServer, database: Database, device_uuid: str) -> DesiredState:
     """What the hub composes, signs and stores for a device."""
     key = open_workspace(server.workspace)
-    DesiredStates(database, {key.trusted_key.keyid: key.signing_key.sign}, "test", Notes()).settle(datetime.now(UTC), 0.0)
+    DesiredStates(database, read_signing_keys(key.keys).signers("desired"), "test", Notes()).settle(datetime.now(UTC), 0.0)
     with database.read() as connection:
         return read_envelope(twins.desired_envelopes(connection, [device_uuid])[device_uuid])
 

@@ -5,14 +5,22 @@ A route that is missing in the table fails the last test: whoever adds one says 
 
 from __future__ import annotations
 
+import base64
 from hashlib import sha256
 from typing import Any
 
 import httpx
 from flask import Flask
 
+from hedgerow.contracts.api_fleet import EnrolledDevice
+from hedgerow.contracts.device import DeviceConfig
+from hedgerow.contracts.document import convert
+from hedgerow.contracts.signing import kept_words
+from hedgerow.sdk.edge_signing import private_key
 from registry.server.app import add_routes
 from registry.store.database import Database, open_database
+from tests.certificate_parts import new_key, request_of
+from tests.key_parts import Fetching
 from tests.registry_server import Api, RunningServer
 from tests.registry_stores import add_image, add_model
 
@@ -26,13 +34,22 @@ TELLS: dict[str, tuple[str, ...]] = {
     "PATCH /api/v1/devices/<name>": ("device.tagged",),
     "DELETE /api/v1/devices/<name>": ("device.deleted",),
     "POST /api/v1/devices/<name>/methods/<method>": ("device.method-called",),
+    "POST /api/v1/devices/<name>/certificates": ("device.certified",),
+    "POST /api/v1/devices/<name>/certificates/<serial>/revoke": ("device.certificate-revoked",),
+    "POST /api/v1/devices/<name>/rotate-key": ("device.key-rotation-wanted",),
+    "POST /api/v1/devices/<name>/key": ("device.key-fetched",),
+    "POST /api/v1/devices/<name>/key/taken": ("device.key-rotated",),
     "POST /api/v1/devices/<name>/revoke": ("device.revoked",),
     "PUT /api/v1/edge-deployments/<name>": ("edge-deployment.created",),
+    "POST /api/v1/edge-deployments/<name>/rollout": ("edge-rollout.paused",),
     "DELETE /api/v1/edge-deployments/<name>": ("edge-deployment.deleted",),
     "DELETE /api/v1/endpoints/<endpoint>": ("endpoint.deleted",),
     "PUT /api/v1/endpoints/<endpoint>/deployments/<deployment>": ("deployment.created",),
     "DELETE /api/v1/endpoints/<endpoint>/deployments/<deployment>": ("deployment.deleted",),
     "PUT /api/v1/endpoints/<endpoint>/traffic": ("endpoint.traffic-split",),
+    "POST /api/v1/enroll": ("device.enrolled",),
+    "POST /api/v1/enrollment-keys": ("enrollment-key.created",),
+    "DELETE /api/v1/enrollment-keys/<key_id>": ("enrollment-key.revoked",),
     "POST /api/v1/environments": ("environment.created",),
     "DELETE /api/v1/environments/<reference>": ("environment.deleted",),
     "POST /api/v1/gc": ("collection.requested",),
@@ -51,6 +68,11 @@ TELLS: dict[str, tuple[str, ...]] = {
     "PUT /api/v1/secrets/<name>": ("secret.set",),
     "DELETE /api/v1/secrets/<name>": ("secret.deleted",),
     "POST /api/v1/secrets/rotate-key": ("vault.rotated",),
+    "POST /api/v1/signing-keys": ("workspace.signing-key-added",),
+    "POST /api/v1/signing-keys/<keyid>/private": ("workspace.signing-key-shown",),
+    "POST /api/v1/signing-keys/<keyid>/take-offline": ("workspace.signing-key-taken-offline",),
+    "POST /api/v1/signing-keys/<keyid>/retire": ("workspace.signing-key-retired",),
+    "POST /api/v1/unsigned-desired-states/signatures": (),  # of what was taken (test_edge_signing.py): nothing waits here
     "POST /api/v1/tokens": ("token.created",),
     "DELETE /api/v1/tokens/<token_id>": ("token.revoked",),
     "POST /api/v1/webhooks": ("webhook.created",),
@@ -71,20 +93,31 @@ class Walk:
         self._after = self._newest()
         self.walked: set[str] = set()
 
-    def do(self, route: str, *names: str, json: Any = None, content: bytes | None = None, again: bool = False) -> httpx.Response:
-        """``names`` fill the address. ``again``: the repetition changes nothing more, so it tells nothing more."""
+    def do(
+        self,
+        route: str,
+        *names: str,
+        json: Any = None,
+        content: bytes | None = None,
+        again: bool = False,
+        by: tuple[str, str] = ("this-machine", ""),
+    ) -> httpx.Response:
+        """``names`` fill the address. ``again``: the repetition changes nothing more, so it tells nothing more.
+
+        ``by``: the name of who does it, and their credential if it is not the owner.
+        """
         method, rule = route.split(" ")
         for name in names:
             start, end = rule.index("<"), rule.index(">")
             rule = rule[:start] + name + rule[end + 1 :]
-        headers = _OCTETS if content is not None else {}
+        headers = (_OCTETS if content is not None else {}) | ({"authorization": f"Bearer {by[1]}"} if by[1] else {})
         answered = self._api.request(method, rule, json=json, content=content, headers=headers)
         assert answered.is_success, f"{route}: {answered.status_code} {answered.text}"
         told = self.news()
         assert [event["kind"] for event in told] == ([] if again else [*TELLS[route]]), route
         for event in told:
-            assert event["actor"]["role"] == "owner"
-            assert event["actor"]["name"] == "this-machine"
+            assert event["actor"]["role"] == ("device" if by[1] else "owner")
+            assert event["actor"]["name"] == by[0]
             assert "/" in event["subject"] or event["subject"] == "blobs"
         self.walked.add(route)
         return answered
@@ -174,21 +207,61 @@ def walk_work(walk: Walk) -> None:
 
 
 def walk_fleet(walk: Walk) -> None:
-    walk.do("POST /api/v1/devices", json={"name": "press", "tags": {"site": "north"}})
+    pressed = walk.do("POST /api/v1/devices", json={"name": "press", "tags": {"site": "north"}})
     walk.refused("POST", "/api/v1/devices", json={"name": "press"})
     walk.do("PATCH /api/v1/devices/<name>", "press", json={"tags": {"site": "south"}})
-    manifest = {"name": "edge", "target": "tags.site = 'south'", "modules": {}}
+    rollout = {"groups": [{"devices": 1}]}
+    manifest = {"name": "edge", "target": "tags.site = 'south'", "modules": {}, "rollout": rollout}
     walk.do("PUT /api/v1/edge-deployments/<name>", "edge", json=manifest)
     walk.do("PUT /api/v1/edge-deployments/<name>", "edge", json=manifest, again=True)
+    walk.do("POST /api/v1/edge-deployments/<name>/rollout", "edge", json={"action": "pause"})
     walk.do("DELETE /api/v1/edge-deployments/<name>", "edge")
     walk.refused("POST", "/api/v1/devices/press/methods/ping", json={})
     walk.refused("POST", "/api/v1/devices/press/methods/no%20name", json={"connect_timeout_s": 1})
     walk.do("POST /api/v1/devices/<name>/methods/<method>", "press", "ping?wait=false", json={"connect_timeout_s": 1})
+    by = ("press", pressed.json()["config"]["pull_token"])
+    certified = walk.do("POST /api/v1/devices/<name>/certificates", "press", json={"request": request_of(new_key())}, by=by)
+    revoke = "POST /api/v1/devices/<name>/certificates/<serial>/revoke"
+    walk.do(revoke, "press", certified.json()["serial"])
+    walk.do(revoke, "press", certified.json()["serial"], again=True)
+    walk_device_key(walk, convert(pressed.json(), EnrolledDevice).config)
     walk.do("POST /api/v1/devices/<name>/revoke", "press")
     walk.do("DELETE /api/v1/devices/<name>", "press")
+    key = walk.do("POST /api/v1/enrollment-keys", json={"name": "line", "device": "lathe"}).json()
+    walk.do("POST /api/v1/enroll", json={"installation": "0" * 32}, by=("line", key["secret"]))
+    walk.refused("POST", "/api/v1/enroll", json={"installation": "1" * 32})
+    walk.do("DELETE /api/v1/enrollment-keys/<key_id>", key["id"])
+    walk.do("DELETE /api/v1/enrollment-keys/<key_id>", key["id"], again=True)
+
+
+def walk_device_key(walk: Walk, config: DeviceConfig) -> None:
+    rotate, fetch, taken = (f"POST /api/v1/devices/<name>/{word}" for word in ("rotate-key", "key", "key/taken"))
+    old, fetching = ("press", config.pull_token), Fetching(config)
+    refused = {"headers": {"authorization": f"Bearer {config.pull_token}"}}
+    walk.refused("POST", "/api/v1/devices/press/key", json=fetching.request(), **refused)
+    walk.do(rotate, "press")
+    walk.do(rotate, "press", again=True)
+    grant = fetching.grant(walk.do(fetch, "press", json=fetching.request(), by=old).json())
+    walk.do(taken, "press", json=fetching.taken(grant), by=("press", grant.pull_token))
+    walk.do(taken, "press", json=fetching.taken(grant), by=("press", grant.pull_token), again=True)
+    walk.refused("POST", "/api/v1/devices/press/key", json=fetching.request(), **refused)
+
+
+def walk_signing(walk: Walk) -> None:
+    keys = "POST /api/v1/signing-keys"
+    first = walk.do(keys, json={}).json()["keyid"]
+    private = private_key(walk.do(f"{keys}/<keyid>/private", first).json()["private"], "the answer")
+    walk.refused("POST", f"/api/v1/signing-keys/{first}/take-offline", json={"proof": ""})
+    proof = base64.b64encode(private.sign(kept_words(first))).decode()
+    walk.do(f"{keys}/<keyid>/take-offline", first, json={"proof": proof})
+    walk.refused("POST", f"/api/v1/signing-keys/{first}/retire")  # lathe has not said that it believes another one
+    walk.do("DELETE /api/v1/devices/<name>", "lathe")
+    walk.do(f"{keys}/<keyid>/retire", first)
+    walk.do("POST /api/v1/unsigned-desired-states/signatures", json={"workspace_id": "w", "states": []})
 
 
 def walk_access(walk: Walk) -> None:
+    walk_signing(walk)
     walk.do("PUT /api/v1/secrets/<name>", "s", json={"value": "v"})
     walk.do("POST /api/v1/secrets/rotate-key")
     walk.do("DELETE /api/v1/secrets/<name>", "s")

@@ -19,6 +19,7 @@ from hedgerow.contracts.seal import device_key
 from registry.hub.desired import DesiredStates
 from registry.hub.notes import Notes
 from registry.hub.sessions import lease_end
+from registry.signing_keys import read_signing_keys
 from registry.store import fleet, telemetry, twins
 from registry.store.database import Database, open_database
 from registry.store.telemetry import Arrived, GapRow, Mark, StreamKey
@@ -206,7 +207,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(
     enroll(api, device, site=site)
     target = f"tags.site = '{site}'"
     deploy(api, body_of(name, target, m={"command": ["x"]}))
-    signers = {workspace.trusted_key.keyid: workspace.signing_key.sign}
+    signers = read_signing_keys(workspace.keys).signers("desired")
     DesiredStates(database, signers, "test", Notes()).settle(datetime.now(UTC), 0.0)
     while woken.wait(0.2):
         pass
@@ -304,6 +305,7 @@ def test_the_fleet_in_metrics(tmp_path: Path) -> None:
     }
     assert values.pop(("hedgerow_device_seen_timestamp_seconds", "pump")) == pytest.approx(now.timestamp(), abs=1)
     assert values == {
+        ("hedgerow_devices_waiting_for_signature",): 0,
         ("hedgerow_device_online", "pump"): 1,
         ("hedgerow_device_online", "silent"): 0,
         ("hedgerow_device_desired_version", "pump"): 0,

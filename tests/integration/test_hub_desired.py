@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hedgerow.contracts.api_fleet import EnrollDevice
+from hedgerow.contracts.desired_reference import read_reference, reference_to
 from hedgerow.contracts.edge import DesiredState, EdgeDeployment, ModuleSpec, Route
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE, Reference
 from hedgerow.contracts.signed import SignatureRefused, SignedEnvelope, open_signed
@@ -215,7 +216,7 @@ def test_a_signature_covers_the_exact_bytes(place: Place) -> None:
             ManifestInvalid,
             'of kind onnx, which needs kind = "process"',
         ),
-        ({"modules": {"m": ModuleSpec(command=["x" * 600_000])}}, ManifestInvalid, "the limit is"),
+        ({"modules": {"m": ModuleSpec(command=["x" * 5_000_000])}}, ManifestInvalid, "the limit is"),
     ],
 )
 def test_a_manifest_that_cannot_work_is_refused_at_once(
@@ -289,10 +290,30 @@ def test_what_a_device_reports_decides_at_the_next_look(place: Place) -> None:
     assert modules(place.settle()[uuid]) == {"m": ["y"]}
 
 
-def test_more_than_a_message_carries_is_told_and_leaves_the_device_as_it_is(place: Place) -> None:
+def test_more_than_a_message_carries_is_named_by_its_hash_for_the_device_to_fetch(place: Place) -> None:
     uuid = place.enroll("a")
     large = {"text": "x" * 450_000}
     place.deploy(msgspec.structs.replace(manifest("base", m=["x"]), twins={"m": {"one": large}}))
     assert set(place.settle()) == {uuid}
     place.deploy(EdgeDeployment(name="top", target="*", layered=True, modules={}, twins={"m": {"other": large}}))
-    assert place.settle() == {}
+    [downlink] = place.desired.settle(place.now, 0.0)
+    with place.database.read() as connection:
+        envelope = twins.desired_envelopes(connection)[uuid]
+    reference = read_reference(downlink.payload)
+    assert reference == reference_to(envelope, uuid, 2)
+    assert read_envelope(envelope).twins["m"] == {"one": large, "other": large}
+    assert [again.payload for again in place.desired.stored()] == [downlink.payload]
+    assert [again.payload for again in place.desired.for_greeted({uuid: 1}, place.now, 0.0)] == [downlink.payload]
+
+
+def test_more_than_the_ceiling_is_told_and_leaves_the_device_as_it_is(place: Place) -> None:
+    place.enroll("a")
+    place.deploy(manifest("base", m=["x"]))
+    assert len(place.settle()) == 1
+    for number in range(4):
+        text = {"text": "x" * 3_500_000}
+        place.deploy(
+            EdgeDeployment(name=f"top-{number}", target="*", layered=True, modules={}, twins={"m": {f"k{number}": text}})
+        )
+    assert place.desired.settle(place.now, 0.0) == []
+    assert any("bytes with all its layers" in note.reason for note in place.notes.pending)

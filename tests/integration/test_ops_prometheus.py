@@ -38,10 +38,13 @@ def enroll(api: Api, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def fleet(server: RunningServer) -> RunningServer:
-    """One device with a module in trouble, a queue, telemetry and a gap; one that was last heard an hour ago."""
+    """One device with a module in trouble, a queue, telemetry and a gap; one last heard an hour ago. A paused rollout."""
     now = datetime.now(UTC)
     with server.client() as api:
         busy, away = enroll(api, "press-1"), enroll(api, "press-2")
+        line = {"name": "line", "target": "*", "modules": {}, "rollout": {"groups": [{"percent": 10}]}}
+        assert api.put("/api/v1/edge-deployments/line", json=line).status_code == 200
+        assert api.post("/api/v1/edge-deployments/line/rollout", json={"action": "pause"}).status_code == 200
     report = StatusReport(
         device_uuid=busy,
         session="s",
@@ -149,7 +152,7 @@ def test_what_alerts_look_at_is_there(prometheus: httpx.Client) -> None:
     groups = yaml.safe_load(RULES.read_text())["groups"]
     rules = {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
     met = {name for name, query in rules.items() if _ask(prometheus, query)}
-    assert met == {"HedgerowDeviceSilent", "HedgerowModuleDown", "HedgerowDesiredStateRefused"}
+    assert met == {"HedgerowDeviceSilent", "HedgerowModuleDown", "HedgerowDesiredStateRefused", "HedgerowRolloutStopped"}
     (silent,) = _ask(prometheus, rules["HedgerowDeviceSilent"])
     assert silent["metric"]["device"] == "press-2"
 

@@ -19,6 +19,7 @@ from hedgerow.sdk.connect import connect
 from tests.fixtures.control_plane import processes_of
 from tests.fixtures.parts import search_path
 from tests.fixtures.real_process import RealProcess
+from tests.small_disk import small_disk
 from tests.waiting import wait_for
 
 USUAL_PORTS = (8080, 1883, 8090)
@@ -156,12 +157,9 @@ def test_without_a_home_folder(tmp_path: Path) -> None:
 
 
 def test_on_a_full_disk_it_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)], check=True)
-    try:
+    with small_disk(tmp_path, "300k"):
         answer = quickstart(tmp_path)
         assert answer.returncode == 1
         assert "No space left" in answer.stderr or "disk is full" in answer.stderr
         assert "Traceback" not in answer.stderr
         assert processes_of(tmp_path) == []
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)

@@ -120,7 +120,7 @@ def test_every_page_can_be_reached_from_the_overview(api: Api) -> None:
 
 
 def test_strangers_text_stays_text(api: Api) -> None:
-    for path in ("/", "/models", "/models/pump-vibration:1", "/devices/press-7"):
+    for path in ("/", "/models", "/models/pump-vibration:1", "/devices", "/devices/press-7"):
         text = api.get(path, headers=BROWSER).text
         assert "<script>" not in text
         assert HOSTILE in Page(text).text
@@ -132,6 +132,7 @@ def test_details_are_there(api: Api, full: tuple[RunningServer, Everything]) -> 
         "/models/shuttle-anomaly": [everything.model.digest, "Isolation forest", everything.run_id, "shuttle-image:1", "any × 9"],
         "/images/shuttle-image:1": [everything.image.digest, "200 rows agree", "press-7/scorer", "shuttle/blue"],
         "/services/shuttle": ["http://127.0.0.1:8090/services/shuttle/score", "1 of 3 replicas is ready", "exit code 1"],
+        "/devices": ["belts revision 1", "0 of 0 well"],
         "/devices/press-7": ["online", "presses", "answers its probe", "killed by signal 9", "relay", "3 waiting"],
         f"/runs/{everything.run_id}": ["train.py --trees 200", "auc", "0.9869", "took 2 min"],
     }

@@ -15,8 +15,11 @@ from tests.registry_app import Asker, RunningApp, running_app
 
 API = "/api/v1"
 SOME_DIGEST = "sha256:" + "0" * 64
-# Neither needs a token, or shows more than what a token is: nothing of the workspace.
+# Neither needs a token, or shows more than what a token is: nothing of the workspace. (/enroll takes no token at all.)
 OPEN_TO_ALL = {"/healthz", "/login", "/metrics", "/static/<path:filename>", "/openapi.json", "/api", "/api/<noun>", "/v2/token"}
+OPEN_TO_ALL |= {f"{API}/enroll"}
+# Public by nature: brokers fetch them, and they say nothing but serial numbers.
+OPEN_TO_ALL |= {"/authority.pem", "/authority.crl", "/authority.crl.pem"}
 # By design: whoever may make models, runs or images stores their files first (docs/access.md).
 FOR_UPLOADS = {("PUT", f"{API}/blobs/<digest>"), ("POST", f"{API}/blobs/missing"), ("POST", f"{API}/blobs/batch")}
 # Records named "mine" of every noun.
@@ -84,6 +87,11 @@ def makers(digest: str, name: str = "theirs") -> dict[str, dict[str, Any]]:
         f"{API}/environments": {"name": name, "requirements": ["numpy==2.0.0"]},
         f"{API}/images": {"name": name, "models": ["mine"]},
         f"{API}/devices": {"name": name},
+        f"{API}/enrollment-keys": {"name": "line", "device": name},
+        f"{API}/unsigned-desired-states/signatures": {
+            "workspace_id": "w",
+            "states": [{"device": name, "device_uuid": "u", "envelope": ""}],
+        },
         f"{API}/runs": {"experiment": name, "script": "model.onnx", "snapshot": [file]},
     }
 

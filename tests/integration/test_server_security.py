@@ -34,6 +34,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerContext]:
 def every_route(here: ServerContext) -> list[tuple[str, str]]:
     """(method, path with placeholders filled) of everything the server answers, but for what is open to all."""
     open_to_all = {"/healthz", "/login", "/metrics", "/openapi.json", "/api", "/api/<noun>"}
+    open_to_all |= {"/authority.pem", "/authority.crl", "/authority.crl.pem"}
     routes = []
     for rule in create_app(here, Followers()).url_map.iter_rules():
         if rule.rule in open_to_all or rule.endpoint == "static":

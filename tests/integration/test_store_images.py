@@ -13,6 +13,7 @@ from hedgerow.contracts.names import MEDIA_OCI_MANIFEST, Reference
 from registry.errors import InUse, RecordNotFound
 from registry.store import images
 from registry.store.database import Database
+from registry.store.image_conditions import Wanted
 from registry.store.tables import deployments, desired_images, devices, endpoints
 from registry.store.time_text import to_text
 from tests.registry_stores import BACKENDS, NOW, add_image, add_model, after, digest_of_text, ready_database
@@ -64,8 +65,8 @@ def test_an_image_is_found_by_reference_and_digest(database: Database) -> None:
     with database.read() as connection:
         assert images.get(connection, Reference("i")) == second
         assert images.get(connection, Reference("i", digest=first.digest)) == first
-        assert images.newest(connection, 10, wanted=images.Wanted(digest=second.digest))[0] == [same, second]
-        assert images.newest(connection, 10, wanted=images.Wanted(digest=digest_of_text("nothing")))[0] == []
+        assert images.newest(connection, 10, wanted=Wanted(digest=second.digest))[0] == [same, second]
+        assert images.newest(connection, 10, wanted=Wanted(digest=digest_of_text("nothing")))[0] == []
         assert images.digest_of(connection, "i", 1) == first.digest
         assert [record.name for record in images.newest(connection, 2)[0]] == ["j", "i"]
 

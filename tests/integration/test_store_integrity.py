@@ -26,6 +26,7 @@ from registry.store import activities, edge_deployments, environments, fleet, im
 from registry.store.database import Database
 from registry.store.deletion import MOST_NAMED
 from registry.store.events import system
+from registry.store.image_conditions import Wanted
 from registry.store.tables import edge_images, image_blobs, image_models
 from tests.registry_app import running_app
 from tests.registry_lineage import World, build_world
@@ -126,7 +127,7 @@ def _assert_gone(connection: Connection, world: World) -> None:
         images.get(connection, Reference("scorer"))
     with pytest.raises(RecordNotFound):
         images.get(connection, Reference("scorer", digest=world.image.digest))
-    assert images.newest(connection, 10, wanted=images.Wanted(digest=world.image.digest))[0] == []
+    assert images.newest(connection, 10, wanted=Wanted(digest=world.image.digest))[0] == []
     assert images.versions_of(connection, "scorer") == []
     assert [record.name for record in images.newest(connection, 10)[0]] == ["other"]
     assert images.find_blob(connection, "scorer", world.image.digest, device_uuid=world.device_uuid) is None

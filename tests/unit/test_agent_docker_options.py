@@ -86,6 +86,12 @@ PRIVILEGES = [
     ("capabilities", {"CapAdd": ["SYS_ADMIN"]}),
     ("capabilities", {"SecurityOpt": ["seccomp=unconfined"]}),
     ("capabilities", {"MaskedPaths": []}),
+    ("remote-logs", {"LogConfig": {"Type": "syslog", "Config": {"syslog-address": "udp://198.51.100.7"}}}),
+    ("remote-logs", {"logconfig": {"type": "gelf"}}),
+    ("remote-logs", {"LogConfig": {"Type": "plugin/anything"}}),
+    ("oom-score", {"OomScoreAdj": -500}),
+    ("oom-score", {"oomscoreadj": "-500"}),
+    ("oom-score", {"OomKillDisable": True}),
 ]
 
 
@@ -109,6 +115,11 @@ def test_power_over_the_host_needs_this_devices_consent(word: str, host: dict[st
     check_allowed(asks, [word])
 
 
+@pytest.mark.parametrize("driver", ["", "json-file", "local", "journald", "none", None])
+def test_logs_that_stay_on_the_device_need_none(driver: str | None) -> None:
+    check_allowed(module(create_options={"HostConfig": {"LogConfig": {"Type": driver, "Config": {"max-size": "1m"}}}}), [])
+
+
 def test_what_stays_inside_the_container_needs_none() -> None:
     host = {
         "Binds": ["data:/data"],
@@ -116,6 +127,10 @@ def test_what_stays_inside_the_container_needs_none() -> None:
         "NetworkMode": "bridge",
         "CapDrop": ["ALL"],
         "CapAdd": None,
+        # As manifests of IoT Edge have them: a port for the machine's network, a volume that modules may share.
+        "PortBindings": {"80/tcp": [{"HostPort": "8080"}], "81/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8081"}]},
+        "OomScoreAdj": 200,
+        "OomKillDisable": False,
     }
     check_allowed(module(create_options={"HostConfig": host, "Env": ["A=1"]}), [])
 

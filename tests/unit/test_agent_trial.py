@@ -21,34 +21,7 @@ from edge_agent.state_store import StateStore
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.edge import DesiredModule, Probe, UpdatePolicy
 from tests.agent_builders import BOOT, desired, exited, pin, running, wanted
-
-OLD = wanted(command=["old"])
-UPDATE = UpdatePolicy(commit_after_s=60.0, ready_within_s=120.0)
-NEW = wanted(command=["new"], update=UPDATE)
-GOOD = Versions(good=DesiredModule(spec=OLD.spec))
-
-
-class Watched:
-    """One module's versions, looked at again and again."""
-
-    def __init__(self, known: Versions = GOOD, asked: Wanted = NEW) -> None:
-        self.known = known
-        self.asked = asked
-        self.events: list[Event] = []
-
-    def look(
-        self, now_s: float, seen: Seen | None, *, boot: str = BOOT, past: History | None = None, **more: Any
-    ) -> Event | None:
-        moment = Moment(now_s, boot, 1, lambda: 0.5)
-        self.known, event = trial.advance(self.known, Look(self.asked, seen, past or History(), moment, **more))
-        if event is not None:
-            self.events.append(event)
-        return event
-
-    @property
-    def runs(self) -> list[str]:
-        """The command that the device aims at."""
-        return trial.target(self.asked, self.known).spec.command
+from tests.agent_trials import GOOD, NEW, OLD, UPDATE, Watched, refused
 
 
 def test_a_first_version_is_kept_without_a_word_when_it_was_well_for_its_time() -> None:
@@ -98,12 +71,6 @@ def test_a_crash_takes_it_back_and_the_same_version_is_not_tried_again() -> None
 
 
 def test_what_gives_a_refused_version_another_trial() -> None:
-    def refused() -> Watched:
-        watched = Watched()
-        watched.look(0.0, running(NEW))
-        watched.look(5.0, exited(NEW))
-        return watched
-
     other_bounds = refused()
     other_bounds.asked = wanted(command=["new"], update=UpdatePolicy(max_failures=3))
     other_bounds.look(10.0, running(OLD))
@@ -119,11 +86,6 @@ def test_what_gives_a_refused_version_another_trial() -> None:
     third.look(10.0, running(OLD))
     assert third.runs == ["newer"]
     assert third.known.good == GOOD.good
-
-    back = refused()
-    back.asked = OLD
-    back.look(10.0, running(OLD))
-    assert back.known == GOOD
 
 
 def test_failures_up_to_the_bound_are_borne() -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec, Route, StreamPolicy, TelemetryPolicy
 from hedgerow.contracts.foreign_image import is_foreign, pin_of, pull_reference, written_out
+from hedgerow.contracts.merge_patch import merge_patch
 from hedgerow.contracts.remote_image import RemoteImage
 from hedgerow.contracts.status import DesiredOutcome, ModuleStatus, StatusReport
 from registry.hub.compose import Composition, Incomposable, candidates, compose, next_state
-from registry.hub.layers import merge_patch
 from registry.hub.reported import facts_of
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)

@@ -41,7 +41,7 @@ def test_a_device_may_touch_its_own_topics_and_nothing_else() -> None:
 
 
 def test_nobody_comes_without_a_name_and_the_open_port_has_tls() -> None:
-    text = configuration(Listening(1883, "0.0.0.0", 8883), Path("/f"))
+    text = configuration(Listening(1883, ("0.0.0.0", 8883)), Path("/f"))
     assert "allow_anonymous false" in text
     assert "listener 1883 127.0.0.1" in text
     before, _, after = text.partition("listener 8883 0.0.0.0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,13 +14,13 @@ from hypothesis import strategies as st
 from edge_agent.errors import BufferFull, MessageRefused
 from edge_agent.observing.metrics import Metrics
 from edge_agent.telemetry.entries import START, Entry, Mark, Receipt
-from edge_agent.telemetry.reception import STREAMS_MAX, Reception
+from edge_agent.telemetry.reception import STREAMS_MAX, STREAMS_OF_ONE_MAX, Reception
 from edge_agent.telemetry.routing.message import ModuleMessage, read_delivery, unwrapped, wrapped
 from edge_agent.telemetry.routing.router import Destination, Router, router_of
 from edge_agent.telemetry.routing.streams import input_stream, route_stream
 from hedgerow.contracts.edge import DesiredModule, ModuleSpec, Route
 from hedgerow.contracts.names import check_known_name
-from hedgerow.errors import InvalidName
+from hedgerow.errors import HedgerowError, InvalidName
 from tests.agent_builders import desired
 
 MODULES = {"tempsensor": "TempSensor", "filter": None, "logger": None}
@@ -175,6 +176,14 @@ class Buffer:
         done.set_result([Receipt(entry.stream, 1, repeated=False) for entry in entries])
         return done
 
+    def submit_each(self, parts: Sequence[Sequence[Entry]]) -> Future[list[list[Receipt] | HedgerowError]]:
+        done: Future[list[list[Receipt] | HedgerowError]] = Future()
+        if isinstance(self.problem, HedgerowError):
+            done.set_result([self.problem for _ in parts])
+        else:
+            done.set_result([self.submit_all(part).result() for part in parts])
+        return done
+
     def streams(self) -> tuple[str, dict[str, Mark]]:
         return "e", {entry.stream: START for entry in self.entries if not entry.local}
 
@@ -189,7 +198,8 @@ def test_what_is_received_is_stored_in_one_go() -> None:
     receipts = reception.take(message(key="k", properties={"p": "v"}, system={"contentType": "text/plain"}))
     assert [receipt.stream for receipt in receipts] == ["route.a", "input.filter.in1"]
     up, local = buffer.entries
-    assert up == Entry("route.a", "tempsensor", 1, '{"t": 25}', key="k", time_to_live_s=9, priority=2)
+    told = '{"p":"v","$.on":"out","$.ct":"text/plain"}'
+    assert up == Entry("route.a", "tempsensor", 1, '{"t": 25}', key="k", time_to_live_s=9, priority=2, properties=told)
     assert (local.local, local.module, local.key) == (True, "tempsensor", "k")
     delivery = read_delivery(local.body)
     assert delivery.payload() == b'{"t": 25}'
@@ -240,8 +250,35 @@ def test_streams_of_a_modules_choice_are_named_well_and_limited() -> None:
     with pytest.raises(InvalidName):
         reception.take(message(stream="No such name"))
     for number in range(STREAMS_MAX):
-        reception.take(message(stream=f"s{number}"))
+        reception.take(message(f"m{number // STREAMS_OF_ONE_MAX}", stream=f"s{number}"))
+    with pytest.raises(MessageRefused, match="module m0 has sent to 8 streams"):
+        reception.take(message("m0", stream="one-more"))
     with pytest.raises(MessageRefused, match="64 streams"):
-        reception.take(message(stream="one-more"))
-    assert reception.take(message(stream="s1"))
-    assert reception.take(message()), "the streams of routes are not the modules' choice"
+        reception.take(message("another", stream="one-more"))
+    assert reception.take(message("another", stream="s1"))
+
+
+def test_each_of_many_messages_is_stored_or_refused_for_itself_and_counted() -> None:
+    buffer, metrics = Buffer(), Metrics()
+    reception = Reception(buffer, router(a=UP, b=f"FROM /* INTO {TO_FILTER}"), metrics)
+    stream = f"s{STREAMS_OF_ONE_MAX}"
+    for number in range(STREAMS_OF_ONE_MAX):
+        reception.take(message(stream=f"s{number}"))
+    before = len(buffer.entries)
+    outcomes = reception.submit_each([message(), message(stream=stream), message("filter")]).result()
+    assert [len(outcome) for outcome in outcomes if isinstance(outcome, list)] == [2, 2]
+    assert isinstance(outcomes[1], MessageRefused)
+    assert len(buffer.entries) == before + 4
+    assert counted(metrics, "edgehub_messages_received_total") == STREAMS_OF_ONE_MAX + 2
+    nowhere = Reception(buffer, router(b="FROM /messages/modules/other/* INTO $upstream"), metrics)
+    assert nowhere.submit_each([message()]).result() == [[]]
+    full = Reception(Buffer(BufferFull(quota=1)), router(), metrics)
+    assert [type(outcome) for outcome in full.submit_each([message(), message()]).result()] == [BufferFull, BufferFull]
+    assert counted(metrics, "edgehub_messages_unack_total") == 2
+
+
+def test_the_streams_of_routes_are_not_the_modules_choice() -> None:
+    reception = Reception(Buffer(), router(), Metrics())
+    for number in range(STREAMS_OF_ONE_MAX):
+        reception.take(message(stream=f"s{number}"))
+    assert reception.take(message())

@@ -11,10 +11,8 @@ import json
 import logging
 from collections.abc import Sequence
 
-import msgspec
-
 from edge_agent.engines.docker_options import HOST_NAME
-from edge_agent.errors import MqttProtocolError, NotAModule
+from edge_agent.errors import NotAModule
 from edge_agent.observing.metrics import Metrics
 from edge_agent.reconcile.situation import EngineKind
 from edge_agent.telemetry.mqtt import incoming, outgoing, topics
@@ -27,6 +25,7 @@ from edge_agent.telemetry.mqtt.server import Connection, MqttServer
 from edge_agent.telemetry.mqtt.session import Closed, Delivered, Event, Message, Opened, Subscribed
 from edge_agent.telemetry.mqtt.storing import Storing
 from edge_agent.telemetry.mqtt.topics import Heartbeat, Identity, Meaning, MethodAnswer, ReportedTwin, Telemetry
+from edge_agent.telemetry.mqtt.twin_side import TwinSide
 from edge_agent.telemetry.ports import LOOPBACK
 from edge_agent.telemetry.reception import Reception
 from edge_agent.telemetry.routing.message import wrapped
@@ -34,6 +33,7 @@ from edge_agent.telemetry.tokens import Tokens
 from hedgerow.clock import Clock, unix_ms
 from hedgerow.contracts.methods import MAX_PAYLOAD_BYTES
 from hedgerow.contracts.names import ENV_MQTT_URL
+from hedgerow.contracts.twins import MAX_REPORTED_BYTES
 from hedgerow.errors import HedgerowError
 
 # Of one module; a second connection under the same client id ends the first.
@@ -42,7 +42,6 @@ CONNECTIONS_MAX = 8
 TOPICS_REMEMBERED, TOPIC_REMEMBERED_MAX = 256, 128
 # Of a packet beside its payload: topic and properties.
 HEAD_BYTES = 16 * 1024
-_INVALID_PAYLOAD = 0x99
 log = logging.getLogger(__name__)
 
 
@@ -66,11 +65,11 @@ class LocalHub:
         self._metrics = metrics
         self._around = around
         self._max_message_bytes = max_message_bytes
-        self._server = MqttServer(self, clock, max(max_message_bytes, MAX_PAYLOAD_BYTES) + HEAD_BYTES)
+        self._server = MqttServer(self, clock, max(max_message_bytes, MAX_PAYLOAD_BYTES, MAX_REPORTED_BYTES) + HEAD_BYTES)
         self._storing = Storing(reception, self._server, clock, metrics)
         self._clients: dict[Connection, Client] = {}
         self._calls = Calls()
-        self._reported: dict[str, str] = {}
+        self._twins = TwinSide(self._server, self._storing, metrics, around)
         self.connected = 0
 
     def start(self, port: int) -> int:
@@ -107,10 +106,6 @@ class LocalHub:
     def twins_changed(self) -> None:
         """Another desired state is in force."""
         self._server.post(self._push_twins)
-
-    def reported(self, module: str) -> str | None:
-        """The module's reported properties as JSON text, None until it said some."""
-        return self._reported.get(module)
 
     def call(self, module: str, name: str, payload: str, timeout_s: float) -> tuple[int, str]:
         """Invoke a direct method of a module; waits for ``(status, JSON text)``. Thread-safe.
@@ -220,8 +215,9 @@ class LocalHub:
                     return
                 case Heartbeat():
                     self._around.on_heartbeat(client.me.module)
-                case ReportedTwin():
-                    self._keep_reported(client.me.module, message.payload)
+                case ReportedTwin(whole=whole):
+                    self._twins.report(client, message, whole=whole)
+                    return
                 case MethodAnswer(request=request, status=status):
                     text, _ = wrapped(message.payload)
                     self._calls.answer(request, client.me.module, status, text)
@@ -243,25 +239,13 @@ class LocalHub:
                 client.meanings[topic] = meaning
         return meaning
 
-    def _keep_reported(self, module: str, payload: bytes) -> None:
-        try:
-            msgspec.json.decode(payload, type=dict[str, msgspec.Raw])
-            text = payload.decode()
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise MqttProtocolError(problem="reported properties that are no JSON object", code=_INVALID_PAYLOAD) from None
-        self._reported[module] = text
-        self._metrics.count("edgehub_reported_properties_total", id=module)
-        self._around.on_reported(module, text)
-
     # To the modules.
 
     def _subscribed(self, connection: Connection, filters: tuple[str, ...]) -> None:
         client = self._clients.get(connection)
         if client is None:
             return
-        if topics.subscribed(dict.fromkeys(filters, 1), topics.TWIN_DESIRED) is not None:
-            client.twin = None
-            self._push_twin(client)
+        self._twins.subscribed(client, filters)
         self._tell_feeder(client.me.module)
 
     def _tell_feeder(self, module: str) -> None:
@@ -277,7 +261,7 @@ class LocalHub:
         else:
             self._feeder.hurry()  # there may have been no room before
         if client.twin_due:
-            self._push_twin(client)
+            self._twins.push(client)
 
     def _delivered_item(self, module: str, item: Item[Connection]) -> None:
         labels = {"from": item.delivery.source, "from_route_output": item.delivery.output or ""}
@@ -307,22 +291,8 @@ class LocalHub:
 
     def _push_twins(self) -> None:
         for client in list(self._clients.values()):
-            self._push_twin(client)
+            self._twins.push(client)
             self._server.flush(client.connection)
-
-    def _push_twin(self, client: Client) -> None:
-        """The module's desired properties, when it wants them and they are not what it was sent last."""
-        qos = topics.subscribed(client.patterns, topics.TWIN_DESIRED)
-        if qos is None:
-            return
-        text = json.dumps(self._around.twin(client.me.module), separators=(",", ":"))
-        if text == client.twin:
-            return
-        packet = Publish(topics.TWIN_DESIRED, text.encode(), qos, retain=client.twin is None)
-        client.twin_due = client.connection.session.deliver(packet, None) == "full"
-        if not client.twin_due:
-            client.twin = text
-            self._metrics.count("edgehub_gettwin_total", id=client.me.module)
 
     def _ask(self, module: str, name: str, request: str, payload: str) -> None:
         """Send a direct method to the newest connection of a module that listens for it."""

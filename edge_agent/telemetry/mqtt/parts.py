@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from edge_agent.link.desired import DesiredKeeper
 from edge_agent.observing.metrics import Metrics
@@ -15,6 +15,8 @@ from edge_agent.telemetry.mqtt.server import Connection
 from edge_agent.telemetry.outbox import Outbox
 from edge_agent.telemetry.reception import Reception
 from edge_agent.telemetry.tokens import Tokens
+from edge_agent.twins.desired import twin_of
+from edge_agent.twins.reported import ReportedTwins
 from hedgerow.clock import Clock
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.edge import DesiredState
@@ -32,7 +34,8 @@ def make_local_hub(
     *,
     max_message_bytes: int,
     on_heartbeat: Callable[[str], None],
-    on_reported: Callable[[str, str], None] = lambda _module, _text: None,
+    twins: ReportedTwins,
+    tokens: Tokens,
 ) -> LocalHub:
     """The local hub of a device; ``hurry`` of it belongs into the buffer's ``on_stored``."""
     feeder: InputFeeder[Connection] = InputFeeder(outbox, lambda stream: place_of(stream, reception.router.inputs))
@@ -42,9 +45,8 @@ def make_local_hub(
         names=lambda module: other_names(desired.state, module),
         twin=lambda module: twin_of(desired.state, module),
         on_heartbeat=on_heartbeat,
-        on_reported=on_reported,
+        twins=twins,
     )
-    tokens = Tokens(config.key_bytes())
     return LocalHub(reception, feeder, tokens, clock, metrics, around, max_message_bytes=max_message_bytes)
 
 
@@ -53,11 +55,6 @@ def other_names(state: DesiredState | None, module: str) -> frozenset[str]:
     wanted = state.modules.get(module) if state else None
     shown = wanted.spec.display_name if wanted else None
     return frozenset({shown.lower()}) if shown else frozenset()
-
-
-def twin_of(state: DesiredState | None, module: str) -> Mapping[str, object]:
-    """The desired properties of a module."""
-    return state.twins.get(module, {}) if state else {}
 
 
 def open_local_hub(hub: LocalHub, store: StateStore, wanted_port: int) -> None:

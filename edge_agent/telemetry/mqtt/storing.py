@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Future
 
-from edge_agent.errors import MessageTooLarge
+from edge_agent.errors import MessageTooLarge, TwinRefused
 from edge_agent.observing.metrics import Metrics
 from edge_agent.telemetry.entries import Receipt
 from edge_agent.telemetry.mqtt import session as states
@@ -25,7 +25,8 @@ HOLD_S = 1.0
 # What a message costs in memory beside its bytes, while it waits.
 ITEM_BYTES = 500
 # Of the reason codes that a PUBACK may have (5.0 section 3.4.2.1).
-_NOT_TAKEN, _TOPIC = 0x83, 0x90
+_NOT_TAKEN, _TOPIC, _PAYLOAD = 0x83, 0x90, 0x99
+_CODES: tuple[tuple[type[HedgerowError], int], ...] = ((MessageTooLarge, _NOT_TAKEN), (TwinRefused, _PAYLOAD))
 log = logging.getLogger(__name__)
 
 
@@ -66,11 +67,12 @@ class Storing:
             if problem is None:
                 client.connection.session.done([ticket for ticket, _ in batch])
             else:
-                self._not_stored(client, batch[0][0], problem)
+                self.not_stored(client, batch[0][0], problem)
         self._store_next(client)
         self._server.flush(client.connection)
 
-    def _not_stored(self, client: Client, ticket: int, problem: BaseException) -> None:
+    def not_stored(self, client: Client, ticket: int, problem: BaseException) -> None:
+        """A message is not on the disk: refused for good, or left with its client, whose connection ends."""
         if isinstance(problem, UserError):
             self.refuse(client, ticket, problem)
         else:
@@ -90,7 +92,7 @@ class Storing:
         level = logging.DEBUG if problem.key in client.warned else logging.WARNING
         client.warned.add(problem.key)
         log.log(level, "a message of module %s was refused: %s", client.me.module, problem)
-        code = problem.fields.get("code", _NOT_TAKEN if isinstance(problem, MessageTooLarge) else _TOPIC)
+        code = problem.fields.get("code") or next((code for kind, code in _CODES if isinstance(problem, kind)), _TOPIC)
         assert isinstance(code, int)  # noqa: S101 - our own errors give ints
         if not ticket:
             return

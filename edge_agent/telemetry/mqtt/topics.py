@@ -1,8 +1,8 @@
 """The local hub's topics: what a module means by publishing to one, which ones it may read, and where its inputs go.
 
 Each module has topics of its own, so the short forms need no name in them: ``telemetry``, ``telemetry/STREAM``,
-``outputs/NAME``, ``inputs/NAME``, ``twin/desired``, ``twin/reported``, ``methods/NAME/REQUEST``,
-``methods/answers/REQUEST/STATUS``, ``heartbeat``. Beside them IoT Edge's
+``outputs/NAME``, ``inputs/NAME``, ``twin/desired``, ``twin/desired/patch``, ``twin/reported``, ``twin/reported/patch``,
+``methods/NAME/REQUEST``, ``methods/answers/REQUEST/STATUS``, ``heartbeat``. Beside them IoT Edge's
 ``devices/DEVICE/modules/MODULE/messages/events/PROPERTIES`` and ``devices/DEVICE/modules/MODULE/inputs/NAME/PROPERTIES``,
 with properties as in a URL's query (``$.on`` is the output).
 """
@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from edge_agent.errors import MqttProtocolError
 from edge_agent.telemetry.mqtt.codec import filter_matches
 
-TWIN_DESIRED = "twin/desired"
+TWIN_DESIRED, TWIN_PATCH = "twin/desired", "twin/desired/patch"
 TOPIC_MAX = 8192
 PROPERTIES_MAX = 64
 _BAD_TOPIC, _NOT_AUTHORIZED, _NO_SHARED = 0x90, 0x87, 0x9E
@@ -67,7 +67,9 @@ class Telemetry:
 
 @dataclass(frozen=True)
 class ReportedTwin:
-    """The module's reported properties, whole."""
+    """The module's reported properties, all of them or a merge patch."""
+
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ def meaning(topic: str, me: Identity) -> Meaning:
             return Telemetry(stream=stream)
         case ["outputs", output]:
             return Telemetry(output=output)
-        case ["twin", "reported"]:
-            return ReportedTwin()
+        case ["twin", "reported"] | ["twin", "reported", "patch"] as levels:
+            return ReportedTwin(whole=len(levels) == 2)
         case ["heartbeat"]:
             return Heartbeat()
         case ["methods", "answers", request, status] if _STATUS.fullmatch(status):

@@ -19,6 +19,7 @@ from hedgerow.contracts.document import decode
 Encoding = Literal["json", "text", "base64"]
 # What a route's source begins with.
 Origin = Literal["messages", "twinChangeNotifications"]
+TWIN_CHANGES: Origin = "twinChangeNotifications"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_agent.telemetry.routing.evaluator import matches
-from edge_agent.telemetry.routing.message import ModuleMessage
+from edge_agent.telemetry.routing.message import TWIN_CHANGES, ModuleMessage
 from edge_agent.telemetry.routing.streams import DEFAULT_STREAM, input_stream, route_stream
 from edge_agent.telemetry.routing.values import MessageView
 from hedgerow.contracts.edge import DesiredState, Route
@@ -82,6 +82,8 @@ class Router:
         self._rules = sorted(compiled, key=lambda rule: rule.urgency)
         self.problems: Mapping[str, str] = problems
         self._conditions = any(rule.condition is not None for rule in self._rules)
+        # Told of in the grammar's own words: without a route nobody asked for them.
+        self.takes_twin_changes = any(_fits(rule.source, (TWIN_CHANGES.lower(),)) for rule in self._rules)
 
     @property
     def inputs(self) -> Mapping[str, tuple[str, str]]:

@@ -18,7 +18,9 @@ from hedgerow.sdk.edge_files import parse
 from hedgerow.sdk.edge_lint.modules import module_findings
 from hedgerow.sdk.edge_lint.places import in_iot_edge
 from hedgerow.sdk.edge_lint.ports import port_findings
+from hedgerow.sdk.edge_lint.rollouts import rollout_findings
 from hedgerow.sdk.edge_lint.routes import route_findings
+from hedgerow.sdk.edge_lint.shadows import shadow_findings
 from hedgerow.sdk.edge_lint.target import target_findings
 
 _ORDER = {"error": 0, "warning": 1, "note": 2}
@@ -61,7 +63,7 @@ def lint(
         priority is not None or _has(document, "priority"),
     )
     found = [*target_findings(deployment, said_target), *_priority_findings(deployment, said_priority)]
-    found += _content_findings(deployment)
+    found += [*_content_findings(deployment), *rollout_findings(deployment)]
     if is_iot_edge(document):
         found = [in_iot_edge(one, deployment) for one in found]
     return sorted([*findings, *found], key=lambda one: _ORDER[one.level])
@@ -74,7 +76,9 @@ def _content_findings(deployment: EdgeDeployment) -> list[Finding]:
             *_meant_for_nobody(deployment),
             *route_findings(deployment),
         ]
-    of_modules = [one for name, spec in deployment.modules.items() for one in module_findings(name, spec)]
+    of_modules = [
+        one for name, spec in deployment.modules.items() for one in (*module_findings(name, spec), *shadow_findings(name, spec))
+    ]
     return [*of_modules, *_meant_for_nobody(deployment), *port_findings(deployment), *route_findings(deployment)]
 
 

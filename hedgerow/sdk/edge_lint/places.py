@@ -44,5 +44,5 @@ def _place(place: str, deployment: EdgeDeployment) -> str:
         if place == head or place.startswith(f"{head}."):
             key, dot, rest = place[len(head) + 1 :].partition(".")
             end = f".{_KEYS.get(key, key)}{dot}{rest}" if key else ""
-            return f"{_AGENT}.modules.{spec.display_name or name}{end}"
+            return f"{_AGENT}.modules.{spec.shown_as(name)}{end}"
     return place

@@ -98,10 +98,10 @@ def _left_out(deployment: EdgeDeployment, rules: Mapping[str, RouteRule]) -> Ite
     if not any(isinstance(rule.sink, Upstream) for rule in rules.values()):
         yield warning("$.routes", "no route leads to $upstream, so nothing leaves the device", "Add one INTO $upstream.")
     for name, spec in deployment.modules.items():
-        names = {name, (spec.display_name or name).lower()}
+        names = {name, spec.shown_as(name).lower()}
         if not any(_may_match(rule, names) for rule in rules.values()):
             text = "no route takes what it sends, so its messages are dropped"
-            yield note(f"$.modules.{name}", text, f"Add a route FROM /messages/modules/{spec.display_name or name}/*.")
+            yield note(f"$.modules.{name}", text, f"Add a route FROM /messages/modules/{spec.shown_as(name)}/*.")
 
 
 def _may_match(rule: RouteRule, module: set[str]) -> bool:
@@ -115,5 +115,5 @@ def _receiver(rule: RouteRule) -> str | None:
 
 def _names(deployment: EdgeDeployment) -> dict[str, str]:
     """Our name by every name that a route may call a module, in lower case."""
-    shown = {(spec.display_name or name).lower(): name for name, spec in deployment.modules.items()}
+    shown = {spec.shown_as(name).lower(): name for name, spec in deployment.modules.items()}
     return {**shown, **{name: name for name in deployment.modules}}

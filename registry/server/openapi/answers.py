@@ -7,8 +7,10 @@ from typing import Any
 
 from hedgerow.contracts.api import TokenInfo
 from hedgerow.contracts.api_fleet import EnrolledDevice
+from hedgerow.contracts.enrollment import EnrolledByKey, EnrollmentKey
 from hedgerow.contracts.events import Webhook
 from hedgerow.contracts.names import HEADER_REPLAYED
+from hedgerow.contracts.signing import PrivateSigningKey
 from hedgerow.contracts.work import ProblemAnswer
 from hedgerow.errors import HedgerowError, InvalidDocument, InvalidName
 from registry.blobs.errors import StorageUnavailable
@@ -71,7 +73,7 @@ _ALWAYS: tuple[type[HedgerowError], ...] = (
     DatabaseUnavailable,
 )
 # Their answers hold what is shown once.
-_SECRETS = {EnrolledDevice, TokenInfo, Webhook}
+_SECRETS = {EnrolledByKey, EnrolledDevice, EnrollmentKey, PrivateSigningKey, TokenInfo, Webhook}
 
 
 def answers(
@@ -168,6 +170,6 @@ def _sorted(kinds: Iterable[type[HedgerowError]]) -> list[type[HedgerowError]]:
 
 def _bad(status: int, kinds: list[type[HedgerowError]], schemas: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
     lines = [f"- `{kind.key}`: {' '.join(prose(kind.__doc__).split())}" for kind in kinds]
-    headers = _AGAIN if status == 503 else _INVITE if status == 401 else {}
+    headers = _AGAIN if status in (429, 503) else _INVITE if status == 401 else {}
     answer = {"description": "\n".join(lines), "content": {"application/json": {"schema": schemas[ProblemAnswer]}}}
     return answer | ({"headers": headers} if headers else {})

@@ -37,6 +37,8 @@ NOUNS = {
     "blobs": "Content by its digest: the bytes of models, snapshots and images",
     "devices": "Enrol them, look at what they should do and at what they say",
     "edge-deployments": "What devices that match a condition should run",
+    "enroll": "How a device becomes known by itself, with an enrolment key",
+    "enrollment-keys": "Keys with which devices enrol by themselves",
     "endpoints": "URLs with their traffic split over deployments of images",
     "environments": "Python environments: what was asked for, version by version",
     "events": "Every change, in order: who did what",
@@ -47,8 +49,10 @@ NOUNS = {
     "models": "Files with their facts, version by version",
     "runs": "Recorded training runs: what they ran on, logged and left",
     "secrets": "Written, never shown",
+    "signing-keys": "Keys that sign what devices are told",
     "telemetry": "What devices sent, and what is known to be missing",
     "tokens": "Who may do what",
+    "unsigned-desired-states": "What waits for the signature of a key that is kept elsewhere",
     "webhooks": "Addresses that are told of changes",
     "workspace": "The workspace itself",
 }
@@ -102,7 +106,10 @@ def document(app: Flask) -> dict[str, Any]:
         "tags": [{"name": noun, "description": NOUNS[noun]} for noun in sorted({route.noun for route in found})],
         "paths": paths,
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "from `hedgerow token create`"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "from `hedgerow token create`"},
+                "enrollment_key": {"type": "http", "scheme": "bearer", "description": "from `hedgerow device key create`"},
+            },
             "responses": shared_answers(by_kind),
             "schemas": schemas,
         },
@@ -134,6 +141,8 @@ def _operation(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, An
         "x-hedgerow-roles": list(route.operation.roles),
         "parameters": [*named, *map(_query, route.operation.query), *_headers(route)],
     }
+    if route.operation.by_key:
+        described["security"] = [{"enrollment_key": []}]
     if route.operation.body is not None:
         described["requestBody"] = {"required": True, "content": _body(route.operation.body, schemas)}
     described["responses"] = answers(route.operation, route.method, named=bool(named), promises=route.promises, schemas=schemas)
@@ -142,7 +151,8 @@ def _operation(route: Route, schemas: dict[Any, dict[str, Any]]) -> dict[str, An
 
 def _description(route: Route) -> str:
     roles = " or ".join(f"`{role}`" for role in route.operation.roles)
-    return "\n\n".join(part for part in (prose(route.handler.__doc__), f"Needs the role {roles}.") if part)
+    needed = "Needs an enrolment key." if route.operation.by_key else f"Needs the role {roles}."
+    return "\n\n".join(part for part in (prose(route.handler.__doc__), needed) if part)
 
 
 def _body(body: Any, schemas: dict[Any, dict[str, Any]]) -> dict[str, Any]:  # noqa: ANN401 - Operation.body

@@ -37,6 +37,7 @@ _VALUES: dict[str, Any] = {
     "framework": "onnx",
     "id": _ID,
     "image": "iris-onnx:1",
+    "installation": "5f0c2d9b7a41e6839c0d1b2a3f4e5d6c",
     "message": "There is no model iris",
     "models": ["iris:1"],
     "number": 42,

@@ -102,7 +102,9 @@ def list_devices() -> Response:
     with here.database.read() as connection:
         found, following = fleet.page(connection, PAGE, _after(), now, asking.device_query(asked))
         health = concerns.fleet_health(connection, now)
-    return _page("devices.html", found=found, following=following, asked=asked, kept=asking.query_text(asked), health=health)
+        rolled = reading.rollouts_of_interest(connection)
+    kept = asking.query_text(asked)
+    return _page("devices.html", found=found, following=following, asked=asked, kept=kept, health=health, rollouts=rolled)
 
 
 @needs("reader")

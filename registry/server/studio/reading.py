@@ -13,10 +13,11 @@ from hedgerow.contracts.api_fleet import Device
 from hedgerow.contracts.image import ImageRecord
 from hedgerow.contracts.lineage import Lineage
 from hedgerow.contracts.model import ModelManifest
+from hedgerow.contracts.rollout import Rollout
 from hedgerow.contracts.service import Endpoint
 from hedgerow.contracts.work import Activity, Run
 from registry.server.context import ServerContext
-from registry.store import activities, fleet, images, lineage, models, runs, services, telemetry
+from registry.store import activities, fleet, images, lineage, models, rollouts, runs, services, telemetry
 from registry.store import tables as stored
 from registry.store.versions import count_there
 
@@ -68,6 +69,13 @@ def overview(here: ServerContext) -> Overview:
         rows = telemetry.newest(connection, SHOWN_TELEMETRY)
     seen.messages.extend(messages_of(rows, names))
     return seen
+
+
+def rollouts_of_interest(connection: Connection) -> list[Rollout]:
+    """The newest of each edge deployment, if it goes on, or did not go well; those that need somebody first."""
+    order = ["paused", "reversing", "running", "reversed"]
+    found = [one for one in rollouts.newest_of_each(connection).values() if one.state in order]
+    return sorted(found, key=lambda one: (order.index(one.state), one.edge_deployment))[:_MOST_THINGS]
 
 
 def lineage_of(connection: Connection, of: str, now: datetime) -> tuple[Lineage, Lineage]:

@@ -13,8 +13,8 @@ _LARGEST = 1e300
 _TONES = {
     "good": {"ready", "running", "succeeded", "passed", "online", "applied"},
     "busy": {"starting", "queued", "draining", "deleting", "pending"},
-    "warn": {"degraded", "backoff", "unhealthy", "skipped", "rolled back"},
-    "bad": {"failed", "refused", "revoked", "deleted"},
+    "warn": {"degraded", "backoff", "unhealthy", "skipped", "rolled back", "paused", "reversing"},
+    "bad": {"failed", "refused", "revoked", "deleted", "reversed"},
 }
 # An activity or a run that is running is at work; a module that is running is well.
 _WORK_TONES = {"running": "busy"}

@@ -40,6 +40,6 @@ device_certificates = Table(
     Column("serial", Text, primary_key=True),  # hex
     Column("device_uuid", Text, nullable=False, index=True),  # outlives the device: a revocation list names it until it expires
     Column("issued_at", Text, nullable=False),
-    Column("expires_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False, index=True),
     Column("revoked_at", Text),
 )

@@ -51,6 +51,7 @@ twins = Table(
     Column("edge_revision", Integer),
     Column("desired", LargeBinary),  # the signed envelope, byte for byte as the device gets it
     Column("unsigned", LargeBinary),  # the next one's payload, while it waits for a key that is kept elsewhere
+    Column("unsigned_version", Integer, nullable=False, server_default="0"),  # of that; 0: nothing waits, or it was signed
     Column("reported", Text),
     Column("seen_at", Text),
 )
@@ -97,6 +98,15 @@ edge_revisions = Table(
 )
 """Revisions of before that devices still have or may get again: while a rollout runs, and the one before the newest."""
 
+edge_wheels = Table(
+    "edge_wheels",
+    RECORDS,
+    Column("edge_deployment", Text, ForeignKey("edge_deployments.name", ondelete="CASCADE"), primary_key=True),
+    Column("digest", Text, ForeignKey("blobs.digest"), primary_key=True, index=True),
+    Column("revision", Integer, nullable=False),  # the newest that names it
+)
+"""Wheels of the agent that deployments name: kept as long as a revision does that some device may have."""
+
 edge_rollouts = Table(
     "edge_rollouts",
     RECORDS,
@@ -123,11 +133,14 @@ edge_rollout_devices = Table(
     Column("group_number", Integer, nullable=False),
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False, server_default=""),
-    Column("desired_version", Integer, nullable=False, server_default="0"),  # by which it was told the new revision
+    Column("held_revision", Integer),  # what it has while it waits; None: nothing of this deployment
+    # By which it was told; 0: it is to be told yet, -1: there was nothing to tell.
+    Column("desired_version", Integer, nullable=False, server_default="0"),
     Column("released_at", Text),
-    Column("ended_at", Text),
+    Column("ended_at", Text),  # of one that is released: since when it is in trouble
     states("state", "waiting", "released", "succeeded", "failed", "timed-out"),
     Index(None, "device_uuid"),
+    Index(None, "rollout_id", "group_number", "state"),
 )
 
 module_twins = Table(
@@ -137,7 +150,6 @@ module_twins = Table(
     Column("module", Text, primary_key=True),
     Column("patch", Text, nullable=False, server_default="{}"),
     Column("revision", Integer, nullable=False, server_default="0"),  # of the patch
-    Column("desired_version", Integer, nullable=False, server_default="0"),
     Column("epoch", Text, nullable=False, server_default=""),
     Column("reported", Text, nullable=False, server_default="{}"),
     Column("reported_version", BigInteger, nullable=False, server_default="0"),

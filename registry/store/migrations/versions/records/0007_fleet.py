@@ -13,6 +13,7 @@ def upgrade() -> None:
     """Frozen here: later changes to the code must not change this step."""
     op.add_column("devices", sa.Column("wanted_key_generation", sa.Integer(), server_default="0", nullable=False))
     op.add_column("twins", sa.Column("unsigned", sa.LargeBinary(), nullable=True))
+    op.add_column("twins", sa.Column("unsigned_version", sa.Integer(), server_default="0", nullable=False))
     op.create_table(
         "edge_revisions",
         sa.Column("edge_deployment", sa.Text(), nullable=False),
@@ -26,6 +27,21 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("edge_deployment", "revision", name="pk_edge_revisions"),
     )
+    op.create_table(
+        "edge_wheels",
+        sa.Column("edge_deployment", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["digest"], ["blobs.digest"], name="fk_edge_wheels_digest_blobs"),
+        sa.ForeignKeyConstraint(
+            ["edge_deployment"],
+            ["edge_deployments.name"],
+            name="fk_edge_wheels_edge_deployment_edge_deployments",
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("edge_deployment", "digest", name="pk_edge_wheels"),
+    )
+    op.create_index("ix_edge_wheels_digest", "edge_wheels", ["digest"], unique=False)
     op.create_table(
         "edge_rollouts",
         sa.Column("id", sa.Text(), nullable=False),
@@ -61,6 +77,7 @@ def upgrade() -> None:
         sa.Column("group_number", sa.Integer(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("held_revision", sa.Integer(), nullable=True),
         sa.Column("desired_version", sa.Integer(), server_default="0", nullable=False),
         sa.Column("released_at", sa.Text(), nullable=True),
         sa.Column("ended_at", sa.Text(), nullable=True),
@@ -77,13 +94,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("rollout_id", "device_uuid", name="pk_edge_rollout_devices"),
     )
     op.create_index("ix_edge_rollout_devices_device_uuid", "edge_rollout_devices", ["device_uuid"], unique=False)
+    op.create_index(
+        "ix_edge_rollout_devices_rollout_id_group_number_state",
+        "edge_rollout_devices",
+        ["rollout_id", "group_number", "state"],
+        unique=False,
+    )
     op.create_table(
         "module_twins",
         sa.Column("device_uuid", sa.Text(), nullable=False),
         sa.Column("module", sa.Text(), nullable=False),
         sa.Column("patch", sa.Text(), server_default="{}", nullable=False),
         sa.Column("revision", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("desired_version", sa.Integer(), server_default="0", nullable=False),
         sa.Column("epoch", sa.Text(), server_default="", nullable=False),
         sa.Column("reported", sa.Text(), server_default="{}", nullable=False),
         sa.Column("reported_version", sa.BigInteger(), server_default="0", nullable=False),
@@ -134,3 +156,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("serial", name="pk_device_certificates"),
     )
     op.create_index("ix_device_certificates_device_uuid", "device_certificates", ["device_uuid"], unique=False)
+    op.create_index("ix_device_certificates_expires_at", "device_certificates", ["expires_at"], unique=False)

@@ -14,7 +14,7 @@ UNDER_WAY_MAX = 256
 UPSTREAM = "upstream"
 
 
-class LinkTally:
+class UpstreamCounts:
     """``now_s`` is monotonic everywhere."""
 
     def __init__(self, metrics: Metrics) -> None:

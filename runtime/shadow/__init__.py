@@ -1,0 +1,1 @@
+"""``python -P -m runtime.shadow``: asks a module's shadow what the module was asked, and compares. Read ``comparer.py`` first."""
