@@ -153,7 +153,7 @@ def _trial(releases: Path, assembly: Assembly) -> ReleaseTrial:
         releases,
         assembly.loops(),
         SystemClock(),
-        has_session=lambda: assembly.courier.session is not None,
+        has_session=lambda: assembly.hub_side.courier.session is not None,
         on_end=ended,
         leave=lambda: os.kill(os.getpid(), signal.SIGHUP),
     )

@@ -7,8 +7,6 @@ last, so a device without a network is complete before anything tries to reach i
 from __future__ import annotations
 
 import logging
-import random
-import secrets
 import sys
 import threading
 from collections.abc import Mapping
@@ -16,8 +14,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from edge_agent.agent import Agent
 from edge_agent.bell import Bell
@@ -38,15 +34,10 @@ from edge_agent.images.collector import Collector, Quotas
 from edge_agent.images.image_store import ImageStore
 from edge_agent.images.pull_oci import OciImages
 from edge_agent.images.puller import Puller
-from edge_agent.link.broker_login import BrokerLogin
-from edge_agent.link.courier import Courier
 from edge_agent.link.desired import DesiredKeeper
-from edge_agent.link.desired_fetch import DesiredFetcher
-from edge_agent.link.key_change import KeyChange
+from edge_agent.link.hub_side import HubSide, HubSurroundings
 from edge_agent.link.keys import DeviceKeys
 from edge_agent.link.reporter import Reporter, Self
-from edge_agent.link.twins import TwinSync
-from edge_agent.link.uplink import Identity, Uplink
 from edge_agent.methods.assembly import MethodsDevice, make_desk, module_lines
 from edge_agent.methods.desk import Desk
 from edge_agent.observing.gauges import Page
@@ -56,19 +47,19 @@ from edge_agent.reconcile.shadows import with_shadows
 from edge_agent.reconcile.situation import EngineKind, Wanted
 from edge_agent.reconcile.trials import Trials
 from edge_agent.reconcile.way_back import WayBack
+from edge_agent.registry_http import DeviceRegistry
 from edge_agent.service.desired_release import DesiredRelease, release_place
 from edge_agent.service.watchdog import Loop
 from edge_agent.settings import AgentSettings
-from edge_agent.state_store import StateStore, count_start
+from edge_agent.state_store import StateStore
 from edge_agent.telemetry.local_side import LocalSide, Surroundings
 from hedgerow.clock import Clock, boot_id
-from hedgerow.contracts.desired_reference import read_reference
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import encode
 from hedgerow.contracts.status import BufferStatus
 
 if TYPE_CHECKING:
-    from edge_agent.checks_state import Check
+    from edge_agent.checks.check import Check
 
 # A start that is under way when all modules are to be stopped is waited for so long.
 ACTIONS_END_S = 5.0
@@ -93,9 +84,7 @@ class Assembly:
         self._device = device
         self._clock = clock
         self._boot_id = boot_id()
-        self._refused = ""
         self._groups = open_groups(device.settings.cgroup)
-        self._connected = False
         self.metrics = Metrics()
         self._limits_by = "rlimit" if self._groups is None else "cgroup"
         self.page = Page(device.config, device.version, self._limits_by, device.store.folder, clock, self.metrics)
@@ -118,15 +107,7 @@ class Assembly:
         self.trials = Trials(WayBack(store, self.decisions, self.metrics), proofs, sampler)
         self.hands = self._make_hands(proofs)
         self.chaos = self._make_chaos()
-        self.broker = BrokerLogin(device.config, store.folder, clock, self.decisions, self.keys)
-        self.fetcher = DesiredFetcher(
-            device.config,
-            lambda: self.keys.pull_token,
-            self._take_envelope,
-            lambda problem: self.decisions.record(None, "desired-waits", problem.sentence()),
-        )
-        self.courier = self._make_courier()
-        self.key_change = self._make_key_change()
+        self.hub_side = self._make_hub_side()
         self.reporter = self._make_reporter()
         self.decisions.on_new = self.reporter.hurry
         self.agent = self._make_agent()
@@ -147,9 +128,7 @@ class Assembly:
             self.decisions.record(None, "set-aside", f"{name} was damaged")
         self.reporter.start()
         self._supervisor.start()
-        self.broker.start()
-        self.courier.start()
-        self._look_at_key()
+        self.hub_side.start()
         self.collector.start()
         self.release.start()
         self.chaos.start()
@@ -169,10 +148,7 @@ class Assembly:
         self.collector.close()
         self.reporter.close()
         self.methods.close()
-        self.key_change.close()
-        self.courier.close()
-        self.fetcher.close()
-        self.broker.close()
+        self.hub_side.close()
         self.local.close()
         self.process_engine.close()
 
@@ -180,7 +156,7 @@ class Assembly:
         """The threads without which this agent is of no use; a watchdog wants to see them go round."""
         return [
             Loop("supervisor", lambda: self.agent.rounds, self.bell.ring),
-            Loop("courier", lambda: self.courier.rounds, self.courier.new_data),
+            Loop("courier", lambda: self.hub_side.courier.rounds, self.hub_side.courier.new_data),
             Loop("intake", lambda: self.local.intake.turns, self.local.intake.wake),
             Loop("local-hub", lambda: self.local.hub.turns, self.local.hub.wake),
         ]
@@ -189,17 +165,14 @@ class Assembly:
         """How things are, for ``systemctl status``."""
         report = self.reporter.current()
         running = sum(module.state == "running" for module in report.modules.values())
-        link = "in session" if report.session else self.courier.standing.state
+        link = "in session" if report.session else self.hub_side.courier.standing.state
         return f"{running} of {len(report.modules)} modules running, desired version {report.desired.version}, {link}"
 
     def exposition(self) -> str:
         """The text of ``/metrics``."""
         state = [
-            Sample("hedgerow_agent_connected", float(self.courier.connected)),
-            Sample("hedgerow_agent_session", float(self.courier.session is not None)),
-            Sample("hedgerow_agent_revoked", float(self.courier.revoked)),
             Sample("edgehub_connected_clients", self.local.hub.connected),
-            *self.broker.samples(),
+            *self.hub_side.samples(),
         ]
         return self.page.text(self.reporter.current(), self.local.outbox, state)
 
@@ -259,48 +232,32 @@ class Assembly:
                 lines_of=lines_of,
                 find_address=self._address,
                 exposition=self.exposition,
-                on_stored=lambda: self.courier.new_data(),
+                on_stored=lambda: self.hub_side.courier.new_data(),
             )
         )
 
-    def _make_courier(self) -> Courier:
-        config, settings = self._device.config, self._device.settings
-        identity = Identity(config.device_uuid, secrets.token_hex(8), count_start(self._device.store), self._device.version)
-        uplink = Uplink(
-            identity,
-            self.local.outbox,
-            batch_bytes=settings.batch_bytes,
-            random=random.random,
-            nonce=lambda: secrets.token_hex(16),
-            backfill_per_s=settings.backfill_messages_per_s,
+    def _make_hub_side(self) -> HubSide:
+        device = self._device
+        return HubSide(
+            HubSurroundings(
+                config=device.config,
+                settings=device.settings,
+                store=device.store,
+                version=device.version,
+                keys=self.keys,
+                desired=self.desired,
+                outbox=self.local.outbox,
+                twins=self.local.twins,
+                decisions=self.decisions,
+                metrics=self.metrics,
+                clock=self._clock,
+                gate=self.chaos.link,
+                on_desired=self._take_desired,
+                on_method=lambda envelope, session, incarnation: self.methods.take(envelope, session, incarnation),
+                on_link=self._link_changed,
+                on_network=self._network_back,
+            )
         )
-        return Courier(
-            config,
-            self.chaos.link(self.broker.link),
-            uplink,
-            self._clock,
-            self.metrics,
-            on_desired=self._take_desired,
-            on_link=self._link_changed,
-            desired_version=lambda: self.desired.version,
-            on_method=lambda envelope, session, incarnation: self.methods.take(envelope, session, incarnation),
-            twins=TwinSync(config.device_uuid, self.local.twins),
-            key=lambda: self.keys.key,
-        )
-
-    def _make_key_change(self) -> KeyChange:
-        def decided(action: str, reason: str) -> None:
-            self.decisions.record(None, action, reason)
-
-        return KeyChange(self._device.config, self.keys, decided=decided, changed=self.courier.new_data)
-
-    def _config_now(self) -> DeviceConfig:
-        """device.toml with the token that is good now."""
-        return msgspec.structs.replace(self._device.config, pull_token=self.keys.pull_token)
-
-    def _look_at_key(self) -> None:
-        state = self.desired.state
-        self.key_change.want(state.key_generation if state else 0)
 
     def _make_docker(self) -> DockerParts:
         device = self._device
@@ -325,30 +282,31 @@ class Assembly:
             checks=self._checks,
             trusted=self.desired.trusted,
         )
-        publish = self.courier.publish_answer
+        publish = self.hub_side.courier.publish_answer
         return make_desk(
             seen, self.agent, lambda part: publish(encode(part)), self.decisions, self._clock, self.metrics, self.local.hub
         )
 
     def _checks(self) -> list[Check]:
         # Megabytes that only a support bundle pays for.
-        from edge_agent.checks import run_checks
+        from edge_agent.checks.readiness import run_checks
 
         settings = self._device.settings
         return list(run_checks(settings.config, self._device.store.folder, self._clock.now(), settings.docker_host))
 
-    def _take_desired(self, message: bytes, incarnation: str) -> None:
-        reference = read_reference(message)
-        if reference is None:
-            self._take_envelope(message, incarnation)
-        elif reference.version > self.desired.version:
-            self.fetcher.want(reference, incarnation)
-
-    def _take_envelope(self, envelope: bytes, incarnation: str) -> None:
+    def _take_desired(self, envelope: bytes, incarnation: str) -> None:
         self.agent.take_desired(envelope, incarnation)
-        self._look_at_key()
         self.collector.hurry()
         self.release.hurry()
+
+    def _network_back(self) -> None:
+        self.agent.network_back()
+        self.release.network_back()
+
+    def _link_changed(self) -> None:
+        self.reporter.hurry()
+        # The way to the registry may be back together with the way to the hub.
+        self.puller.hurry()
 
     def _images_changed(self) -> None:
         self.bell.ring()
@@ -389,10 +347,10 @@ class Assembly:
             device.store,
             self._clock,
             self.decisions,
-            session=lambda: self.courier.session,
+            session=lambda: self.hub_side.courier.session,
             buffer=self._buffer_status,
-            publish=self.courier.publish_status,
-            link=lambda: self.courier.standing,
+            publish=self.hub_side.courier.publish_status,
+            link=lambda: self.hub_side.courier.standing,
             agent_release=lambda: self.release.status,
             trusts=lambda: self.desired.trusted.keyids,
             with_counts=ShadowFiles(self.process_engine.work_folder).with_counts,
@@ -401,7 +359,8 @@ class Assembly:
     def _make_release(self) -> DesiredRelease:
         device, news = self._device, self.reporter.hurry
         place = release_place(device.settings, device.store.folder, device.version)
-        return DesiredRelease(place, self._config_now, lambda: self.desired.state, self.decisions, self._clock, on_news=news)
+        registry = DeviceRegistry(device.config, lambda: self.keys.pull_token)
+        return DesiredRelease(place, registry, lambda: self.desired.state, self.decisions, self._clock, on_news=news)
 
     def _buffer_status(self) -> BufferStatus:
         totals = self.local.outbox.totals
@@ -411,20 +370,6 @@ class Assembly:
             queued_bytes=totals.queued_bytes,
             dropped_messages=totals.dropped,
         )
-
-    def _link_changed(self) -> None:
-        if self.courier.connected and not self._connected:
-            self.agent.network_back()
-            self.key_change.hurry()
-            self.release.network_back()
-        self._connected = self.courier.connected
-        refused = self.courier.refused
-        if refused and refused != self._refused:
-            self.decisions.record(None, "revoked" if self.courier.revoked else "session-refused", refused)
-        self._refused = refused
-        self.reporter.hurry()
-        # The way to the registry may be back together with the way to the hub.
-        self.puller.hurry()
 
     def _make_asking(self) -> Asking:
         device = self._device

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.checks import run_checks
+from edge_agent.checks.readiness import run_checks
 from edge_agent.decisions import KEPT, read_decisions
 from edge_agent.device_config import default_state_dir, known_state_dir, read_device_config
 from edge_agent.settings import AgentSettings

@@ -4,7 +4,7 @@ workspace/
   format.json          format version and workspace id; written last when a workspace is made
   records.db series.db SQLite (absent with a PostgreSQL URL)
   blobs/sha256/ab/…    content by digest
-  keys/                signing.key (Ed25519; later ones: registry/signing_keys.py), devices.key (master of all device
+  keys/                signing.key (Ed25519; later ones: registry/identity/signing_keys.py), devices.key (master of all device
                        keys), vault.keys (seal secrets; made when first needed, registry/vault.py), 0600, in a backup only
                        when asked
   run/                 locks, sockets, the owner token, state of supervised processes; gone after a clean stop
@@ -31,7 +31,7 @@ from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.seal import DEVICE_KEY_BYTES
 from hedgerow.errors import Bug
 from registry.errors import NotAWorkspace, WorkspaceTooNew
-from registry.signing_keys import read_signing_keys
+from registry.identity.signing_keys import read_signing_keys
 
 FORMAT = 1
 ROLES = ("server", "hub", "controller", "broker")
@@ -113,7 +113,7 @@ class Workspace:
 
     @property
     def trusted_key(self) -> TrustedKey:
-        """By which a backup knows this workspace: the first of its signing keys (``registry/signing_keys.py``)."""
+        """By which a backup knows this workspace: the first of its signing keys (``registry/identity/signing_keys.py``)."""
         return read_signing_keys(self.keys).identity
 
     @cached_property

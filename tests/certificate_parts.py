@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from paho.mqtt.enums import CallbackAPIVersion
 
 from hedgerow.contracts.device import DeviceConfig
+from hedgerow.contracts.enrollment import sealed_request
 from tests.waiting import wait_for
 
 PATIENCE_S = 30.0
@@ -38,11 +39,19 @@ def request_of(key: Key, name: str = "whoever") -> str:
     return signed.public_bytes(Encoding.PEM).decode()
 
 
-def ask(config: DeviceConfig, request: object, *, name: str = "", token: str = "") -> tuple[int, dict[str, Any]]:
+def sealed(config: DeviceConfig, request: object, key: bytes | None = None) -> dict[str, Any]:
+    """The body as the device, or somebody with another ``key``, sends it."""
+    made = sealed_request(key or config.key_bytes(), config.device_uuid, str(request))
+    return {"request": request, "seal": made.seal}
+
+
+def ask(
+    config: DeviceConfig, request: object, *, name: str = "", token: str = "", key: bytes | None = None
+) -> tuple[int, dict[str, Any]]:
     """Status and answer of the registry to a request for a certificate, as a device sends it."""
     asked = urllib.request.Request(
         f"{config.registry_url}/api/v1/devices/{name or config.name}/certificates",
-        json.dumps({"request": request}).encode(),
+        json.dumps(sealed(config, request, key)).encode(),
         {"Authorization": f"Bearer {token or config.pull_token}", "Content-Type": "application/json"},
     )
     try:

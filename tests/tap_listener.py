@@ -32,8 +32,18 @@ class TapListener:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         # Folders of tests are deeper than a socket's path may be.
         here = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        address = f"/proc/self/fd/{here}/{path.name}"
+
+        def listened() -> bool:
+            """The socket has its name a moment before anybody listens at it."""
+            try:
+                self._socket.connect(address)
+            except ConnectionRefusedError:
+                return False
+            return True
+
         try:
-            self._socket.connect(f"/proc/self/fd/{here}/{path.name}")
+            wait_for(listened, what="somebody at the tap")
         finally:
             os.close(here)
         self._socket.sendall(msgspec.json.encode(TapHello(fraction)) + b"\n")

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from edge_agent.chaos.orders import Facts, Order
 from edge_agent.errors import ChaosNotAllowed, ChaosUnanswered
+from hedgerow.socket_path import reachable
 
 NAME = "chaos.sock"
 ANSWER_TIMEOUT_S = 20.0
@@ -36,7 +36,7 @@ class ChaosSocket:
         """Raises OSError."""
         self._path.unlink(missing_ok=True)
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with _reachable(self._path) as address:
+        with reachable(self._path) as address:
             made.bind(address)
         # Nobody can connect before listen(), so there is no moment with other rights.
         self._path.chmod(0o600)
@@ -76,7 +76,7 @@ def ask(folder: Path, order: Order) -> Facts:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ANSWER_TIMEOUT_S)
         try:
-            with _reachable(folder / NAME) as address:
+            with reachable(folder / NAME) as address:
                 connection.connect(address)
             connection.sendall(msgspec.json.encode(order) + b"\n")
             return msgspec.json.decode(_line(connection, _ANSWER_BYTES_MAX), type=Facts)
@@ -92,13 +92,3 @@ def _line(connection: socket.socket, most: int) -> bytes:
             break
         data += part
     return data
-
-
-@contextlib.contextmanager
-def _reachable(path: Path) -> Iterator[str]:
-    """A Unix socket's path has at most 107 bytes, folders can be deeper: go through an open descriptor."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import re
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -21,13 +20,13 @@ from edge_agent.enrolment.errors import (
     EnrollmentSetUpWrongly,
     EnrollmentUnreachable,
 )
+from edge_agent.registry_http import connection_to, words_of
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.enrollment import EnrolledByKey, EnrollWithKey
 from hedgerow.contracts.work import ProblemAnswer
 from hedgerow.errors import HedgerowError
 
-TIMEOUT_S = 30.0
 ANSWER_BYTES_MAX = 256 * 1024
 _KEY = re.compile(r"hre_[A-Za-z0-9]{1,64}_[A-Za-z0-9_-]{1,128}")
 _GOOD = (200, 201)
@@ -89,27 +88,19 @@ def _exchange(wish: Wish, body: bytes) -> tuple[int, bytes]:
     parts = _parts(wish.url)
     headers = {"Authorization": f"Bearer {wish.key}", "Content-Type": "application/json", "Accept": "application/json"}
     try:
-        connection = _connect(parts, wish.ca)
+        connection = connection_to(parts, wish.ca)
         try:
             connection.request("POST", f"{parts.path.rstrip('/')}/api/v1/enroll", body, headers)
-            answer = connection.getresponse()
-            read = answer.read(ANSWER_BYTES_MAX + 1)
+            with connection.getresponse() as answer:
+                read = answer.read(ANSWER_BYTES_MAX + 1)
         finally:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError) as problem:
-        raise EnrollmentUnreachable(url=wish.url, problem=str(problem) or type(problem).__name__) from None
+        raise EnrollmentUnreachable(url=wish.url, problem=words_of(problem)) from None
     if len(read) > ANSWER_BYTES_MAX:
         hint = "See that --url is the address of a Hedgerow workspace (hedgerow up)."
         raise EnrollmentRefused(url=wish.url, problem=f"its answer is longer than {ANSWER_BYTES_MAX} bytes", hint=hint)
     return answer.status, read
-
-
-def _connect(parts: SplitResult, ca: Path | None) -> http.client.HTTPConnection:
-    host = parts.hostname or "localhost"
-    if parts.scheme == "https":
-        trusted = ssl.create_default_context(cafile=None if ca is None else str(ca))
-        return http.client.HTTPSConnection(host, parts.port, timeout=TIMEOUT_S, context=trusted)
-    return http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_S)
 
 
 def _config(wish: Wish, body: bytes) -> DeviceConfig:

@@ -10,7 +10,6 @@ import hashlib
 import http.client
 import os
 import shutil
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 from edge_agent.errors import ImageRefused, PullFailed
 from edge_agent.images.image_store import ImageStore, Layer, Packing
+from edge_agent.registry_http import connection_to, refusal, words_of
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.names import MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST
@@ -28,9 +28,6 @@ from hedgerow.contracts.service import ImagePin
 
 MANIFEST_BYTES_MAX = 4 << 20
 READ_BYTES = 1 << 18
-# Time without a single byte; there is no limit on a whole pull while bytes flow.
-STALL_TIMEOUT_S = 30.0
-ERROR_TEXT_BYTES = 300
 Progress = Callable[[str], None]
 
 
@@ -55,7 +52,7 @@ class OciImages:
             progress("it is being unpacked")
             self._store.unpack(image, fetched)
         except (OSError, http.client.HTTPException) as problem:
-            raise self._failed(image, str(problem) or type(problem).__name__) from problem
+            raise self._failed(image, words_of(problem)) from problem
         for layer in fetched:
             layer.path.unlink(missing_ok=True)
 
@@ -113,25 +110,16 @@ class OciImages:
 
     @contextmanager
     def _get(self, image: ImagePin, rest: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
-        connection = self._connect()
+        connection = connection_to(self._url)
         path = f"{self._url.path.rstrip('/')}/v2/{image.name}/{rest}"
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {self._token()}", **headers})
-            answer = connection.getresponse()
-            if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT):
-                text = answer.read(ERROR_TEXT_BYTES).decode(errors="replace").strip()
-                raise self._failed(image, f"{path} answered {answer.status} {text}".rstrip())
-            yield answer
+            with connection.getresponse() as answer:
+                if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT):
+                    raise self._failed(image, f"{path}: {refusal(answer)}")
+                yield answer
         finally:
             connection.close()
-
-    def _connect(self) -> http.client.HTTPConnection:
-        host = self._url.hostname or "localhost"
-        if self._url.scheme == "https":
-            return http.client.HTTPSConnection(
-                host, self._url.port, timeout=STALL_TIMEOUT_S, context=ssl.create_default_context()
-            )
-        return http.client.HTTPConnection(host, self._url.port, timeout=STALL_TIMEOUT_S)
 
     def _failed(self, image: ImagePin, problem: str) -> PullFailed:
         return PullFailed(image=f"{image.name}:{image.version}", registry=self._config.registry_url, problem=problem)

@@ -32,9 +32,9 @@ class BrokerLogin:
             # Its part of the library costs memory that only these devices pay.
             from edge_agent.link.certificate import CertificateKeeper
 
-            token = None if keys is None else lambda: keys.pull_token
+            token, key = (None, None) if keys is None else (lambda: keys.pull_token, lambda: keys.key)
             self._keeper = CertificateKeeper(
-                config, folder, clock, lambda action, reason: decisions.record(None, action, reason), token
+                config, folder, clock, lambda action, reason: decisions.record(None, action, reason), token, key
             )
 
     def start(self) -> None:

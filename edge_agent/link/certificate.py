@@ -1,6 +1,6 @@
 """The device's certificate for the broker: asked for, kept, renewed; only the next connection notices.
 
-    a key of this device's own ──▶ request ──▶ registry (by the pull token) ──▶ certificate.pem, key and certificate in one file
+    a key of this device's own ──▶ sealed request ──▶ registry ──▶ certificate.pem, key and certificate in one file
                                                                                       │
                                                     link: a new connection with it ◀──┘
 
@@ -11,7 +11,6 @@ or the new one. A damaged one is moved aside, and there is another key and anoth
 
 from __future__ import annotations
 
-import http.client
 import logging
 import random
 import ssl
@@ -21,7 +20,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote, urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -38,17 +36,17 @@ from cryptography.x509.oid import NameOID
 
 from edge_agent.errors import CertificateNotIssued
 from edge_agent.link.certificate_plan import Validity, wait_s
+from edge_agent.registry_http import DeviceRegistry
 from hedgerow.atomic_write import atomic_write
 from hedgerow.backoff import Backoff
 from hedgerow.clock import Clock
 from hedgerow.contracts.device import DeviceConfig
-from hedgerow.contracts.document import decode, encode
-from hedgerow.contracts.enrollment import DeviceCertificate, SignCertificate
+from hedgerow.contracts.document import decode
+from hedgerow.contracts.enrollment import DeviceCertificate, SignCertificate, sealed_request
 from hedgerow.errors import HedgerowError
 
 FILE_NAME = "certificate.pem"
 ANSWER_BYTES_MAX = 256 * 1024
-STALL_TIMEOUT_S = 30.0
 # The wall clock is looked at so often: it may have been set.
 LOOK_S = 60.0
 # Whatever a registry sends, this thread does not run hot.
@@ -117,9 +115,11 @@ class CertificateKeeper:
         clock: Clock,
         record: Callable[[str, str], object],
         token: Callable[[], str] | None = None,
+        key: Callable[[], bytes] | None = None,
     ) -> None:
-        """``token`` None: that of device.toml."""
-        self._token = token or (lambda: config.pull_token)
+        """``token``, ``key`` None: those of device.toml."""
+        self._registry = DeviceRegistry(config, token or (lambda: config.pull_token))
+        self._key = key or config.key_bytes
         self._config, self._path, self._clock, self._record = config, folder / FILE_NAME, clock, record
         self.on_new: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
@@ -211,7 +211,8 @@ class CertificateKeeper:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._config.device_uuid)])
         request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, SHA256())
-        answer = self._ask(SignCertificate(request=request.public_bytes(Encoding.PEM).decode()))
+        text = request.public_bytes(Encoding.PEM).decode()
+        answer = self._ask(sealed_request(self._key(), self._config.device_uuid, text))
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         pem = private + answer.certificate.encode()
         held = read_certificate(pem, self._config.device_uuid)
@@ -221,26 +222,12 @@ class CertificateKeeper:
         return held
 
     def _ask(self, body: SignCertificate) -> DeviceCertificate:
-        """Raises CertificateNotIssued, InvalidDocument, OSError."""
-        url = urlsplit(self._config.registry_url)
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        connection = kind(url.hostname or "localhost", url.port, timeout=STALL_TIMEOUT_S)
-        path = f"{url.path.rstrip('/')}/api/v1/devices/{quote(self._config.name)}/certificates"
-        headers = {"Authorization": f"Bearer {self._token()}", "Content-Type": "application/json"}
-        try:
-            connection.request("POST", path, encode(body), headers)
-            answer = connection.getresponse()
-            text = answer.read(ANSWER_BYTES_MAX)
-        except http.client.HTTPException as problem:
-            raise self._failed(str(problem) or type(problem).__name__) from None
-        finally:
-            connection.close()
-        if answer.status != http.HTTPStatus.CREATED:
-            raise self._failed(f"it answered {answer.status} {text[:300].decode(errors='replace').strip()}".rstrip())
-        return decode(text, DeviceCertificate)
+        """Raises CertificateNotIssued, InvalidDocument."""
 
-    def _failed(self, problem: str) -> CertificateNotIssued:
-        return CertificateNotIssued(registry=self._config.registry_url, problem=problem)
+        def failed(problem: str) -> CertificateNotIssued:
+            return CertificateNotIssued(registry=self._registry.url, problem=problem)
+
+        return decode(self._registry.ask("certificates", failed, ANSWER_BYTES_MAX, body), DeviceCertificate)
 
     def _read(self) -> None:
         try:

@@ -6,21 +6,18 @@ goes on running meanwhile.
 
 from __future__ import annotations
 
-import http.client
 import logging
 import random
 import threading
 from collections.abc import Callable
-from http import HTTPStatus
-from urllib.parse import quote, urlsplit
 
 from edge_agent.errors import DesiredNotFetched
+from edge_agent.registry_http import DeviceRegistry
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.desired_reference import MAX_ENVELOPE_BYTES, DesiredReference
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import digest_of
 
-STALL_TIMEOUT_S = 30.0
 RETRY = Backoff(first_s=2.0, factor=2.0, cap_s=300.0, immediate_s=1.0)
 log = logging.getLogger(__name__)
 
@@ -36,7 +33,7 @@ class DesiredFetcher:
         on_failed: Callable[[DesiredNotFetched], None],
     ) -> None:
         self._config = config
-        self._token = token
+        self._registry = DeviceRegistry(config, token)
         self._on_fetched = on_fetched
         self._on_failed = on_failed
         self._changed = threading.Condition()
@@ -104,23 +101,11 @@ class DesiredFetcher:
 
     def _fetch(self, reference: DesiredReference) -> bytes:
         """The envelope. Raises DesiredNotFetched."""
-        url = urlsplit(self._config.registry_url)
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        connection = kind(url.hostname or "localhost", url.port, timeout=STALL_TIMEOUT_S)
-        path = f"{url.path.rstrip('/')}/api/v1/devices/{quote(self._config.name)}/desired"
-        try:
-            connection.request("GET", path, headers={"Authorization": f"Bearer {self._token()}"})
-            with connection.getresponse() as answer:
-                envelope = answer.read(MAX_ENVELOPE_BYTES + 1)
-        except (OSError, http.client.HTTPException) as problem:
-            raise self._failed(reference, str(problem) or type(problem).__name__) from None
-        finally:
-            connection.close()
-        if answer.status != HTTPStatus.OK:
-            raise self._failed(reference, f"it answered {answer.status}")
-        if digest_of(envelope) != reference.digest:
-            raise self._failed(reference, "it has another one by now, or one that was cut off")
-        return envelope
 
-    def _failed(self, reference: DesiredReference, problem: str) -> DesiredNotFetched:
-        return DesiredNotFetched(version=reference.version, registry=self._config.registry_url, problem=problem)
+        def failed(problem: str) -> DesiredNotFetched:
+            return DesiredNotFetched(version=reference.version, registry=self._registry.url, problem=problem)
+
+        envelope = self._registry.ask("desired", failed, MAX_ENVELOPE_BYTES)
+        if digest_of(envelope) != reference.digest:
+            raise failed("it has another one by now, or one that was cut off")
+        return envelope

@@ -14,16 +14,14 @@ A thread of its own, there only while something is to be done.
 from __future__ import annotations
 
 import base64
-import http.client
 import logging
 import random
-import ssl
 import threading
 from collections.abc import Callable
-from urllib.parse import quote, urlsplit
 
 from edge_agent.errors import KeyNotFetched
 from edge_agent.link.keys import DeviceKeys
+from edge_agent.registry_http import DeviceRegistry
 from hedgerow.backoff import Backoff
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.device_keys import (
@@ -45,7 +43,6 @@ from hedgerow.contracts.seal import seal, unseal
 from hedgerow.errors import HedgerowError
 
 ANSWER_BYTES_MAX = 64 * 1024
-TIMEOUT_S = 20.0
 CLOSE_PATIENCE_S = 1.0
 RETRY = Backoff(first_s=1.0, factor=2.0, cap_s=120.0, immediate_s=0.5)
 log = logging.getLogger(__name__)
@@ -58,6 +55,7 @@ class KeyChange:
         self, config: DeviceConfig, keys: DeviceKeys, *, decided: Callable[[str, str], None], changed: Callable[[], None]
     ) -> None:
         self._config, self._keys = config, keys
+        self._registry = DeviceRegistry(config, lambda: keys.pull_token)
         self._decided, self._changed = decided, changed
         self._wanted = 0
         self._trouble = ""
@@ -154,25 +152,8 @@ class KeyChange:
         return seal(self._keys.key, self._config.device_uuid, purpose, encode(document))
 
     def _post(self, what: str, sealed: bytes, generation: int) -> bytes:
-        url = urlsplit(self._config.registry_url)
-        path = f"{url.path.rstrip('/')}/api/v1/devices/{quote(self._config.name)}/{what}"
-        headers = {"Authorization": f"Bearer {self._keys.pull_token}", "Content-Type": "application/json"}
-        connection = _connection(url.scheme, url.hostname or "localhost", url.port)
-        try:
-            connection.request("POST", path, encode(FetchKey(sealed=base64.b64encode(sealed).decode())), headers)
-            answer = connection.getresponse()
-            body = answer.read(ANSWER_BYTES_MAX)
-        except (OSError, http.client.HTTPException) as problem:
-            raise KeyNotFetched(generation=generation, problem=str(problem) or type(problem).__name__) from None
-        finally:
-            connection.close()
-        if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.NO_CONTENT):
-            words = body[:300].decode(errors="replace").strip()
-            raise KeyNotFetched(generation=generation, problem=f"{path} answered {answer.status} {words}".rstrip())
-        return body
+        def failed(problem: str) -> KeyNotFetched:
+            return KeyNotFetched(generation=generation, problem=problem)
 
-
-def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
-    if scheme == "https":
-        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=ssl.create_default_context())
-    return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+        request = FetchKey(sealed=base64.b64encode(sealed).decode())
+        return self._registry.ask(what, failed, ANSWER_BYTES_MAX, request)

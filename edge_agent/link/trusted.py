@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_agent.state_store import StateStore
 from hedgerow.atomic_write import atomic_write
-from hedgerow.contracts.device import DeviceConfig, KeyUse, TrustedKey
+from hedgerow.contracts.device import TRUSTED_KEYS_MAX, DeviceConfig, KeyUse, TrustedKey
 from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.edge import DesiredState
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE
@@ -29,7 +29,6 @@ from hedgerow.contracts.signed import SignatureRefused, Verifier, open_signed
 from hedgerow.errors import HedgerowError, InvalidDocument
 
 FILE = "trusted.json"
-KEYS_MAX = 16
 _KEY_BYTES = 32
 log = logging.getLogger(__name__)
 
@@ -133,8 +132,8 @@ class TrustedKeys:
 def check_keys(state: DesiredState) -> None:
     """Raises InvalidDocument for keys by which nothing could ever be told to this device again, or that are none."""
     problem = ""
-    if len(state.trusted_keys) > KEYS_MAX:
-        problem = f"it names {len(state.trusted_keys)} keys; {KEYS_MAX} is the most"
+    if len(state.trusted_keys) > TRUSTED_KEYS_MAX:
+        problem = f"it names {len(state.trusted_keys)} keys; {TRUSTED_KEYS_MAX} is the most"
     elif state.trusted_keys and not any(key.may_sign("desired") for key in state.trusted_keys):
         problem = "none of the keys that it names may sign desired states"
     elif not all(_is_key(key.key) for key in state.trusted_keys):

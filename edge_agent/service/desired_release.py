@@ -24,6 +24,7 @@ from pathlib import Path
 from edge_agent.bell import Bell
 from edge_agent.decisions import DecisionLog
 from edge_agent.errors import WheelNotFetched
+from edge_agent.registry_http import DeviceRegistry
 from edge_agent.service import launch
 from edge_agent.service.release_standing import begin, name_of, refuse, standing_of
 from edge_agent.service.upgrade import COMPLETE, INSTALLED
@@ -31,7 +32,6 @@ from edge_agent.service.wheel import fetch_wheel
 from edge_agent.settings import AgentSettings
 from hedgerow.backoff import Backoff
 from hedgerow.clock import Clock
-from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.edge import AgentRelease, DesiredState
 from hedgerow.contracts.status import AgentReleaseStatus
 
@@ -65,14 +65,14 @@ class DesiredRelease:
     def __init__(
         self,
         place: ReleasePlace,
-        config: Callable[[], DeviceConfig],
+        registry: DeviceRegistry,
         state: Callable[[], DesiredState | None],
         decisions: DecisionLog,
         clock: Clock,
         on_news: Callable[[], None],
     ) -> None:
         self._place = place
-        self._config = config
+        self._registry = registry
         self._state = state
         self._decisions = decisions
         self._clock = clock
@@ -174,7 +174,7 @@ class DesiredRelease:
         if wanted.wheel is not None:
             # An installer believes the name of a wheel only when what is inside says the same.
             wheel = releases / WHEELS / f"hedgerow-{wanted.version}-py3-none-any.whl"
-            fetch_wheel(self._config(), wanted.wheel, wheel, lambda: not self._stopped.is_set())
+            fetch_wheel(self._registry, wanted.wheel, wheel, lambda: not self._stopped.is_set())
             options = ["--wheel", str(wheel), "--sha256", wanted.wheel.removeprefix("sha256:")]
         options += ["--index-url", self._place.index_url] if self._place.index_url else []
         options += ["--find-links", str(self._place.find_links)] if self._place.find_links else []

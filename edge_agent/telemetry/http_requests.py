@@ -23,7 +23,8 @@ HEADERS_MAX = 128
 _HEAD_END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) ([!-~]{1,16384}) HTTP/1\.([01])")
 # Blanks around the value are cut off apart: beside it in the pattern they would cost the square of their number.
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}):(.*)", re.DOTALL)
+# A line's end by itself is one to some who read this before us, and part of a value to others.
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}):([^\r\n\0]*)")
 # These differ from message to message; the rest of a head is read once.
 _CHANGING = frozenset({b"content-length", b"idempotency-key"})
 _SHAPES_KNOWN, _KNOWN_SHAPE_MAX = 64, 4096

@@ -384,8 +384,17 @@ class HttpServer:
             self._make_room()
 
     def _make_room(self) -> None:
-        """One module must not keep all places with connections that say nothing: the one longest silent ends."""
-        silent = [known for known in self._connections.values() if known.waits_since_s is not None]
-        longest = min(silent, key=lambda known: known.waits_since_s or 0.0, default=None)
-        if longest is not None and self._now_s >= (longest.waits_since_s or 0.0) + PATIENCE_S:
-            self._drop(longest)
+        """One module must not keep all places, or all room for bodies, by saying nothing: who was silent for too long ends.
+
+        All of those at once of which nobody knows whose they are: who opens such ones again and again has also filled the
+        kernel's backlog. Of the others the one longest silent.
+        """
+        full, before_s = len(self._connections) >= CONNECTIONS_MAX, self._now_s - PATIENCE_S
+        silent = [
+            (since_s, known.fd, known)
+            for known in self._connections.values()
+            if (since_s := known.waits_since_s) is not None and since_s <= before_s and (full or known.held)
+        ]
+        nameless = [known for _, _, known in silent if known.module is None]
+        for known in nameless or [known for _, _, known in sorted(silent)[:1]]:
+            self._drop(known)

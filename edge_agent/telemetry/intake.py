@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -58,6 +59,8 @@ from hedgerow.errors import Bug, ConflictError, HedgerowError, NotFoundError
 
 # Requests that may have to wait for something (polls of inputs, pages) have a thread each.
 APART_MAX = 64
+# One module must leave room for others.
+APART_OF_ONE_MAX = 32
 KEY_LENGTH_MAX = 200
 _LENGTH_DIGITS = 12
 _INPUTS, _ACK = "/inputs/", "/ack"
@@ -125,7 +128,8 @@ class Intake:
         self._exposition = exposition
         self._on_heartbeat = on_heartbeat
         self._taken: list[_Taken] = []
-        self._apart_room = threading.BoundedSemaphore(APART_MAX)
+        self._apart_now = Counter[str | None]()
+        self._apart_lock = threading.Lock()
         self._server = HttpServer(self, clock)
         self._hosts: set[str] = set()
         self.port = 0
@@ -215,7 +219,7 @@ class Intake:
             return Wanted(module, length, lambda _body, reply: reply(self._heartbeat(module or "")))
 
         def answer_apart(body: bytes, reply: Reply) -> None:
-            self._apart(reply, lambda: self._answered(head, path, dict(query), lambda size: body[:size]))
+            self._apart(module, reply, lambda: self._answered(head, path, dict(query), lambda size: body[:size]))
 
         return Wanted(module, length, answer_apart)
 
@@ -223,7 +227,7 @@ class Intake:
         self._on_heartbeat(module)
         return Answer(HTTPStatus.OK, b"{}")
 
-    def _apart(self, reply: Reply, answered: Callable[[], Answer]) -> None:
+    def _apart(self, module: str | None, reply: Reply, answered: Callable[[], Answer]) -> None:
         """Answer in a thread of its own."""
 
         def work() -> None:
@@ -233,17 +237,24 @@ class Intake:
                 log.exception("a module's request failed")
                 answer = _refusal(Bug(what="a request of a module failed"))
             finally:
-                self._apart_room.release()
+                self._leave_apart(module)
             reply(answer)
 
-        if not self._apart_room.acquire(blocking=False):
-            reply(_refusal(LocalPortBusy(limit=APART_MAX)))
-            return
+        with self._apart_lock:
+            if self._apart_now.total() >= APART_MAX or self._apart_now[module] >= APART_OF_ONE_MAX:
+                reply(_refusal(LocalPortBusy(limit=APART_MAX)))
+                return
+            self._apart_now[module] += 1
         try:
             threading.Thread(target=work, name="intake-request", daemon=True).start()
         except RuntimeError:  # no thread to be had right now
-            self._apart_room.release()
+            self._leave_apart(module)
             reply(_refusal(LocalPortBusy(limit=APART_MAX)))
+
+    def _leave_apart(self, module: str | None) -> None:
+        with self._apart_lock:
+            self._apart_now[module] -= 1
+            self._apart_now += Counter()  # only who is there
 
     def _answered(self, head: Head, path: str, query: dict[str, list[str]], read: Callable[[int], bytes]) -> Answer:
         try:

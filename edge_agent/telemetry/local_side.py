@@ -21,6 +21,7 @@ from edge_agent.telemetry.admission import Admission
 from edge_agent.telemetry.in_force import put_in_force
 from edge_agent.telemetry.intake import Intake
 from edge_agent.telemetry.module_inputs import ModuleInputs
+from edge_agent.telemetry.mqtt.local_hub import LocalHub
 from edge_agent.telemetry.mqtt.parts import make_local_hub, open_local_hub
 from edge_agent.telemetry.outbox import Limits, Outbox
 from edge_agent.telemetry.reception import Reception
@@ -73,29 +74,8 @@ class LocalSide:
         self._twins_http = TwinsHttp(self.twins, lambda module: twin_of(around.desired.state, module), around.metrics)
         self._admission = Admission(around.clock)
         tokens = Tokens(around.config.key_bytes(), self._admission.admits)
-        self.intake = Intake(
-            self.reception,
-            self._inputs,
-            tokens,
-            around.clock,
-            around.metrics,
-            max_message_bytes=limit,
-            exposition=around.exposition,
-            on_heartbeat=around.heartbeats.on_heartbeat,
-            twins=self._twins_http,
-        )
-        self.hub = make_local_hub(
-            around.config,
-            around.desired,
-            self.outbox,
-            self.reception,
-            around.clock,
-            around.metrics,
-            max_message_bytes=limit,
-            on_heartbeat=around.heartbeats.on_heartbeat,
-            twins=self.twins,
-            tokens=tokens,
-        )
+        self.intake = self._make_intake(tokens)
+        self.hub = self._make_hub(tokens)
         self._sources = Sources(
             around.lines_of,
             around.find_address,
@@ -141,6 +121,35 @@ class LocalSide:
         self.hub.close()
         self.twins.close()
         self.outbox.close()
+
+    def _make_intake(self, tokens: Tokens) -> Intake:
+        around = self._around
+        return Intake(
+            self.reception,
+            self._inputs,
+            tokens,
+            around.clock,
+            around.metrics,
+            max_message_bytes=around.settings.max_message_bytes,
+            exposition=around.exposition,
+            on_heartbeat=around.heartbeats.on_heartbeat,
+            twins=self._twins_http,
+        )
+
+    def _make_hub(self, tokens: Tokens) -> LocalHub:
+        around = self._around
+        return make_local_hub(
+            around.config,
+            around.desired,
+            self.outbox,
+            self.reception,
+            around.clock,
+            around.metrics,
+            max_message_bytes=around.settings.max_message_bytes,
+            on_heartbeat=around.heartbeats.on_heartbeat,
+            twins=self.twins,
+            tokens=tokens,
+        )
 
     def _make_outbox(self) -> Outbox:
         settings, decisions = self._around.settings, self._around.decisions

@@ -10,6 +10,7 @@ from hedgerow.cli import complete
 from hedgerow.cli.deletion import take_away, yes_option
 from hedgerow.cli.options import json_option, limit_option, workspace
 from hedgerow.cli.output import ago, print_page
+from hedgerow.cli.whole_help import WholeHelp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hedgerow.sdk.client import Client
 
 
-@click.group("certificate")
+@click.group("certificate", cls=WholeHelp)
 def command() -> None:
     """Certificates by which a device logs in at the broker; it asks for them by itself."""
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hedgerow.contracts.twins import ModuleTwin
 
 _ABSENT = object()
+_COMMAND_CHARS = 60
 
 
 @click.command()
@@ -80,7 +81,7 @@ def _patch(sets: Iterable[str], unsets: Iterable[str], file: Path | None) -> dic
         path, equals, value = text.partition("=")
         if not equals:
             raise click.UsageError(f"Write --set KEY.PATH=VALUE, not {text!r}.")
-        _put(patch, path, _value(value))
+        _put(patch, path, _value(value, text))
     for path in unsets:
         _put(patch, path, None)
     return patch
@@ -96,13 +97,15 @@ def _put(patch: dict[str, Any], path: str, value: object) -> None:
     patch[last] = value
 
 
-def _value(text: str) -> object:
-    """JSON where it is some, else the text itself."""
+def _value(text: str, option: str) -> object:
+    """JSON where it is some, else the text itself; but what begins like an object, a list or a quoted text has to be one."""
     import msgspec
 
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as problem:
+        if text.startswith(("{", "[", '"')):
+            raise click.UsageError(f"The value in --set {option} is not JSON: {problem}") from None
         return text
 
 
@@ -172,11 +175,18 @@ def _text(value: object) -> str:
     return "" if value is _ABSENT else value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
+def _cut(command: str) -> str:
+    """What fits into a table; --json has all of it."""
+    return command if len(command) <= _COMMAND_CHARS else f"{command[: _COMMAND_CHARS - 1]}…"
+
+
 def _beside(desired: DesiredState | None, reported: StatusReport | None) -> Iterator[tuple[object, ...]]:
     wanted = desired.modules if desired else {}
     seen = reported.modules if reported else {}
     for name in sorted(wanted.keys() | seen.keys()):
         module, status = wanted.get(name), seen.get(name)
-        should = "nothing" if module is None else short(module.image.digest) if module.image else " ".join(module.spec.command)
+        should = (
+            "nothing" if module is None else short(module.image.digest) if module.image else _cut(" ".join(module.spec.command))
+        )
         does = (short(status.image_digest), status.state, status.reason) if status else ("", "not reported", "")
         yield name, should, *does

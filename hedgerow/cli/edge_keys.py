@@ -12,6 +12,7 @@ from hedgerow.atomic_write import atomic_write
 from hedgerow.cli.deletion import make_sure, yes_option
 from hedgerow.cli.options import json_option, workspace
 from hedgerow.cli.output import count, print_items, print_json, short
+from hedgerow.cli.whole_help import WholeHelp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _KEEP = "Keep this file where no network reaches; without it nobody can tell these devices anything."
 
 
-@click.group("keys")
+@click.group("keys", cls=WholeHelp)
 def command() -> None:
     """The keys that sign what devices are told: list them, add one, retire one, keep one elsewhere."""
 
@@ -88,6 +89,10 @@ def take_offline(file: Path, keyid: str | None, yes: bool, as_json: bool) -> Non
     from hedgerow.contracts.signing import kept_words
     from hedgerow.sdk.edge_signing import private_key
 
+    if not file.absolute().parent.is_dir():
+        raise click.ClickException(
+            f"{file} cannot be written: there is no folder {file.parent}. Make it, or choose another place."
+        )
     make_sure("take the signing key away from the control plane", yes=yes)
     with workspace() as client:
         chosen = _chosen(client.signing_keys.list(), keyid)
@@ -109,6 +114,11 @@ def _chosen(keys: Sequence[SigningKey], keyid: str | None) -> SigningKey:
     wanted = (keyid or "").removeprefix("sha256:")
     able = [key for key in keys if key.here and key.keyid.removeprefix("sha256:").startswith(wanted)]
     able = able if keyid else [key for key in able if not key.uses or "desired" in key.uses]
+    if not able:
+        named = f" {keyid}" if keyid else ""
+        raise click.ClickException(
+            f"No key{named} that may sign desired states is on the control plane. See: hedgerow edge keys list"
+        )
     if len(able) != 1:
         raise click.UsageError("Which key? Name one with --key (hedgerow edge keys list).")
     return able[0]

@@ -8,11 +8,12 @@ import click
 
 from hedgerow.cli.options import json_option, workspace
 from hedgerow.cli.output import plain, print_json
+from hedgerow.cli.whole_help import WholeHelp
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group("agent-release")
+@click.group("agent-release", cls=WholeHelp)
 def command() -> None:
     """Releases of the agent itself, for the devices of an edge deployment."""
 

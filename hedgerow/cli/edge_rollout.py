@@ -12,6 +12,7 @@ from hedgerow.cli import complete
 from hedgerow.cli.options import F, json_option, limit_option, workspace
 from hedgerow.cli.output import ago, count, plain, print_json, print_page, print_record, print_table
 from hedgerow.cli.times import duration_s
+from hedgerow.cli.whole_help import WholeHelp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _GROUP = re.compile(r"([0-9]{1,8}(?:\.[0-9]{1,6})?)(%?)")
 
 
-@click.group("rollout")
+@click.group("rollout", cls=WholeHelp)
 def command() -> None:
     """See and steer how a new revision reaches its devices, group by group."""
 
@@ -194,7 +195,7 @@ def exit_as(found: Rollout) -> None:
 def in_words(found: Rollout) -> str:
     """Its groups in a line."""
     if not found.groups:
-        return "not shared out yet (does the hub run?)"
+        return "not shared out yet: the hub does that"
     told = [f"{group.name} {_progress(group)}" for group in found.groups if group.state != "waiting"]
     waiting = sum(group.state == "waiting" for group in found.groups)
     return ", ".join([*told, *([f"{count(waiting, 'group')} waiting"] if waiting else [])])

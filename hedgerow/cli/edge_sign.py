@@ -13,6 +13,7 @@ from hedgerow.cli.deletion import make_sure, yes_option
 from hedgerow.cli.input import read_text
 from hedgerow.cli.options import json_option, workspace
 from hedgerow.cli.output import count, plain, print_json
+from hedgerow.errors import InvalidDocument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,7 +84,10 @@ def _sign(file: Path, key_file: Path, output: Path, *, yes: bool, as_json: bool)
     from hedgerow.contracts.signing import SignedStates, UnsignedStates
     from hedgerow.sdk.edge_signing import private_key, readings, signed
 
-    waiting = decode(read_text(file), UnsignedStates)
+    try:
+        waiting = decode(read_text(file), UnsignedStates)
+    except InvalidDocument as problem:
+        raise click.ClickException(f"{file} is not what `hedgerow edge sign --export` writes: {problem}.") from None
     private = private_key(read_text(key_file), key_file)
     if key_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         click.echo(f"Others can read {key_file}: chmod 600 it.", err=True)
@@ -114,7 +118,13 @@ def _import(path: Path, *, as_json: bool) -> None:
     from hedgerow.contracts.document import decode
     from hedgerow.contracts.signing import RefusedSignature, SignedStates
 
-    brought = decode(read_text(path), SignedStates)
+    try:
+        brought = decode(read_text(path), SignedStates)
+    except InvalidDocument as problem:
+        advice = (
+            f"Sign it first, and bring {path.name}.signed: {_next(path)}" if _is_unsigned(path) else "Bring the file FILE.signed."
+        )
+        raise click.ClickException(f"{path} holds no signatures: {problem}. {advice}") from None
     taken: list[str] = []
     refused: list[RefusedSignature] = []
     with workspace() as client:
@@ -129,7 +139,19 @@ def _import(path: Path, *, as_json: bool) -> None:
         for one in refused:
             click.echo(f"{plain(one.device)}: {plain(one.problem)}", err=True)
     if refused:
-        raise click.ClickException(f"{count(len(refused), 'signature')} came to nothing; export what waits now and sign that.")
+        advice = "export what waits now and sign that, with a key that the devices believe"
+        raise click.ClickException(f"{count(len(refused), 'signature')} came to nothing; {advice}.")
+
+
+def _is_unsigned(path: Path) -> bool:
+    from hedgerow.contracts.document import decode
+    from hedgerow.contracts.signing import UnsignedStates
+
+    try:
+        decode(read_text(path), UnsignedStates)
+    except InvalidDocument:
+        return False
+    return True
 
 
 def _parts(states: Sequence[SignedState]) -> Iterator[list[SignedState]]:

@@ -14,6 +14,8 @@ from hedgerow.contracts.names import KnownName
 from hedgerow.errors import InvalidDocument
 
 KeyUse = Literal["desired", "methods"]
+# A device refuses a desired state that names more.
+TRUSTED_KEYS_MAX = 16
 
 
 class TrustedKey(msgspec.Struct, frozen=True, kw_only=True):

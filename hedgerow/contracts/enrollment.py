@@ -15,9 +15,12 @@ import msgspec
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.document import Document, Instant
 from hedgerow.contracts.names import KnownName, Name
+from hedgerow.contracts.seal import seal, unseal
 
 # ``hre_ID_SECRET``, as tokens are ``hrw_ID_SECRET``.
 ENROLLMENT_PREFIX = "hre"
+# Purpose of a seal, no topic's leaf.
+_CERTIFICATE_REQUEST = "certificate-request"
 
 
 class CreateEnrollmentKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,9 +73,25 @@ class EnrolledByKey(Document, frozen=True, kw_only=True):
 
 
 class SignCertificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``POST /devices/NAME/certificates`` with the device's own token: a PKCS #10 request (PEM) for its key at the broker."""
+    """``POST /devices/NAME/certificates`` with the device's own token: a PKCS #10 request (PEM) for its key at the broker.
+
+    ``seal`` is the line that stands before ``request`` when that is sealed with the device's key (``contracts/seal.py``): the
+    token alone, which goes with every pull of an image, is no way to the broker.
+    """
 
     request: Annotated[str, msgspec.Meta(max_length=16 * 1024)]
+    seal: Annotated[str, msgspec.Meta(max_length=256)] = ""
+
+
+def sealed_request(key: bytes, device_uuid: str, request: str) -> SignCertificate:
+    """``request`` as the device with this key sends it."""
+    line, _, _ = seal(key, device_uuid, _CERTIFICATE_REQUEST, request.encode()).partition(b"\n")
+    return SignCertificate(request=request, seal=line.decode())
+
+
+def check_request(key: bytes, device_uuid: str, wanted: SignCertificate) -> None:
+    """Raises SealRefused unless the device with this key sent it."""
+    unseal(key, device_uuid, _CERTIFICATE_REQUEST, f"{wanted.seal}\n{wanted.request}".encode())
 
 
 class DeviceCertificate(Document, frozen=True, kw_only=True):

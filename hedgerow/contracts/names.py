@@ -110,11 +110,6 @@ PAYLOAD_DESIRED_STATE = "application/vnd.hedgerow.desired-state.v1+json"
 PAYLOAD_METHOD_CALL = "application/vnd.hedgerow.method-call.v1+json"
 
 
-def agent_wheel_path(device: str) -> str:
-    """Where a device fetches the wheel of the agent that its desired state names, below the registry's address."""
-    return f"/api/v1/devices/{device}/agent-wheel"
-
-
 def check_name(value: str, kind: str) -> str:
     """Return ``value``, a name to be given, or raise InvalidName; ``kind`` says what it names ("model", "device", …)."""
     return _checked(_NAME, value, kind)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hedgerow.contracts.document import decode, digest_of, encode
-from hedgerow.contracts.edge import DesiredModule, DesiredState, ModuleSpec
+from hedgerow.contracts.edge import DesiredModule, DesiredState, ModuleSpec, TelemetryPolicy
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE
 from hedgerow.contracts.signed import SignedEnvelope, open_signed, sign
 from hedgerow.contracts.signing import SignedState, UnsignedState, raw_key
@@ -23,6 +23,8 @@ from hedgerow.errors import HedgerowError, InvalidDocument, MissingExtra, UserEr
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+# What a desired state has where it says nothing.
+_NOTHING: tuple[object, ...] = (None, 0, {}, TelemetryPolicy())
 _SHOWN = ("kind", "image", "command", "create_options", "status")
 _CHARS = 1000
 
@@ -41,6 +43,14 @@ class NotToBeSigned(UserError):
     key = "not_to_be_signed"
     message = "What waits for device {device} is not signed: {problem}"
     remedy = "Export it again; if it happens again, do not trust the control plane that it came from."
+
+
+class WrongSigningKey(UserError):
+    """A key that the devices do not believe: the control plane would refuse what it signs."""
+
+    key = "wrong_signing_key"
+    message = "What waits for device {device} is not signed: this is key {keyid}, and the workspace's are {believed}"
+    remedy = "Sign with the file that `hedgerow edge keys take-offline` wrote for one of those."
 
 
 @dataclass(frozen=True)
@@ -91,12 +101,21 @@ def read_state(waiting: UnsignedState) -> DesiredState:
 
 
 def readings(states: Sequence[UnsignedState], private: Ed25519PrivateKey) -> list[Group]:
-    """What signing would do, device by device put together; the largest group first. Raises NotToBeSigned."""
+    """What signing would do, device by device put together; the largest group first. Raises NotToBeSigned, WrongSigningKey."""
     found: dict[Reading, Group] = {}
     for waiting in states:
-        reading = _reading(read_state(waiting), _previous(waiting, private))
+        state = read_state(waiting)
+        _check_believed(waiting.device, state, keyid_of(private))
+        reading = _reading(state, _previous(waiting, private))
         found.setdefault(reading, Group(reading)).devices.append(waiting.device)
     return sorted(found.values(), key=lambda group: (-len(group.devices), group.devices))
+
+
+def _check_believed(device: str, state: DesiredState, keyid: str) -> None:
+    """Raises WrongSigningKey for a key that this very state takes away, or that was never one of the workspace's."""
+    able = [key.keyid for key in state.trusted_keys if key.may_sign("desired")]
+    if able and keyid not in able:
+        raise WrongSigningKey(device=device, keyid=keyid, believed=", ".join(able))
 
 
 def signed(waiting: UnsignedState, private: Ed25519PrivateKey) -> SignedState:
@@ -146,7 +165,7 @@ def _reading(state: DesiredState, previous: DesiredState | None) -> Reading:
             lines.append(f"    with {_short(rest)}")
     for what in ("routes", "telemetry", "twins", "agent", "key_generation"):
         now = getattr(state, what)
-        if now != (getattr(previous, what) if previous else type(now)()):
+        if now != getattr(previous, what) if previous else now not in _NOTHING:
             lines.append(f"* {what}: {_short(now)}")
     lines += _keys(state, previous)
     return Reading(state.edge_deployment or "no deployment", tuple(lines))

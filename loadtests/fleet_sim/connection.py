@@ -9,6 +9,7 @@ import ssl
 from urllib.parse import unquote, urlsplit
 
 from hedgerow.backoff import Backoff
+from hedgerow.contracts.broker_login import device_login
 from hedgerow.errors import HedgerowError
 from loadtests.fleet_sim import wire
 from loadtests.fleet_sim.device import SimDevice
@@ -139,7 +140,11 @@ class Line:
         url = self._url
         username = unquote(url.username) if url.username else None
         password = unquote(url.password) if url.password else None
-        tls = ssl.create_default_context() if url.scheme == "mqtts" else None
+        config = self.device.config
+        if config.broker_login == "device":
+            own = device_login(config.device_uuid, config.key_bytes())
+            username, password = own.user, own.password
+        tls = ssl.create_default_context(cadata=config.broker_ca or None) if url.scheme == "mqtts" else None
         _, protocol = await asyncio.get_running_loop().create_connection(
             lambda: DeviceConnection(self.device, self._client_id, username, password),
             url.hostname or "localhost",

@@ -31,7 +31,9 @@ class Load:
 
 
 def run(configs: Sequence[DeviceConfig], load: Load, say: Callable[[str], None]) -> Figures:
-    """Raises RuntimeError when the devices do not all get a session."""
+    """Raises RuntimeError when the devices do not all get a session, or would need certificates for one."""
+    if any(config.broker_login == "certificate" for config in configs):
+        raise RuntimeError("simulated devices have no certificates: start the control plane with --mosquitto alone")
     return asyncio.run(_run(configs, load, say))
 
 

@@ -10,7 +10,7 @@ from hedgerow.contracts.backup_archive import BackupDamaged, Readable, read_memb
 from hedgerow.contracts.document import encode
 from hedgerow.errors import Bug, InvalidDocument
 from registry.backup.errors import KeysUnusable
-from registry.signing_keys import FIRST, LIST, read_signing_keys
+from registry.identity.signing_keys import FIRST, LIST, read_signing_keys
 from registry.workspace import FORMAT, FormatFile, Workspace, open_workspace
 
 _NEEDED = ("devices.key",)

@@ -109,9 +109,8 @@ def _serve(settings: HubSettings, workspace: Workspace, stop: StopSignals, numbe
         signing = signing_of(workspace.keys)
         others = parts.enter_context(closing(SocketWakeups(workspace.run)))
         methods = Methods(database, signing, others)
-        client_id = numbered(f"hedgerow-hub-{workspace.id}", number)
-        if settings.share:
-            client_id += f"-{secrets.token_hex(4)}"  # other machines have a first hub, too
+        # With a random end: brokers end the connection of whoever had the same name, and every device could say ours.
+        client_id = f"{numbered(f'hedgerow-hub-{workspace.id}', number)}-{secrets.token_hex(8)}"
         link = parts.enter_context(closing(_link(settings, workspace, client_id, inbox, database, holder)))
         hub = Hub(
             inbox=inbox,

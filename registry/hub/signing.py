@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hedgerow.contracts.device import TrustedKey
 from hedgerow.contracts.signed import Signer, Verifier
-from registry.signing_keys import LIST, read_signing_keys
+from registry.identity.signing_keys import LIST, read_signing_keys
 
 
 @dataclass(frozen=True)

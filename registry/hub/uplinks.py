@@ -68,7 +68,8 @@ def _hello_problem(said: Hello) -> str:
         return "its starts or accepted_desired_version is out of range"
     if max(len(said.instance), len(said.nonce), len(said.epoch)) > _MAX_ID_CHARS or len(said.streams) > _MAX_STREAMS:
         return "its instance, nonce, epoch or list of streams is too long"
-    return "" if _storable(said.instance) else "its instance holds a NUL"
+    # The epoch is looked up, the instance kept: PostgreSQL takes neither with a NUL.
+    return "" if _storable(said.instance) and _storable(said.epoch) else "its instance or epoch holds a NUL"
 
 
 def _answer_problem(said: MethodAnswer) -> str:

@@ -16,8 +16,9 @@ from hedgerow.errors import HedgerowError, InvalidSetting
 from hedgerow.logs import set_up_logs
 from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import hold_lock
-from registry.authority import issue_server
 from registry.errors import RoleTaken
+from registry.identity.authority import issue_server
+from registry.identity.revocations import Revocations
 from registry.mosquitto.admission import Admission
 from registry.mosquitto.certificates import Certificates
 from registry.mosquitto.configuration import Listening
@@ -25,7 +26,6 @@ from registry.mosquitto.files import Files, owner_for
 from registry.mosquitto.keeper import Keeper
 from registry.mosquitto.listening import parse_listen, server_names
 from registry.mosquitto.settings import MosquittoSettings
-from registry.revocations import Revocations
 from registry.settings import read_settings
 from registry.stop_signals import StopSignals
 from registry.store import schema

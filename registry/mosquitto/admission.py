@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from registry.identity.revocations import Revocations
 from registry.mosquitto.configuration import rules
 from registry.mosquitto.files import Files
 from registry.mosquitto.logins import Logins
-from registry.revocations import Revocations
 from registry.store import device_certificates
 from registry.workspace import Workspace
 

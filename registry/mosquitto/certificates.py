@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from registry.authority import SERVER_DAYS, Issued
+from registry.identity.authority import SERVER_DAYS, Issued
 from registry.mosquitto.errors import CertificateUnusable
 
 # Of its year; a control plane that is off for longer makes a new one when it starts.

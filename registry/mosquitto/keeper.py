@@ -17,8 +17,8 @@ import signal
 
 from hedgerow.clock import Clock
 from hedgerow.process import Exited, ProcessSpec, Supervised
-from registry.authority import authority_certificate
 from registry.errors import DatabaseUnavailable
+from registry.identity.authority import authority_certificate
 from registry.mosquitto.admission import Admission, Change
 from registry.mosquitto.certificates import Certificates
 from registry.mosquitto.configuration import Listening, configuration

@@ -20,8 +20,8 @@ from hedgerow.process.errors import LockHeld
 from hedgerow.process.lock import hold_lock
 from registry.blobs.choose import open_store
 from registry.blobs.errors import StorageUnavailable
-from registry.device_certificates import life_of
 from registry.errors import PlaintextRefused, RoleTaken
+from registry.identity.device_certificates import life_of
 from registry.server import owner_token
 from registry.server.app import create_app
 from registry.server.context import ServerContext

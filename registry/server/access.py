@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Request
 
-from registry.enrollment_errors import EnrollmentKeyRefused
 from registry.errors import TokenMissing, TokenRefused
+from registry.identity.errors import EnrollmentKeyRefused
 from registry.server import attempts, oci_grants
 from registry.server.context import Caller, ServerContext
 from registry.store import enrollment_keys, tokens

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, request
 from hedgerow.contracts.document import digest_of
 from hedgerow.contracts.names import check_known_name
 from registry.errors import RecordNotFound
-from registry.key_errors import NotThatDevice
+from registry.identity.errors import NotThisDevice
 from registry.server.http import caller, context
 from registry.server.operation import operation
 from registry.store import fleet, twins
@@ -26,16 +26,11 @@ def add_routes(blueprint: Blueprint) -> None:
     "device",
     scope="devices",
     result="application/octet-stream",
-    errors=(RecordNotFound, NotThatDevice),
+    errors=(RecordNotFound, NotThisDevice),
 )
 def fetch_desired(name: str) -> Response:
     """For devices only, with their own token: the signed envelope, byte for byte, with its digest as ETag."""
-    here = context()
-    with here.database.read() as connection:
-        device = fleet.get(connection, check_known_name(name, "device"), here.clock.now())
-        if caller().subject != device.uuid:
-            raise NotThatDevice(device=name)
-        envelope = twins.desired_envelopes(connection, [device.uuid]).get(device.uuid)
+    envelope = own_desired_state(name)
     if envelope is None:
         raise RecordNotFound(kind="desired state of device", name=name, command="device")
     response = Response(envelope, mimetype="application/octet-stream")
@@ -43,3 +38,13 @@ def fetch_desired(name: str) -> Response:
     response.headers["Cache-Control"] = "private, no-cache"
     response.make_conditional(request)
     return response
+
+
+def own_desired_state(name: str) -> bytes | None:
+    """The envelope of the device whose token this is, None before its first. Raises NotThisDevice, RecordNotFound."""
+    here = context()
+    with here.database.read() as connection:
+        device = fleet.get(connection, check_known_name(name, "device"), here.clock.now())
+        if caller().subject != device.uuid:
+            raise NotThisDevice(name=name)
+        return twins.desired_envelopes(connection, [device.uuid]).get(device.uuid)

@@ -16,16 +16,17 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Page
 from hedgerow.contracts.api_fleet import Device
-from hedgerow.contracts.enrollment import DeviceCertificate, SignCertificate
+from hedgerow.contracts.enrollment import DeviceCertificate, SignCertificate, check_request
 from hedgerow.contracts.names import check_known_name
-from registry.authority import authority_certificate, issue_client
-from registry.certificate_errors import CertificateRequestRefused, NotThisDevice, TooManyCertificates
-from registry.device_certificates import ISSUED_MOST, ISSUED_PERIOD, life_of, requested_key
+from hedgerow.contracts.seal import SealRefused, device_key
 from registry.errors import InvalidPage, RecordNotFound
-from registry.revocations import Revocations
+from registry.identity.authority import authority_certificate, issue_client
+from registry.identity.device_certificates import ISSUED_MOST, ISSUED_PERIOD, life_of, requested_key
+from registry.identity.errors import CertificateRequestRefused, NotThisDevice, TooManyCertificates
+from registry.identity.revocations import Revocations
 from registry.server.http import answer, caller, context, page_arguments, read_body, tell, write_once
 from registry.server.operation import PAGE, operation
-from registry.store import device_certificates, fleet
+from registry.store import device_certificates, device_keys, fleet
 from registry.store.fleet import NewEvent
 
 LIST_PATH = "/authority.crl"
@@ -57,18 +58,21 @@ def routes() -> Blueprint:
     body=SignCertificate,
     result=DeviceCertificate,
     status=201,
-    errors=(CertificateRequestRefused, NotThisDevice, TooManyCertificates),
+    errors=(CertificateRequestRefused, NotThisDevice, SealRefused, TooManyCertificates),
 )
 def sign_device_certificate(name: str) -> Response:
-    """For the device itself, by its own token. Names and wishes in the request are passed over: only its key counts."""
+    """For the device itself, by its own token and under its seal. Names and wishes in the request are passed over: only its
+    key counts."""
     here, who = context(), caller()
     check_known_name(name, "device")
-    key = requested_key(read_body(SignCertificate).request)
+    wanted = read_body(SignCertificate)
+    key = requested_key(wanted.request)
     now, life = here.clock.now(), life_of(here.settings.device_certificate_s)
     list_url = f"{here.settings.url}{LIST_PATH}" if here.settings.public_url else ""
 
     def sign(connection: Connection) -> Response:
         device = _own_device(connection, name, who.subject)
+        _check_seal(connection, device, wanted)
         if device_certificates.issued_since(connection, device.uuid, now - min(life, ISSUED_PERIOD)) >= ISSUED_MOST:
             raise TooManyCertificates(name=name, limit=ISSUED_MOST)
         made = issue_client(here.workspace, device.uuid, key, now, life, list_url)
@@ -85,6 +89,19 @@ def sign_device_certificate(name: str) -> Response:
         return answer(signed, 201)
 
     return write_once(sign)
+
+
+def _check_seal(connection: Connection, device: Device, wanted: SignCertificate) -> None:
+    """By the key that holds, or by a later one: the device may have it before anybody heard of that. Raises SealRefused."""
+    here = context()
+    generation = device_keys.get(connection, device.name, here.clock.now()).generation
+    for later in range(device_keys.AHEAD + 1):
+        key = device_key(here.workspace.device_master, device.uuid, generation + later)
+        try:
+            return check_request(key, device.uuid, wanted)
+        except SealRefused:
+            continue
+    raise SealRefused(purpose="certificate request", device_uuid=device.uuid)
 
 
 def _own_device(connection: Connection, name: str, device_uuid: str) -> Device:

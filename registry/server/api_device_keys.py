@@ -31,15 +31,13 @@ from hedgerow.contracts.document import Document, decode, encode
 from hedgerow.contracts.names import check_known_name
 from hedgerow.contracts.seal import SealRefused, device_key, seal, unseal
 from registry.errors import RecordNotFound
-from registry.key_errors import DeviceRevoked, KeyRequestInvalid, NoKeyWanted, NotThatDevice
+from registry.identity.errors import DeviceRevoked, KeyRequestInvalid, NoKeyWanted, NotThisDevice
 from registry.server.http import answer, caller, context, no_content, read_body, tell, write_once
 from registry.server.operation import operation
 from registry.store import device_keys, fleet
 from registry.store.device_keys import DeviceKeys
 
 D = TypeVar("D", bound=Document)
-# A database that was restored may know less than the device: its keys of a while ago are keys of this workspace all the same.
-_AHEAD = 8
 
 
 def add_routes(blueprint: Blueprint) -> None:
@@ -75,7 +73,7 @@ def rotate_device_key(name: str) -> Response:
     scope="devices",
     body=FetchKey,
     result=FetchedKey,
-    errors=(RecordNotFound, NotThatDevice, NoKeyWanted, SealRefused, KeyRequestInvalid),
+    errors=(RecordNotFound, NotThisDevice, NoKeyWanted, SealRefused, KeyRequestInvalid),
 )
 def fetch_device_key(name: str) -> Response:
     """For devices only, with their own token. The same answer again as long as the device does not use the key."""
@@ -88,6 +86,7 @@ def fetch_device_key(name: str) -> Response:
         request = _opened(name, unseal(current, keys.uuid, REQUEST, sealed), KeyRequest, keys)
         if keys.wanted <= keys.generation:
             raise NoKeyWanted(device=name, generation=keys.generation)
+        again = device_keys.was_fetched(connection, keys.uuid, keys.wanted, here.workspace.device_master)
         grant = KeyGrant(
             generation=keys.wanted,
             device_key=base64.b64encode(device_key(here.workspace.device_master, keys.uuid, keys.wanted)).decode(),
@@ -97,7 +96,8 @@ def fetch_device_key(name: str) -> Response:
             granted = grant_for(request, grant)
         except ValueError:
             raise KeyRequestInvalid(device=name, problem="its public_key is no X25519 key") from None
-        tell(connection, "device.key-fetched", f"device/{name}", uuid=keys.uuid, generation=str(keys.wanted))
+        if not again:  # a device that asks all day must not fill the events
+            tell(connection, "device.key-fetched", f"device/{name}", uuid=keys.uuid, generation=str(keys.wanted))
         return answer(FetchedKey(sealed=base64.b64encode(seal(current, keys.uuid, ANSWER, encode(granted))).decode()))
 
     return write_once(fetch)
@@ -108,7 +108,7 @@ def fetch_device_key(name: str) -> Response:
     "device",
     scope="devices",
     body=FetchKey,
-    errors=(RecordNotFound, NotThatDevice, SealRefused, KeyRequestInvalid),
+    errors=(RecordNotFound, NotThisDevice, SealRefused, KeyRequestInvalid),
 )
 def confirm_device_key(name: str) -> Response:
     """Sealed with the new key and sent with the new token: keys and tokens of before are refused from now on."""
@@ -117,7 +117,7 @@ def confirm_device_key(name: str) -> Response:
 
     def confirm(connection: Connection) -> Response:
         keys = _mine(connection, name)
-        for generation in range(keys.generation, max(keys.wanted, keys.generation + _AHEAD) + 1):
+        for generation in range(keys.generation, max(keys.wanted, keys.generation + device_keys.AHEAD) + 1):
             key = device_key(here.workspace.device_master, keys.uuid, generation)
             try:
                 taken = _opened(name, unseal(key, keys.uuid, TAKEN, sealed), KeyTaken, keys)
@@ -127,7 +127,8 @@ def confirm_device_key(name: str) -> Response:
                 raise KeyRequestInvalid(device=name, problem=f"it speaks of key {taken.generation}")
             if device_keys.take_over(connection, keys.uuid, generation, now):
                 tell(connection, "device.key-rotated", f"device/{name}", uuid=keys.uuid, generation=str(generation))
-            device_keys.revoke_other_tokens(connection, keys.uuid, caller().token_id, now)
+            master, token_id = here.workspace.device_master, caller().token_id
+            device_keys.revoke_other_tokens(connection, keys.uuid, token_id, generation, master, now)
             return no_content()
         raise SealRefused(purpose=TAKEN, device_uuid=keys.uuid)
 
@@ -147,10 +148,10 @@ def _sealed(name: str) -> bytes:
 
 
 def _mine(connection: Connection, name: str) -> DeviceKeys:
-    """The caller's own keys; nobody changes them meanwhile. Raises NotThatDevice, RecordNotFound."""
+    """The caller's own keys; nobody changes them meanwhile. Raises NotThisDevice, RecordNotFound."""
     found = device_keys.get(connection, check_known_name(name, "device"), context().clock.now(), lock=True)
     if caller().subject != found.uuid:
-        raise NotThatDevice(device=name)
+        raise NotThisDevice(name=name)
     return found
 
 

@@ -20,15 +20,15 @@ from hedgerow.contracts.api_methods import CalledMethod, InvokeMethod
 from hedgerow.contracts.document import decode
 from hedgerow.contracts.methods import METHOD_PATTERN
 from hedgerow.contracts.names import HEADER_METHOD_STATUS, check_known_name
-from registry.errors import RecordNotFound
-from registry.hub.methods import GRACE_S, OFFLINE
-from registry.method_errors import (
+from registry.device_errors import (
     DeviceOffline,
     MethodNameInvalid,
     MethodPayloadTooLong,
     MethodUnanswered,
     TooManyCalls,
 )
+from registry.errors import RecordNotFound
+from registry.hub.methods import GRACE_S, OFFLINE
 from registry.server import arguments
 from registry.server.context import ServerContext
 from registry.server.errors import TooManyStreams

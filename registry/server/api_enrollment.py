@@ -11,14 +11,14 @@ from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Page
 from hedgerow.contracts.enrollment import CreateEnrollmentKey, EnrolledByKey, EnrollmentKey, EnrollWithKey
-from registry.enrollment_errors import (
+from registry.errors import NameTaken, RecordNotFound
+from registry.identity.errors import (
     EnrolledDeviceRevoked,
     EnrollmentKeyInvalid,
     EnrollmentKeyRefused,
     EnrollmentNameRefused,
     TooManyWrongKeys,
 )
-from registry.errors import NameTaken, RecordNotFound
 from registry.server import scopes
 from registry.server.api_fleet import config_of
 from registry.server.errors import AlreadyDone, IdempotencyKeyReused

@@ -17,9 +17,10 @@ from hedgerow.contracts.api_fleet import ChangeDevice, Device, DeviceTwin, Enrol
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.contracts.names import check_known_name
 from hedgerow.contracts.seal import device_key
-from registry.authority import authority_certificate
 from registry.errors import InvalidFilter, NameTaken, PreconditionFailed, RecordNotFound
 from registry.hub.desired import read_envelope
+from registry.identity.authority import authority_certificate
+from registry.identity.signing_keys import read_signing_keys
 from registry.server import (
     api_agent_release,
     api_desired_state,
@@ -38,7 +39,6 @@ from registry.server.fleet_metrics import collect_metrics
 from registry.server.http import answer, check_scope, context, no_content, page_arguments, read_body, tell, write_once
 from registry.server.operation import PAGE, QueryField, operation
 from registry.server.revisions import answer_revised, answer_seen, check_revision, short_digest
-from registry.signing_keys import read_signing_keys
 from registry.store import device_certificates, fleet, tokens, twins
 
 __all__ = ["collect_metrics", "config_of", "routes"]

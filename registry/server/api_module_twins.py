@@ -19,6 +19,7 @@ from hedgerow.contracts.merge_patch import json_text, merge_patch
 from hedgerow.contracts.names import check_known_name
 from hedgerow.contracts.plain_values import UnboundedValue, check_bounds
 from hedgerow.contracts.twins import MAX_REPORTED_BYTES, ModuleTwin, PatchTwin
+from registry.device_errors import NoModuleOfDevice
 from registry.errors import PreconditionFailed, RecordNotFound
 from registry.hub.desired import read_envelope
 from registry.hub.errors import TwinInvalid
@@ -57,7 +58,7 @@ def list_modules(name: str) -> Response:
     return answer(Page(items=list(found.values())))
 
 
-@operation("Show a module's twin", "reader", scope="devices", result=ModuleTwin, errors=(RecordNotFound,))
+@operation("Show a module's twin", "reader", scope="devices", result=ModuleTwin, errors=(RecordNotFound, NoModuleOfDevice))
 def show_module_twin(name: str, module: str) -> Response:
     """What it is told and what it reports, with the versions of both."""
     here = context()
@@ -72,7 +73,7 @@ def show_module_twin(name: str, module: str) -> Response:
     scope="devices",
     body=PatchTwin,
     result=ModuleTwin,
-    errors=(RecordNotFound, PreconditionFailed, TwinInvalid),
+    errors=(RecordNotFound, NoModuleOfDevice, PreconditionFailed, TwinInvalid),
 )
 def patch_module_twin(name: str, module: str) -> Response:
     """Merged into what was patched before. ``desired`` of the answer is what the module is told until the hub was there."""
@@ -90,7 +91,7 @@ def patch_module_twin(name: str, module: str) -> Response:
     "contributor",
     scope="devices",
     result=ModuleTwin,
-    errors=(RecordNotFound, PreconditionFailed),
+    errors=(RecordNotFound, NoModuleOfDevice, PreconditionFailed),
 )
 def reset_module_twin(name: str, module: str) -> Response:
     """From now on it is told what its deployments say, and nothing else."""
@@ -113,10 +114,10 @@ def _change(connection: Connection, name: str, module: str, make: Callable[[dict
 
 
 def _found(connection: Connection, device: Device, module: str) -> ModuleTwin:
-    """Raises RecordNotFound for a module that the device neither should run nor was ever patched."""
+    """Raises NoModuleOfDevice for a module that the device neither should run nor was ever patched."""
     twin = module_twins_of(connection, device).get(check_known_name(module, "module"))
     if twin is None:
-        raise RecordNotFound(kind=f"module {module} on device", name=device.name, command="device")
+        raise NoModuleOfDevice(module=module, device=device.name)
     return twin
 
 

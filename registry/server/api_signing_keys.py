@@ -9,9 +9,10 @@ The control plane never takes a private half in; one that leaves is proved to be
 from __future__ import annotations
 
 import base64
+import socket
 from collections.abc import Sequence
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from sqlalchemy import Connection
 
 from hedgerow.contracts.api import Page
@@ -33,7 +34,15 @@ from hedgerow.contracts.signing import (
     UnsignedState,
 )
 from hedgerow.errors import HedgerowError, InvalidDocument
-from registry.key_errors import KeysNotConfirmed, LastSigningKey, SignatureStale, SigningKeyUnknown
+from registry.identity.errors import (
+    KeysNotConfirmed,
+    LastSigningKey,
+    SignatureStale,
+    SigningKeyStays,
+    SigningKeyUnknown,
+    TooManySigningKeys,
+)
+from registry.identity.signing_keys import ListedKey, SigningKeys, add_key, read_signing_keys, retire_key, take_offline
 from registry.server.http import (
     MAX_LIST_BODY_BYTES,
     answer,
@@ -46,10 +55,11 @@ from registry.server.http import (
     write_once,
 )
 from registry.server.operation import FORCE, PAGE, operation
-from registry.signing_keys import ListedKey, SigningKeys, add_key, read_signing_keys, retire_key, take_offline
 from registry.store import device_keys, unsigned
 
 _NAMED = 20
+# What proxies say of themselves.
+_FORWARDED = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"})
 
 
 def routes() -> Blueprint:
@@ -72,7 +82,15 @@ def list_signing_keys() -> Response:
         return _listed(connection)
 
 
-@operation("Add a signing key", "owner", scope="workspace", body=AddSigningKey, result=SigningKey, status=201)
+@operation(
+    "Add a signing key",
+    "owner",
+    scope="workspace",
+    body=AddSigningKey,
+    result=SigningKey,
+    status=201,
+    errors=(TooManySigningKeys,),
+)
 def add_signing_key() -> Response:
     """From now on it signs beside the others, and devices are told to believe it."""
     here = context()
@@ -103,8 +121,7 @@ def retire_signing_key(keyid: str) -> Response:
     def away(connection: Connection) -> Response:
         keys = _keys()
         gone = keys.find(keyid)
-        left = [one for one in keys.trusted if one.keyid != gone.public.keyid and one.may_sign("desired")]
-        missing = _without(device_keys.believed(connection), left)
+        missing = _cut_off(device_keys.believed(connection), [one for one in keys.listed.keys if one is not gone])
         if missing and not forced:
             raise KeysNotConfirmed(count=len(missing), devices=", ".join(missing[:_NAMED]), keyid=gone.public.keyid)
         retire_key(here.workspace.keys, gone.public.keyid)
@@ -123,10 +140,18 @@ def retire_signing_key(keyid: str) -> Response:
 
 
 @operation(
-    "Show the private half of a signing key", "owner", scope="workspace", result=PrivateSigningKey, errors=(SigningKeyUnknown,)
+    "Show the private half of a signing key",
+    "owner",
+    scope="workspace",
+    result=PrivateSigningKey,
+    errors=(SigningKeyUnknown, SigningKeyStays),
 )
 def show_signing_key(keyid: str) -> Response:
-    """For keeping it elsewhere; `take-offline` then makes the control plane forget it."""
+    """For keeping it elsewhere; `take-offline` then makes the control plane forget it.
+
+    On the workspace's own machine only: an owner's token that was stolen can be revoked, a key that was copied cannot.
+    """
+    _check_on_this_machine()
 
     def show(connection: Connection) -> Response:
         keys = _keys()
@@ -144,7 +169,7 @@ def show_signing_key(keyid: str) -> Response:
     scope="workspace",
     body=KeepSigningKey,
     result=SigningKeyList,
-    errors=(SigningKeyUnknown,),
+    errors=(SigningKeyUnknown, TooManySigningKeys),
 )
 def take_signing_key_offline(keyid: str) -> Response:
     """`proof` shows that somebody has it. What changes for devices then waits for its signature."""
@@ -210,6 +235,14 @@ def take_signatures() -> Response:
     return answered
 
 
+def _check_on_this_machine() -> None:
+    """Raises SigningKeyStays. Without a proxy the server listens on loopback only; with one, only its Unix socket is ours."""
+    through: object = request.environ.get("gunicorn.socket")
+    ours = isinstance(through, socket.socket) and through.family == socket.AF_UNIX
+    if _FORWARDED & {name.lower() for name, _ in request.headers} or (context().settings.behind_proxy and not ours):
+        raise SigningKeyStays
+
+
 def _take(connection: Connection, keys: SigningKeys, brought: SignedState) -> int:
     """The version that was taken. Raises SignatureRefused, InvalidDocument, SignatureStale."""
     try:
@@ -242,6 +275,19 @@ def _without(believed: Sequence[tuple[str, frozenset[str]]], keys: Sequence[Trus
     """Names of devices that have not said to believe all of ``keys``."""
     wanted = {key.keyid for key in keys}
     return [name for name, trusts in believed if not wanted <= trusts]
+
+
+def _cut_off(believed: Sequence[tuple[str, frozenset[str]]], left: Sequence[ListedKey]) -> list[str]:
+    """Names of devices that could not be told what to run with the keys that are ``left``.
+
+    Every key that is here signs, so one of them that a device believes is enough. Where none is here a person chooses the key,
+    so a device has to believe each.
+    """
+    able = [one for one in left if one.public.may_sign("desired")]
+    here = {one.public.keyid for one in able if one.file is not None}
+    if here:
+        return [name for name, trusts in believed if not here & trusts]
+    return _without(believed, [one.public for one in able])
 
 
 def _shown(key: ListedKey, unconfirmed: Sequence[str]) -> SigningKey:

@@ -13,7 +13,7 @@ from typing import cast
 from flask import current_app
 
 from hedgerow.clock import Clock
-from registry.enrollment_errors import TooManyWrongKeys
+from registry.identity.errors import TooManyWrongKeys
 
 EXTENSION = "hedgerow.attempts"
 # A line of new devices behind one address with one wrong key tries now and then; a guesser does all the time.

@@ -25,9 +25,9 @@ from hedgerow.errors import (
     UserError,
 )
 from registry.blobs.errors import DigestMismatch
-from registry.enrollment_errors import TooManyWrongKeys
+from registry.device_errors import MethodUnanswered
 from registry.errors import InvalidPage, PreconditionFailed
-from registry.method_errors import MethodUnanswered
+from registry.identity.errors import TooManyWrongKeys
 from registry.server import oci_errors, oci_grants
 from registry.server.access import OCI_PREFIX
 from registry.server.errors import (

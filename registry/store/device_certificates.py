@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, or_, select, update
 
 from hedgerow.contracts.enrollment import DeviceCertificate
-from registry.errors import InvalidPage, RecordNotFound
+from registry.device_errors import NoCertificateOfDevice
+from registry.errors import InvalidPage
 from registry.store.tables import device_certificates as table
 from registry.store.tables import devices
 from registry.store.time_text import from_text, maybe_from_text, to_text
@@ -50,11 +51,11 @@ def of_device(
 
 
 def get(connection: Connection, device_uuid: str, name: str, serial: str) -> DeviceCertificate:
-    """Raises RecordNotFound."""
+    """Raises NoCertificateOfDevice."""
     query = select(table).where(table.c.serial == serial, table.c.device_uuid == device_uuid)
     row = connection.execute(query).one_or_none()
     if row is None:
-        raise RecordNotFound(kind="certificate", name=serial, command="device certificate")
+        raise NoCertificateOfDevice(device=name, serial=serial[:128])
     return _certificate(row, name)
 
 

@@ -23,6 +23,9 @@ from registry.store.tables import devices, twins
 from registry.store.tables import tokens as token_rows
 from registry.store.time_text import to_text
 
+# A database that was restored may know less than the device: its keys of a while ago are keys of this workspace all the same.
+AHEAD = 8
+
 
 class _Believed(msgspec.Struct):
     """What counts of a StatusReport here."""
@@ -76,23 +79,37 @@ def take_over(connection: Connection, device_uuid: str, generation: int, now: da
 
 def token_for(connection: Connection, device_uuid: str, name: str, generation: int, master: bytes, now: datetime) -> str:
     """The device's token of this generation: always the same, so that a lost answer leaves nothing behind."""
-    derived = hmac.new(master, f"hedgerow-device-token-v1|{device_uuid}|{generation}".encode(), sha256).hexdigest()
-    token_id, secret = derived[:12], hmac.new(master, b"hedgerow-device-token-v1|" + derived.encode(), sha256).hexdigest()
-    found = connection.execute(select(token_rows.c.id).where(token_rows.c.id == token_id)).one_or_none()
-    if found is not None:
-        return tokens.text_of(token_id, secret)
-    tokens.create(connection, name=name, role="device", subject=device_uuid, now=now, made=(token_id, secret))
+    token_id, secret = _derived(device_uuid, generation, master)
+    if not was_fetched(connection, device_uuid, generation, master):
+        tokens.create(connection, name=name, role="device", subject=device_uuid, now=now, made=(token_id, secret))
     return tokens.text_of(token_id, secret)
 
 
-def revoke_other_tokens(connection: Connection, device_uuid: str, kept: str, now: datetime) -> int:
-    """Revoke every token of the device but the one with id ``kept``; returns how many there were."""
+def was_fetched(connection: Connection, device_uuid: str, generation: int, master: bytes) -> bool:
+    """Whether the token of this generation was made before."""
+    token_id, _ = _derived(device_uuid, generation, master)
+    return connection.execute(select(token_rows.c.id).where(token_rows.c.id == token_id)).one_or_none() is not None
+
+
+def _derived(device_uuid: str, generation: int, master: bytes) -> tuple[str, str]:
+    """Id and secret of a token."""
+    derived = hmac.new(master, f"hedgerow-device-token-v1|{device_uuid}|{generation}".encode(), sha256).hexdigest()
+    return derived[:12], hmac.new(master, b"hedgerow-device-token-v1|" + derived.encode(), sha256).hexdigest()
+
+
+def revoke_other_tokens(
+    connection: Connection, device_uuid: str, kept: str, generation: int, master: bytes, now: datetime
+) -> int:
+    """Revoke every token of the device but the one with id ``kept`` and that of ``generation``; returns how many there were.
+
+    Who sends what somebody else said, with a token of before, must not take the newest away.
+    """
     done = connection.execute(
         update(token_rows)
         .where(
             token_rows.c.role == "device",
             token_rows.c.subject == device_uuid,
-            token_rows.c.id != kept,
+            token_rows.c.id.not_in([kept, _derived(device_uuid, generation, master)[0]]),
             token_rows.c.revoked_at.is_(None),
         )
         .values(revoked_at=to_text(now))

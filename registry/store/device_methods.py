@@ -18,8 +18,8 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from hedgerow.contracts.api_fleet import Device
 from hedgerow.contracts.api_methods import InvokeMethod
 from hedgerow.contracts.methods import MAX_PAYLOAD_BYTES, WINDOW_PARTS, MethodAnswer
+from registry.device_errors import MethodPayloadTooLong, TooManyCalls
 from registry.errors import RecordNotFound
-from registry.method_errors import MethodPayloadTooLong, TooManyCalls
 from registry.store import upsert
 from registry.store.tables import device_sessions, devices, method_calls, method_parts
 from registry.store.time_text import from_text, maybe_from_text, to_text

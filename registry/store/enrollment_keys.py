@@ -19,13 +19,13 @@ from sqlalchemy import Connection, Row, or_, select, update
 from hedgerow.contracts.api_fleet import Device, EnrollDevice
 from hedgerow.contracts.enrollment import ENROLLMENT_PREFIX, CreateEnrollmentKey, EnrollmentKey, EnrollWithKey
 from hedgerow.contracts.names import check_name
-from registry.enrollment_errors import (
+from registry.errors import InvalidPage, NameTaken, RecordNotFound
+from registry.identity.errors import (
     EnrolledDeviceRevoked,
     EnrollmentKeyInvalid,
     EnrollmentKeyRefused,
     EnrollmentNameRefused,
 )
-from registry.errors import InvalidPage, NameTaken, RecordNotFound
 from registry.store import fleet
 from registry.store.tables import devices, enrollment_keys, enrollments
 from registry.store.time_text import from_text, maybe_from_text, to_text

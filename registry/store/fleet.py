@@ -141,10 +141,15 @@ def key_generations(connection: Connection) -> list[tuple[str, int]]:
     return [(row.uuid, row.key_generation) for row in connection.execute(query)]
 
 
+def storable(text: str) -> str:
+    """What a stranger wrote, for a column of text: PostgreSQL's holds no NUL, and would refuse all that is written with it."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}")
+
+
 def record_events(connection: Connection, events: Iterable[NewEvent], now: datetime) -> None:
     """Add fleet events. Whoever records what strangers can cause limits the rate (``registry.hub.seldom``)."""
     rows = [
-        {"at": to_text(now), "device_uuid": event.device_uuid, "kind": event.kind, "reason": event.reason[:1000]}
+        {"at": to_text(now), "device_uuid": event.device_uuid, "kind": event.kind, "reason": storable(event.reason[:1000])}
         for event in events
     ]
     if rows:

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import Connection, Row, Select, bindparam, delete, func, select, update
 
 from hedgerow.contracts.rollout import DeviceOutcome, Rollout, RolloutDevice
+from registry.store import fleet
 from registry.store.tables import devices, edge_rollout_devices, edge_rollouts, twins
 from registry.store.time_text import maybe_from_text, to_text
 
@@ -211,7 +212,7 @@ def put_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
             "device": one.uuid,
             "was": one.was,
             "now": one.state,
-            "why": one.reason,
+            "why": fleet.storable(one.reason),
             "since": None if one.since is None else to_text(one.since),
         }
         for one in sorted(outcomes, key=lambda outcome: (outcome.rollout_id, outcome.uuid))

@@ -17,13 +17,14 @@ import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 
 import msgspec
 
 from hedgerow.contracts.shadow import TAPPED_BYTES_MAX, TapHead, TapHello
+from hedgerow.socket_path import reachable
 from runtime.exchange import Exchange, Response
 
 _MOST_WAITING = 1024
@@ -159,7 +160,7 @@ def _listen(path: Path) -> socket.socket:
             left.unlink(missing_ok=True)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _reachable(path) as address:
+        with reachable(path) as address:
             made.bind(address)
         # Nobody can connect before listen(), so there is no moment with other rights.
         path.chmod(0o600)
@@ -178,13 +179,3 @@ def _line(listener: socket.socket) -> bytes:
             break
         data += part
     return data
-
-
-@contextlib.contextmanager
-def _reachable(path: Path) -> Iterator[str]:
-    """A Unix socket's path has at most 107 bytes, folders can be deeper: go through an open descriptor."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import select
 import socket
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from hedgerow.contracts.shadow import TapHead, TapHello
+from hedgerow.socket_path import reachable
 
 _HEAD_BYTES_MAX = 256 * 1024
 _WORKERS_MAX = 64
@@ -69,7 +68,7 @@ class Taps:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         made.settimeout(_CONNECT_S)
         try:
-            with _reachable(path) as address:
+            with reachable(path) as address:
                 made.connect(address)
             made.sendall(self._hello)
             made.settimeout(_FRAME_S)
@@ -111,13 +110,3 @@ def _exactly(connection: socket.socket, size_bytes: int) -> bytes:
         parts.append(part)
         size_bytes -= len(part)
     return b"".join(parts)
-
-
-@contextlib.contextmanager
-def _reachable(path: Path) -> Iterator[str]:
-    """A Unix socket's path has at most 107 bytes, folders can be deeper: go through an open descriptor."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

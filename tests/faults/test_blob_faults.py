@@ -18,8 +18,9 @@ import pytest
 
 from registry.blobs import CHUNK_BYTES
 from registry.blobs.folder import FolderStore
-from tests.faults.test_server_faults import MEGABYTE, OCTETS, blob_files, raw_put, small_disk, uploads
+from tests.faults.test_server_faults import MEGABYTE, OCTETS, blob_files, raw_put, uploads
 from tests.registry_server import Api, RunningServer, problem_of, running_server
+from tests.small_disk import small_disk
 from tests.waiting import wait_for
 
 

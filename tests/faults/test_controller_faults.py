@@ -34,8 +34,9 @@ from tests.controller_process import (
     score,
     source,
 )
-from tests.faults.test_server_faults import fill, small_disk
+from tests.faults.test_server_faults import fill
 from tests.process_folders import alive
+from tests.small_disk import small_disk
 from tests.steady_load import steady_load
 from tests.waiting import accepts_connections, wait_for
 

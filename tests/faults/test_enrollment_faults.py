@@ -91,10 +91,8 @@ def test_of_two_devices_with_a_key_for_one_one_enrols(server: RunningServer, api
 def test_two_that_enrol_one_device_at_once_do_not_spoil_it(server: RunningServer, api: Api, tmp_path: Path) -> None:
     key = new_key(api, uses_max=None)
     env = {"PATH": search_path()}
-    both = [
-        subprocess.Popen(argv(server.url, key, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-        for _ in range(2)
-    ]
+    command = argv(server.url, key, tmp_path)  # once: it writes the key's file, which the first would find empty for a moment
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     # The second finds the first at work, or done.
     assert sorted(process.returncode for process in both) == [0, 1], said

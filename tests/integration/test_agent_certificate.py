@@ -18,7 +18,7 @@ from cryptography import x509
 from edge_agent.link.certificate import FILE_NAME, CertificateKeeper, read_certificate
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.device import DeviceConfig, TrustedKey
-from registry.authority import issue_client
+from registry.identity.authority import issue_client
 from registry.workspace import Workspace, open_workspace
 from tests.certificate_parts import new_key, write_certified
 from tests.waiting import wait_for

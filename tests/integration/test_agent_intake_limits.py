@@ -7,14 +7,16 @@ import json
 import socket
 import threading
 
+from edge_agent.observing.metrics import Metrics
 from edge_agent.telemetry.admission import LEAVING_S, Admission
 from edge_agent.telemetry.batches import BATCH_BYTES_MAX
 from edge_agent.telemetry.bodies import BODIES_BYTES_MAX
 from edge_agent.telemetry.http_server import CONNECTIONS_MAX, CONNECTIONS_OF_ONE_MAX
-from edge_agent.telemetry.intake import Intake
+from edge_agent.telemetry.intake import APART_OF_ONE_MAX, Intake
 from edge_agent.telemetry.module_inputs import ModuleInputs
 from edge_agent.telemetry.outbox import Outbox
-from edge_agent.telemetry.reception import STREAMS_MAX, STREAMS_OF_ONE_MAX
+from edge_agent.telemetry.reception import STREAMS_MAX, STREAMS_OF_ONE_MAX, Reception
+from edge_agent.telemetry.routing.router import router_of
 from edge_agent.telemetry.tokens import Tokens
 from hedgerow.clock import SystemClock
 from tests.fixtures.local_port import Ask, intake_of
@@ -58,23 +60,55 @@ def test_a_module_that_keeps_all_connections_makes_room(intake: Intake, ask: Ask
             connection.close()
 
 
+def test_a_module_that_also_fills_the_backlog_does_not_keep_the_others_out(intake: Intake, ask: Ask) -> None:
+    """It opens connections faster than they are ended; a heartbeat that comes behind them all must not wait for a minute."""
+    kept = [socket.create_connection(("127.0.0.1", intake.port), timeout=30) for _ in range(CONNECTIONS_MAX + 100)]
+    try:
+        assert ask(path="/heartbeat")[0] == 200
+    finally:
+        for connection in kept:
+            connection.close()
+
+
+def test_requests_that_wait_leave_room_for_those_of_others(outbox: Outbox, tokens: Tokens) -> None:
+    """Pages that are asked for by nobody we know take long; a module's poll is answered all the same."""
+    asked, goes_on = threading.Semaphore(0), threading.Event()
+
+    def exposition() -> str:
+        asked.release()
+        goes_on.wait(60)
+        return "up 1\n"
+
+    metrics = Metrics()
+    reception = Reception(outbox, router_of(None, "porch"), metrics)
+    intake = Intake(
+        reception, ModuleInputs(outbox), tokens, SystemClock(), metrics, max_message_bytes=2000, exposition=exposition
+    )
+    port = intake.start(0)
+
+    def get(path: str, module: str) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", path, headers={"authorization": f"Bearer {tokens.of(module)}"})
+        return connection
+
+    begun = [get("/metrics", "") for _ in range(APART_OF_ONE_MAX)]
+    assert all(asked.acquire(timeout=30) for _ in begun)
+    other, poll = get("/metrics", ""), get("/inputs/in", "m")
+    assert [other.getresponse().status, poll.getresponse().status] == [503, 200]
+    goes_on.set()
+    assert {connection.getresponse().status for connection in begun} == {200}
+    for connection in [*begun, other, poll]:
+        connection.close()
+    intake.close()
+
+
 def test_silent_connections_do_not_lock_others_out_for_ever(intake: Intake, ask: Ask) -> None:
     silent = [socket.create_connection(("127.0.0.1", intake.port)) for _ in range(CONNECTIONS_MAX)]
-    answered = threading.Event()
-
-    def ask_and_tell() -> None:
-        if ask()[0] == 201:
-            answered.set()
-
-    waiting = threading.Thread(target=ask_and_tell)
-    waiting.start()
-    assert not answered.wait(0.2)
-    for connection in silent[:1]:
-        connection.close()
-    wait_for(answered.is_set, what="the waiting module's answer")
-    waiting.join()
-    for connection in silent:
-        connection.close()
+    try:
+        assert ask()[0] == 201  # when one of them was ended
+    finally:
+        for connection in silent:
+            connection.close()
 
 
 def test_one_module_cannot_keep_the_others_out(intake: Intake, ask: Ask, tokens: Tokens) -> None:
@@ -102,7 +136,11 @@ def test_bodies_that_are_here_in_part_are_bounded_and_large_ones_wait_their_turn
 ) -> None:
     """Each module announces a megabyte and sends two bytes of it: the next one waits, and gets in when one of them goes."""
     size = BATCH_BYTES_MAX
-    begun = []
+    heartbeat = f"POST /heartbeat HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {tokens.of('idle')}\r\n\r\n".encode()
+    idle = socket.create_connection(("127.0.0.1", intake.port), timeout=30)
+    idle.sendall(heartbeat)
+    assert idle.recv(1000).startswith(b"HTTP/1.1 200 ")
+    begun = [idle]
     try:
         for number in range(BODIES_BYTES_MAX // size + 2):
             head = (
@@ -116,6 +154,9 @@ def test_bodies_that_are_here_in_part_are_bounded_and_large_ones_wait_their_turn
         large = b'"' + b"x" * 1000 + b'"\n'
         assert ask(large * 100, content_type="application/x-ndjson")[0] == 201
         assert outbox.totals.queued_messages == 101
+        # Who keeps no room was not made to give it up.
+        idle.sendall(heartbeat)
+        assert idle.recv(1000).startswith(b"HTTP/1.1 200 ")
     finally:
         for connection in begun:
             connection.close()

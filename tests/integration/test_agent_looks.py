@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent import checks_state
+from edge_agent.checks.state_folder import modules, state_files, state_folder
+from edge_agent.checks.surroundings import clock_of_registry
 from edge_agent.methods.redaction import HIDDEN, Redaction
 from edge_agent.state_store import StateStore
 from edge_agent.telemetry.tokens import Tokens
@@ -146,11 +147,11 @@ def test_a_buffer_that_is_damaged_is_found_and_left_alone(tmp_path: Path) -> Non
     database.commit()
     database.close()
     config = Workspace().config
-    assert [check.ok for check in checks_state.state_files(config, tmp_path)] == [True]
+    assert [check.ok for check in state_files(config, tmp_path)] == [True]
     damaged = bytearray(store.outbox.read_bytes())
     damaged[8192:16384] = b"\xff" * 8192
     store.outbox.write_bytes(damaged)
-    (found,) = checks_state.state_files(config, tmp_path)
+    (found,) = state_files(config, tmp_path)
     assert (found.name, found.ok, bool(found.remedy)) == ("telemetry buffer", False, True)
     assert store.outbox.read_bytes() == damaged
 
@@ -159,25 +160,25 @@ def test_a_desired_state_that_was_changed_is_found(tmp_path: Path) -> None:
     workspace = Workspace()
     store = StateStore(tmp_path)
     store.desired.write_bytes(workspace.signed(desired({"pump": shell("true")}, version=7)))
-    (good,) = checks_state.state_files(workspace.config, tmp_path)
+    (good,) = state_files(workspace.config, tmp_path)
     assert (good.ok, "version 7" in good.detail) == (True, True)
     store.desired.write_bytes(Workspace().signed(desired({"pump": shell("true")}, version=8)))
-    (bad,) = checks_state.state_files(workspace.config, tmp_path)
+    (bad,) = state_files(workspace.config, tmp_path)
     assert (bad.name, bad.ok) == ("desired state", False)
 
 
 def test_files_that_were_moved_aside_are_a_warning(tmp_path: Path) -> None:
     (tmp_path / "history.json.damaged").touch()
-    (found,) = checks_state.state_files(Workspace().config, tmp_path)
+    (found,) = state_files(Workspace().config, tmp_path)
     assert (found.ok, found.warning) == (True, True)
     assert "history.json.damaged" in found.detail
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    assert checks_state.state_folder(tmp_path / "not" / "there").ok
+    assert state_folder(tmp_path / "not" / "there").ok
     blocked = tmp_path / "file"
     blocked.touch()
-    assert not checks_state.state_folder(blocked).ok
+    assert not state_folder(blocked).ok
 
 
 def test_modules_that_are_unwell_are_named(tmp_path: Path) -> None:
@@ -190,14 +191,14 @@ def test_modules_that_are_unwell_are_named(tmp_path: Path) -> None:
 
         def unwell() -> str:
             """Between two waits it runs for a moment."""
-            found = {check.name: check for check in checks_state.modules(agent.state)}
+            found = {check.name: check for check in modules(agent.state)}
             assert found["agent"].ok
             return "" if "modules" not in found or found["modules"].ok else found["modules"].detail
 
         detail = wait_for(unwell, what="the check to name the module", timeout_s=30)
         assert detail.startswith("pump (")
         assert "fan" not in detail
-    (stopped,) = checks_state.modules(agent.state)
+    (stopped,) = modules(agent.state)
     assert (stopped.name, stopped.ok, stopped.warning) == ("agent", True, True)
 
 
@@ -223,11 +224,11 @@ def registry() -> Iterator[str]:
 
 def test_a_clock_that_is_wrong_is_told_by_the_registry(registry: str) -> None:
     config = Workspace(registry_url=registry).config
-    (right,) = checks_state.clock_of_registry(config, datetime.now(UTC))
-    (wrong,) = checks_state.clock_of_registry(config, datetime.now(UTC) - timedelta(hours=3))
+    (right,) = clock_of_registry(config, datetime.now(UTC))
+    (wrong,) = clock_of_registry(config, datetime.now(UTC) - timedelta(hours=3))
     assert (right.ok, wrong.ok) == (True, False)
     assert "Set the clock" in wrong.remedy
-    assert list(checks_state.clock_of_registry(Workspace().config, datetime.now(UTC))) == []
+    assert list(clock_of_registry(Workspace().config, datetime.now(UTC))) == []
 
 
 @pytest.mark.parametrize("command", ["status", "events"])

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from edge_agent.errors import WheelNotFetched
+from edge_agent.registry_http import DeviceRegistry
 from edge_agent.service.wheel import fetch_wheel
 from tests.agent_builders import Workspace
 
@@ -66,7 +67,7 @@ def server() -> Iterator[_Server]:
 def fetch(server: _Server | None, into: Path, *, goes_on: bool = True, bytes_max: int = 1_000_000) -> None:
     port = server.server_address[1] if server else 1
     config = msgspec.structs.replace(Workspace().config, registry_url=f"http://127.0.0.1:{port}/below")
-    fetch_wheel(config, DIGEST, into, lambda: goes_on, bytes_max=bytes_max)
+    fetch_wheel(DeviceRegistry(config, lambda: config.pull_token), DIGEST, into, lambda: goes_on, bytes_max=bytes_max)
 
 
 def test_it_is_asked_for_once_with_the_device_s_own_token(server: _Server, tmp_path: Path) -> None:
@@ -91,6 +92,9 @@ def test_what_hashes_to_something_else_gets_no_name(server: _Server, tmp_path: P
 def test_a_refusal_and_an_unreachable_server_are_told(server: _Server, tmp_path: Path) -> None:
     server.status, server.content = 404, b"no such blob" * 1000
     with pytest.raises(WheelNotFetched, match="404 no such blob"):
+        fetch(server, tmp_path / "w.whl")
+    server.content = b'{"error": {"code": "not_found", "message": "There is no wheel", "remedy": ""}}'
+    with pytest.raises(WheelNotFetched, match="404 There is no wheel"):
         fetch(server, tmp_path / "w.whl")
     with pytest.raises(WheelNotFetched, match="refused"):
         fetch(None, tmp_path / "w.whl")

@@ -13,9 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from hedgerow.contracts.device import DeviceConfig
+from hedgerow.contracts.seal import device_key
 from hedgerow.sdk.client import Client
 from hedgerow.sdk.errors import ApiError
-from registry.device_certificates import ISSUED_MOST
+from registry.identity.device_certificates import ISSUED_MOST
+from registry.workspace import open_workspace
 from tests.certificate_parts import ask, certify, new_key, request_of
 from tests.fixtures.control_plane import ControlPlane
 from tests.fixtures.parts import search_path
@@ -68,6 +70,19 @@ def test_only_the_device_itself_is_given_one(client: Client, plane: ControlPlane
         assert (answered[0], answered[1]["error"]["code"]) == (status, code)
     assert client.devices.certificates("victim").items == []
     assert ask(victim, request)[0] == 201
+
+
+def test_the_token_alone_brings_no_certificate(client: Client, plane: ControlPlane) -> None:
+    """It goes with every pull of an image; a certificate lets its holder hear all that the device is told."""
+    config, other = enroll(client, "sealing"), enroll(client, "sealing-too")
+    request, master = request_of(new_key()), open_workspace(plane.workspace).device_master
+    for key in (bytes(32), other.key_bytes(), device_key(master, config.device_uuid, 0)):
+        status, answer = ask(config, request, key=key)
+        assert (status // 100, answer["error"]["code"]) == (4, "seal_refused")
+    assert client.devices.certificates("sealing").items == []
+    # Of a key that it fetched a moment ago, or before this database was restored, only the device knows yet.
+    assert ask(config, request, key=device_key(master, config.device_uuid, 3))[0] == 201
+    assert ask(config, request)[0] == 201
 
 
 def test_hostile_requests_are_refused_in_one_shape(client: Client) -> None:

@@ -58,7 +58,7 @@ def test_only_the_device_itself_gets_its_key(server: RunningServer) -> None:
         right = Fetching(mine)
         # Who has only the token; another device, with its own key or with mine; people, whatever their role.
         assert refusal(post(api, "mine/key", mine.pull_token, Fetching(mine, os.urandom(32)).request())) == "seal_refused"
-        assert refusal(post(api, "mine/key", other.pull_token, right.request())) == "not_that_device"
+        assert refusal(post(api, "mine/key", other.pull_token, right.request())) == "not_this_device"
         assert refusal(post(api, "other/key", other.pull_token, right.request())) == "seal_refused"
         assert refusal(api.post("/api/v1/devices/mine/key", json=right.request())) == "role_forbids"
         assert (
@@ -82,6 +82,30 @@ def test_only_the_device_itself_gets_its_key(server: RunningServer) -> None:
         assert refusal(post(api, "mine/key", granted.pull_token, right.request())) == "seal_refused", "so has the old key"
         api.post("/api/v1/devices/mine/revoke")
         assert refusal(api.post("/api/v1/devices/mine/rotate-key")) == "device_revoked"
+
+
+def test_who_repeats_what_a_device_said_does_not_take_its_new_token_away(server: RunningServer) -> None:
+    """With the token of before, which is good until the device itself has said that it has the new key."""
+    with server.client() as api:
+        config = enroll(api, "listened-to")
+        api.post("/api/v1/devices/listened-to/rotate-key")
+        fetching = Fetching(config)
+        granted = fetching.grant(post(api, "listened-to/key", config.pull_token, fetching.request()).json())
+        said = fetching.taken(granted)
+        assert post(api, "listened-to/key/taken", config.pull_token, said).status_code == 204
+        assert post(api, "listened-to/key/taken", granted.pull_token, said).status_code == 204
+        assert refusal(post(api, "listened-to/key/taken", config.pull_token, said)) == "token_refused"
+
+
+def test_a_device_that_asks_for_its_key_all_day_does_not_fill_the_events(server: RunningServer) -> None:
+    with server.client() as api:
+        config = enroll(api, "eager")
+        api.post("/api/v1/devices/eager/rotate-key")
+        fetching = Fetching(config)
+        grants = [fetching.grant(post(api, "eager/key", config.pull_token, fetching.request()).json()) for _ in range(3)]
+        assert grants[0] == grants[1] == grants[2]
+        told = [event["kind"] for event in api.get("/api/v1/events?subject=device/eager").json()["items"]]
+        assert told.count("device.key-fetched") == 1
 
 
 class Hub:

@@ -22,7 +22,7 @@ from hedgerow.contracts.iot_edge.read import read_iot_edge
 from hedgerow.contracts.names import MEDIA_OCI_CONFIG, MEDIA_OCI_MANIFEST
 from registry.hub.desired import DesiredStates, read_envelope
 from registry.hub.notes import Notes
-from registry.signing_keys import read_signing_keys
+from registry.identity.signing_keys import read_signing_keys
 from registry.store import twins
 from registry.store.database import Database, open_database
 from registry.workspace import open_workspace

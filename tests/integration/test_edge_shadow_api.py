@@ -14,7 +14,7 @@ from hedgerow.contracts.document import decode
 from hedgerow.contracts.edge import EdgeDeployment
 from registry.hub.desired import DesiredStates, read_envelope
 from registry.hub.notes import Notes
-from registry.signing_keys import read_signing_keys
+from registry.identity.signing_keys import read_signing_keys
 from registry.store import images, twins
 from registry.store.database import Database, open_database
 from registry.workspace import open_workspace

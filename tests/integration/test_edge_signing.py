@@ -16,7 +16,7 @@ from hedgerow.contracts.document import decode, encode
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec, UpdatePolicy
 from hedgerow.contracts.signing import SignedStates, UnsignedStates
 from hedgerow.sdk.client import Client
-from hedgerow.sdk.edge_signing import signed
+from hedgerow.sdk.edge_signing import keyid_of, signed
 from hedgerow.sdk.errors import ApiError
 from tests.agent_process import AgentProcess, wait_for_or_show
 from tests.fixtures.control_plane import ControlPlane
@@ -133,6 +133,18 @@ def test_other_keys_and_other_bytes_are_refused(client: Client, agent: AgentProc
     brought = SignedStates(workspace_id=waiting.workspace_id, states=[signed(waiting.states[0], strange)])
     (answer,) = client.signing_keys.bring(brought).refused
     assert "no signature by a trusted key" in answer.problem
+    (tmp_path / "strange.key").write_bytes(base64.b64encode(strange.private_bytes_raw()))
+    done = hedgerow("edge", "sign", "one.json", "--key", "strange.key", "--yes", offline=True)
+    assert (done.returncode, f"this is key {keyid_of(strange)}" in done.stderr) == (1, True), done.stderr
+    assert not (tmp_path / "one.json.signed").exists()
+    done = hedgerow("edge", "sign", "--import", "one.json")
+    assert (done.returncode, "one.json holds no signatures" in done.stderr) == (1, True), done.stderr
+    assert "hedgerow edge sign one.json --key KEYFILE" in done.stderr
+    (tmp_path / "no.json").write_text("[modules]")
+    done = hedgerow("edge", "sign", "no.json", "--key", "signing.key", "--yes", offline=True)
+    assert (done.returncode, "no.json is not what" in done.stderr) == (1, True), done.stderr
+    done = hedgerow("edge", "keys", "take-offline", "another.key", "--yes")
+    assert (done.returncode, "No key that may sign desired states" in done.stderr) == (1, True), done.stderr
     # What is no desired state, or says more than this release can show, is not signed.
     for payload in (b'{"evil": true}', base64.b64decode(waiting.states[0].payload)[:-1] + b',"new_field":1}'):
         states = [{**json.loads(encode(waiting.states[0])), "payload": base64.b64encode(payload).decode()}]
@@ -141,6 +153,22 @@ def test_other_keys_and_other_bytes_are_refused(client: Client, agent: AgentProc
         assert done.returncode == 1
         assert "is not signed" in done.stderr
         assert not (tmp_path / "bad.json.signed").exists()
+
+
+def test_a_device_that_is_away_holds_up_no_key_but_the_one_that_it_needs(client: Client, agent: AgentProcess) -> None:
+    client.edge.deploy(sleeping(1000))
+    applied(client, agent, 1)
+    (first,) = client.signing_keys.list()
+    second = client.signing_keys.add()
+    wait_for_or_show(
+        agent, lambda: all(not key.unconfirmed for key in client.signing_keys.list()), PATIENCE_S, "the second key being believed"
+    )
+    agent.stop()
+    third = client.signing_keys.add()
+    # It believes the second, which signs as well, so the first may go; then the second may not.
+    assert [key.keyid for key in client.signing_keys.retire(first.keyid)] == [second.keyid, third.keyid]
+    with pytest.raises(ApiError, match="could not be told anything: porch"):
+        client.signing_keys.retire(second.keyid)
 
 
 def test_an_old_key_is_retired_when_every_device_believes_the_new_one(client: Client, agent: AgentProcess, hedgerow: Run) -> None:

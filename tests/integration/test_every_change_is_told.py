@@ -18,8 +18,9 @@ from hedgerow.contracts.document import convert
 from hedgerow.contracts.signing import kept_words
 from hedgerow.sdk.edge_signing import private_key
 from registry.server.app import add_routes
+from registry.store import module_twins
 from registry.store.database import Database, open_database
-from tests.certificate_parts import new_key, request_of
+from tests.certificate_parts import new_key, request_of, sealed
 from tests.key_parts import Fetching
 from tests.registry_server import Api, RunningServer
 from tests.registry_stores import add_image, add_model
@@ -34,6 +35,8 @@ TELLS: dict[str, tuple[str, ...]] = {
     "PATCH /api/v1/devices/<name>": ("device.tagged",),
     "DELETE /api/v1/devices/<name>": ("device.deleted",),
     "POST /api/v1/devices/<name>/methods/<method>": ("device.method-called",),
+    "PATCH /api/v1/devices/<name>/modules/<module>/twin": ("device.twin-patched",),
+    "DELETE /api/v1/devices/<name>/modules/<module>/twin": ("device.twin-patched",),
     "POST /api/v1/devices/<name>/certificates": ("device.certified",),
     "POST /api/v1/devices/<name>/certificates/<serial>/revoke": ("device.certificate-revoked",),
     "POST /api/v1/devices/<name>/rotate-key": ("device.key-rotation-wanted",),
@@ -206,7 +209,7 @@ def walk_work(walk: Walk) -> None:
     walk.do("POST /api/v1/gc", json={"dry_run": True})
 
 
-def walk_fleet(walk: Walk) -> None:
+def walk_fleet(walk: Walk, database: Database) -> None:
     pressed = walk.do("POST /api/v1/devices", json={"name": "press", "tags": {"site": "north"}})
     walk.refused("POST", "/api/v1/devices", json={"name": "press"})
     walk.do("PATCH /api/v1/devices/<name>", "press", json={"tags": {"site": "south"}})
@@ -219,8 +222,10 @@ def walk_fleet(walk: Walk) -> None:
     walk.refused("POST", "/api/v1/devices/press/methods/ping", json={})
     walk.refused("POST", "/api/v1/devices/press/methods/no%20name", json={"connect_timeout_s": 1})
     walk.do("POST /api/v1/devices/<name>/methods/<method>", "press", "ping?wait=false", json={"connect_timeout_s": 1})
+    walk_twin(walk, database, pressed.json()["device"]["uuid"])
     by = ("press", pressed.json()["config"]["pull_token"])
-    certified = walk.do("POST /api/v1/devices/<name>/certificates", "press", json={"request": request_of(new_key())}, by=by)
+    body = sealed(convert(pressed.json(), EnrolledDevice).config, request_of(new_key()))
+    certified = walk.do("POST /api/v1/devices/<name>/certificates", "press", json=body, by=by)
     revoke = "POST /api/v1/devices/<name>/certificates/<serial>/revoke"
     walk.do(revoke, "press", certified.json()["serial"])
     walk.do(revoke, "press", certified.json()["serial"], again=True)
@@ -245,6 +250,15 @@ def walk_device_key(walk: Walk, config: DeviceConfig) -> None:
     walk.do(taken, "press", json=fetching.taken(grant), by=("press", grant.pull_token))
     walk.do(taken, "press", json=fetching.taken(grant), by=("press", grant.pull_token), again=True)
     walk.refused("POST", "/api/v1/devices/press/key", json=fetching.request(), **refused)
+
+
+def walk_twin(walk: Walk, database: Database, uuid: str) -> None:
+    with database.write() as connection:  # no hub is there to bring a module about
+        module_twins.put_patch(connection, uuid, "m", {"a": 1})
+    for method, body in (("PATCH", {"desired": {"a": 2}}), ("DELETE", None)):
+        walk.do(f"{method} /api/v1/devices/<name>/modules/<module>/twin", "press", "m", json=body)
+        walk.do(f"{method} /api/v1/devices/<name>/modules/<module>/twin", "press", "m", json=body, again=True)
+    walk.refused("PATCH", "/api/v1/devices/press/modules/none/twin", json={"desired": {"a": 2}})
 
 
 def walk_signing(walk: Walk) -> None:
@@ -282,7 +296,7 @@ def test_every_change_leaves_its_event_and_every_refusal_none(server: RunningSer
             walk = Walk(api)
             walk_assets(walk, database)
             walk_work(walk)
-            walk_fleet(walk)
+            walk_fleet(walk, database)
             walk_access(walk)
     finally:
         database.close()

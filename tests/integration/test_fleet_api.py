@@ -19,7 +19,7 @@ from hedgerow.contracts.seal import device_key
 from registry.hub.desired import DesiredStates
 from registry.hub.notes import Notes
 from registry.hub.sessions import lease_end
-from registry.signing_keys import read_signing_keys
+from registry.identity.signing_keys import read_signing_keys
 from registry.store import fleet, telemetry, twins
 from registry.store.database import Database, open_database
 from registry.store.telemetry import Arrived, GapRow, Mark, StreamKey

@@ -11,6 +11,7 @@ from hedgerow.sdk.client import Client
 from loadtests.fleet_sim.__main__ import main
 from tests.fixtures.brokers import MosquittoFactory
 from tests.fixtures.control_plane import ControlPlane
+from tests.waiting import free_port
 
 
 @pytest.mark.timeout(300)
@@ -25,6 +26,22 @@ def test_a_small_fleet_with_churn(control_plane: ControlPlane, client: Client, c
     assert [device.name for device in client.devices.iterate(name="herd-*")] == []
     stored = [message for message in client.telemetry.iterate() if message.module == "sensor"]
     assert len(stored) == figures["made"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("option", ["--mosquitto", "--mosquitto-mtls"])
+def test_a_small_fleet_where_devices_log_in(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    plane = ControlPlane(tmp_path, option, f"127.0.0.1:{free_port()}", "--mosquitto-names", "localhost")
+    try:
+        plane.start()
+        code = main(["--devices", "3", "--rate", "5", "--duration", "1", "--json", "--workspace", str(plane.workspace)])
+    finally:
+        plane.end()
+    told = capsys.readouterr()
+    if option == "--mosquitto":
+        assert (code, json.loads(told.out)["lost"]) == (0, 0)
+    else:
+        assert (code, "have no certificates" in told.err) == (1, True)
 
 
 def test_wrong_numbers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

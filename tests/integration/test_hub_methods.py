@@ -17,11 +17,11 @@ from hedgerow.contracts.document import decode
 from hedgerow.contracts.methods import PART_BYTES, WINDOW_PARTS, MethodAnswer, MethodCall
 from hedgerow.contracts.names import PAYLOAD_METHOD_CALL
 from hedgerow.contracts.signed import SignedEnvelope
+from registry.device_errors import MethodPayloadTooLong, TooManyCalls
 from registry.errors import RecordNotFound
 from registry.hub import methods as hub_methods
 from registry.hub.link import Downlink
 from registry.hub.methods import Methods
-from registry.method_errors import MethodPayloadTooLong, TooManyCalls
 from registry.store import device_methods, fleet, twins
 from registry.store.database import Database
 from registry.store.device_methods import MOST_KEPT_BYTES, MOST_OPEN, Call

@@ -9,12 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hedgerow.contracts.api_fleet import EnrollDevice
 from hedgerow.contracts.edge import ModuleSpec
 from hedgerow.contracts.names import Reference
 from hedgerow.contracts.rollout import RolloutGroup
 from registry.errors import InUse
-from registry.hub.errors import ManifestInvalid, RolloutOver, TargetInvalid
+from registry.hub.errors import RolloutOver
 from registry.hub.manifest import check_manifest
 from registry.hub.preview import Steps, preview
 from registry.store import edge_deployments, edge_revisions, facts, fleet, images, leases, rollouts
@@ -212,29 +211,6 @@ def test_who_is_revoked_or_deleted_leaves_the_count(six: RolloutPlace) -> None:
     assert six.groups()[0] == ("succeeded", 1, 0, 1, 0)
 
 
-def test_groups_by_condition_and_percent(place: RolloutPlace) -> None:
-    tested = place.enroll("t1", "t2", stage="test")
-    others = place.enroll(*(f"p{number}" for number in range(20)))
-    place.deploy("old")
-    place.deploy("new", in_groups(RolloutGroup(name="bench", target="tags.stage = 'test'"), RolloutGroup(percent=10)))
-    assert [(one.name, one.devices) for one in place.rollout().groups] == [("bench", 2), ("group 2", 2), ("rest", 18)]
-    assert place.with_command("new") == set(tested)
-    place.report(*tested)
-    assert len(place.with_command("new") & set(others)) == 2
-
-
-def test_a_target_that_moves_takes_devices_in_their_turn(place: RolloutPlace) -> None:
-    stay, leave, come = place.enroll("stay", a="1", b="1") + place.enroll("leave", a="1") + place.enroll("come", b="1")
-    place.deploy("old", target="tags.a = '1'")
-    groups = [RolloutGroup(target=f"deviceId = '{name}'") for name in (come, leave)]
-    place.deploy("new", in_groups(*groups), target="tags.b = '1'")
-    assert place.runs() == {stay: "old", leave: "old", come: "new"}
-    place.report(come)
-    assert place.runs() == {stay: "old", leave: "", come: "new"}
-    place.report(leave)
-    assert place.runs() == {stay: "new", leave: "", come: "new"}
-
-
 @EVERYWHERE
 def test_a_second_revision_takes_the_place_of_a_rollout(six: RolloutPlace) -> None:
     six.deploy("new", in_groups(of_devices(2), on_error="reverse"))
@@ -399,18 +375,3 @@ def test_a_plan_foretells_the_groups(six: RolloutPlace) -> None:
     with six.database.read() as connection:
         unrelated = preview(connection, [six.deployment(), manifest("other", "deviceId = 'nobody'", m=["y"])], "other")
     assert unrelated.changes == []
-
-
-def test_policies_that_cannot_be_are_refused(place: RolloutPlace) -> None:
-    with pytest.raises(ManifestInvalid, match="both percent and devices"):
-        place.deploy("x", in_groups(RolloutGroup(percent=10, devices=3)))
-    with pytest.raises(TargetInvalid):
-        place.deploy("x", in_groups(RolloutGroup(target="site = 1")))
-
-
-def test_many_devices_are_shared_out_in_one_go(place: RolloutPlace) -> None:
-    with place.database.write() as connection:
-        for number in range(300):
-            fleet.enroll(connection, EnrollDevice(name=f"m{number}"), place.now)
-    place.deploy("new", in_groups(RolloutGroup(percent=1), RolloutGroup(percent=50)))
-    assert [devices for _, devices, *_ in place.groups()] == [3, 148, 149]

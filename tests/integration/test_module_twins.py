@@ -108,7 +108,7 @@ def test_what_is_desired_reaches_the_module_and_what_it_reports_the_operator(edg
     with pytest.raises(ApiError) as refused:
         edge.client.devices.patch_module_twin("press-1", "m", {"rate": 6}, revision=0)
     assert refused.value.problem.code == "precondition_failed"
-    for key, wrong in (("not_found", ("press-1", "stranger", {})), ("twin_invalid", ("press-1", "m", {"$version": 3}))):
+    for key, wrong in (("no_module_of_device", ("press-1", "stranger", {})), ("twin_invalid", ("press-1", "m", {"$version": 3}))):
         with pytest.raises(ApiError) as refused:
             edge.client.devices.patch_module_twin(*wrong)
         assert refused.value.problem.code == key
@@ -139,6 +139,11 @@ def _by_the_command_line(edge: Edge) -> None:
     assert document["patch"] == {"mode": {"slow": 2}, "note": "x y"}
     assert "TWIN OF" in edge.run("device", "twin", "press-1").output
     assert edge.run("device", "twin", "press-1", "--set", "a=1").exit_code == 2
+    broken = edge.run("device", "twin", "press-1", "m", "--set", "a=[1")
+    assert (broken.exit_code, "a=[1 is not JSON" in broken.output) == (2, True)
+    stranger = CliRunner().invoke(cli, ["-w", str(edge.plane.workspace), "device", "twin", "press-1", "stranger"])
+    assert isinstance(stranger.exception, ApiError)
+    assert "hedgerow device show press-1" in stranger.exception.problem.remedy
     assert "nothing is changed on this device" in edge.run("device", "twin", "press-1", "m", "--reset").output
     edge.wait(lambda twin: twin.reported == {"rate": 1, "mode": {"fast": True}, "seen": 4}, "the report on the reset")
 

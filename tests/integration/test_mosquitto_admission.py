@@ -11,9 +11,9 @@ import pytest
 from cryptography import x509
 
 from hedgerow.contracts.api_fleet import EnrollDevice
+from registry.identity.revocations import Revocations
 from registry.mosquitto.admission import Admission, Change
 from registry.mosquitto.files import Files, Owner
-from registry.revocations import Revocations
 from registry.store import device_certificates, fleet, schema
 from registry.store.database import Database, open_database
 from registry.workspace import Workspace, open_workspace

@@ -16,18 +16,21 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent.checks import run_checks
+from edge_agent.checks.readiness import run_checks
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.broker_login import Login, device_login
 from hedgerow.contracts.device import DeviceConfig, to_toml
+from hedgerow.contracts.document import encode
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec
 from hedgerow.contracts.names import DeviceTopics
+from hedgerow.contracts.seal import seal
 from hedgerow.process import Running, Supervised
 from hedgerow.sdk.client import Client
-from registry.authority import authority_certificate, issue_server
+from registry.identity.authority import authority_certificate, issue_server
 from registry.workspace import open_workspace
 from tests.fixtures.control_plane import ControlPlane, processes_of
 from tests.fixtures.real_process import RealProcess
+from tests.hub_parts import say_hello
 from tests.waiting import free_port, wait_for
 
 PATIENCE_S = 30.0
@@ -52,13 +55,13 @@ def client(plane: ControlPlane) -> Iterator[Client]:
 class Visitor:
     """A client at the device's listener; everything it hears is in ``heard``."""
 
-    def __init__(self, config: DeviceConfig, login: Login | None) -> None:
+    def __init__(self, config: DeviceConfig, login: Login | None, client_id: str = "") -> None:
         self.outcome: str | None = None
         self.lost = False
         self.heard: list[tuple[str, bytes]] = []
         self.granted: list[bool] = []
         host, _, port = config.broker_url.removeprefix("mqtts://").rpartition(":")
-        self._mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
+        self._mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, reconnect_on_failure=False)
         self._mqtt.tls_set_context(ssl.create_default_context(cadata=config.broker_ca))
         if login is not None:
             self._mqtt.username_pw_set(login.user, login.password)
@@ -131,6 +134,25 @@ def test_a_device_reaches_its_own_topics_only(client: Client) -> None:
     assert visitor.heard == []
     for one_of_them in (visitor, victim):
         one_of_them.close()
+
+
+def test_a_device_that_calls_itself_as_the_hub_does_not_take_its_place(client: Client) -> None:
+    """Mosquitto ends the connection of whoever had the same client identifier, whatever their logins."""
+    config = enroll(client, "impostor")
+    visit(config).close()
+    login = device_login(config.device_uuid, config.key_bytes())
+    impostor = Visitor(config, login, f"hedgerow-hub-{config.workspace_id}")
+    topics = DeviceTopics(config.topic_prefix, config.device_uuid)
+    impostor.subscribe(topics.welcome)
+    hello = seal(config.key_bytes(), config.device_uuid, "hello", encode(say_hello(config.device_uuid)))
+
+    def is_answered() -> bool:
+        impostor.publish(topics.hello, hello)
+        return bool(impostor.heard)
+
+    wait_for(is_answered, timeout_s=PATIENCE_S, what="an answer of the hub, which is still there")
+    assert not impostor.lost
+    impostor.close()
 
 
 def test_without_a_login_or_with_a_wrong_one_nobody_comes_in(client: Client) -> None:

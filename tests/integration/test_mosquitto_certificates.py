@@ -18,14 +18,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_agent.checks import run_checks
+from edge_agent.checks.readiness import run_checks
 from hedgerow.clock import SystemClock
 from hedgerow.contracts.broker_login import hub_login
 from hedgerow.contracts.device import DeviceConfig, to_toml
 from hedgerow.contracts.edge import EdgeDeployment, ModuleSpec
 from hedgerow.contracts.names import DeviceTopics
 from hedgerow.sdk.client import Client
-from registry.authority import issue_client, issue_server
+from registry.identity.authority import issue_client, issue_server
 from registry.workspace import open_workspace
 from tests.agent_process import AgentProcess, wait_for_or_show
 from tests.certificate_parts import PATIENCE_S, certify, is_refused, new_key, visit, write_certified

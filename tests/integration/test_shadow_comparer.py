@@ -143,7 +143,8 @@ def test_counts_go_on_after_a_kill_and_begin_anew_for_another_pair(module: Scori
             assert more.different == more.compared
         with Comparing(*there, pair="a-c") as comparing:
             anew = comparing.until("another pair", lambda: ask(module, 1.0), lambda counts: counts.pair == "a-c")
-            assert anew.compared <= len(comparing.differences())
+            # Of those before nothing is left; on a slow machine more were asked than are kept.
+            assert min(anew.compared, DIFFERENCES_MAX) <= len(comparing.differences())
         kept = comparing.counts()
         assert kept is not None
         assert kept.compared >= anew.compared

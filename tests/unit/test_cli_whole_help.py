@@ -6,10 +6,20 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from hedgerow.cli import device, device_key, edge
+from hedgerow.cli import device, device_certificate, device_key, edge, edge_keys, edge_release, edge_rollout
+
+GROUPS = [
+    device.command,
+    device_certificate.command,
+    device_key.key,
+    edge.command,
+    edge_keys.command,
+    edge_release.command,
+    edge_rollout.command,
+]
 
 
-@pytest.mark.parametrize("group", [device.command, device_key.key, edge.command], ids=lambda group: str(group.name))
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: str(group.name))
 def test_no_command_of_the_group_is_cut(group: click.Group) -> None:
     shown = CliRunner().invoke(group, ["--help"], terminal_width=80, max_content_width=80).output
     listed = shown.split("Commands:\n")[1]

@@ -14,11 +14,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge_agent.link.certificate import read_certificate
 from hedgerow.errors import InvalidSetting
-from registry.authority import authority_certificate, issue_client, issue_server
-from registry.certificate_errors import CertificateRequestRefused
-from registry.device_certificates import life_of, requested_key
+from registry.identity.authority import authority_certificate, issue_client, issue_server
+from registry.identity.device_certificates import life_of, requested_key
+from registry.identity.errors import CertificateRequestRefused
+from registry.identity.revocations import Revocations
 from registry.mosquitto.configuration import Listening, configuration, rules
-from registry.revocations import Revocations
 from registry.workspace import Workspace, open_workspace
 from tests.certificate_parts import new_key, request_of, write_certified
 

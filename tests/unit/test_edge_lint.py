@@ -146,6 +146,7 @@ def test_two_modules_that_want_one_port(one: dict[str, Any], other: dict[str, An
         ({"r": f"FROM /messages/modules/m/* INTO {TO_ITSELF}"}, "warning", "$.routes.r", "its own messages"),
         ({"r": f"FROM /messages/modules/n/* INTO {TO_ITSELF}"}, "warning", "$.routes", "nothing leaves"),
         ({"r": "FROM /twins/* INTO $upstream"}, "warning", "$.routes.r", "no messages at"),
+        ({"r": "FROM /messagess/* INTO $upstream"}, "warning", "$.routes.r", "no messages at"),
         ({"r": "FROM /* WHERE false INTO $upstream"}, "warning", "$.routes.r", "never holds"),
         ({"a": "FROM /* INTO $upstream", "b": "from /*  into $upstream"}, "warning", "$.routes.b", "the same as route a"),
         ({"r": "FROM /messages/modules/n/* INTO $upstream"}, "note", "$.modules.m", "are dropped"),

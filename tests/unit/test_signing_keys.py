@@ -10,14 +10,24 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hedgerow.contracts.backup import BackupHeader
+from hedgerow.contracts.device import TRUSTED_KEYS_MAX
 from hedgerow.contracts.names import PAYLOAD_DESIRED_STATE
 from hedgerow.contracts.signed import SignatureRefused, open_signed, sign
 from hedgerow.contracts.signing import kept_words
 from registry.backup.errors import KeysUnusable
 from registry.backup.keys import keys_from, take_identity
 from registry.hub.signing import signing_of
-from registry.key_errors import LastSigningKey, SigningKeyUnknown
-from registry.signing_keys import FIRST, LIST, SigningKeys, add_key, public_of, read_signing_keys, retire_key, take_offline
+from registry.identity.errors import LastSigningKey, SigningKeyUnknown, TooManySigningKeys
+from registry.identity.signing_keys import (
+    FIRST,
+    LIST,
+    SigningKeys,
+    add_key,
+    public_of,
+    read_signing_keys,
+    retire_key,
+    take_offline,
+)
 from registry.workspace import open_workspace
 
 READ = read_signing_keys
@@ -84,6 +94,22 @@ def test_a_private_half_leaves_only_when_somebody_has_it(folder: Path) -> None:
         keys.private_of(keys.find(first))
     with pytest.raises(LastSigningKey):
         retire_key(folder, first)
+
+
+def test_there_are_never_more_keys_than_devices_take(folder: Path) -> None:
+    """A device refuses a desired state that names more, so also the one by which a key would go."""
+    (first,) = ids(READ(folder))
+    private = private_of(folder, first)
+    for _ in range(TRUSTED_KEYS_MAX - 1):
+        add_key(folder, ["desired"])
+    with pytest.raises(TooManySigningKeys):
+        add_key(folder)
+    # The first is the only one for method calls: away with it, there would have to be another.
+    with pytest.raises(TooManySigningKeys):
+        take_offline(folder, first, private.sign(kept_words(first)))
+    assert (len(READ(folder).told), len(list(folder.glob("signing*.key")))) == (TRUSTED_KEYS_MAX, TRUSTED_KEYS_MAX)
+    retire_key(folder, ids(READ(folder))[-1])
+    add_key(folder)
 
 
 def test_what_a_cut_off_change_leaves_is_harmless(folder: Path) -> None:

@@ -10,6 +10,8 @@ from hedgerow.contracts.routes.route import ModuleInput, RouteInvalid, RouteRule
 from hedgerow.contracts.routes.tree import Constant
 
 _FOLDER = ("messages", "modules")
+# What a source may begin with, in lower case: everything, what modules send, and changes of what they report.
+_ORIGINS = ("*", "messages", "twinchangenotifications")
 # A module's messages come at /messages/modules/M/outputs/O, also those that name no output.
 _OUTPUTS = "outputs"
 _SHORT_TTL_S = 60
@@ -39,8 +41,9 @@ def route_findings(deployment: EdgeDeployment) -> Iterator[Finding]:
 
 def _rule_findings(place: str, rule: RouteRule, known: Mapping[str, str], *, layered: bool) -> Iterator[Finding]:
     levels = tuple(level.lower() for level in rule.source)
-    if levels[0] not in ("*", "messages"):
-        yield warning(place, f"there are no messages at /{'/'.join(rule.source)}", "Begin with /messages.")
+    if levels[0] not in _ORIGINS:
+        advice = "Begin with /messages, or with /twinChangeNotifications for changes of what modules report."
+        yield warning(place, f"there are no messages at /{'/'.join(rule.source)}", advice)
     sender = levels[2] if len(levels) > 2 and levels[:2] == _FOLDER and levels[2] != "*" else None
     for module, where in ((sender, "comes from"), (_receiver(rule), "goes to")):
         if module is not None and module not in known:

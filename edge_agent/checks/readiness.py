@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edge_agent import checks_state
-from edge_agent.checks_certificate import own_certificate
-from edge_agent.checks_state import Check
+from edge_agent.checks.check import Check
+from edge_agent.checks.own_certificate import own_certificate
+from edge_agent.checks.state_folder import modules, state_files, state_folder
+from edge_agent.checks.surroundings import certificates, clock_of_registry, docker, time_synchronisation
 from edge_agent.device_config import others_can_read, read_device_config
+from edge_agent.registry_http import connection_to
 from hedgerow.contracts.device import DeviceConfig
 from hedgerow.errors import HedgerowError
 
@@ -50,14 +52,14 @@ def run_checks(config_path: Path, state_dir: Path, now: datetime, docker_host: s
     registry = _reached("registry", config.registry_url, lambda: _ask_registry(config.registry_url))
     yield registry
     if registry.ok:
-        yield from checks_state.clock_of_registry(config, now)
-    yield checks_state.time_synchronisation()
-    yield from checks_state.certificates(config, now)
+        yield from clock_of_registry(config, now)
+    yield time_synchronisation()
+    yield from certificates(config, now)
     yield from own_certificate(config, state_dir, now)
-    yield checks_state.state_folder(state_dir)
-    yield from checks_state.state_files(config, state_dir)
-    yield from checks_state.modules(state_dir)
-    yield from checks_state.docker(state_dir, docker_host)
+    yield state_folder(state_dir)
+    yield from state_files(config, state_dir)
+    yield from modules(state_dir)
+    yield from docker(state_dir, docker_host)
 
 
 def _configuration(config: DeviceConfig, path: Path) -> Check:
@@ -146,11 +148,11 @@ def _connect(url: str, trusted: str) -> str:
 
 def _ask_registry(url: str) -> str:
     parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "localhost", parts.port, timeout=CONNECT_TIMEOUT_S)
+    connection = connection_to(parts, timeout_s=CONNECT_TIMEOUT_S)
     try:
         connection.request("GET", f"{parts.path.rstrip('/')}/v2/")
-        status = connection.getresponse().status
+        with connection.getresponse() as answer:
+            status = answer.status
     finally:
         connection.close()
     if status >= SERVER_ERROR:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from registry.authority import revocation_list
+from registry.identity.authority import revocation_list
 from registry.workspace import Workspace
 
 # A broker takes nobody's certificate with a list that has ended, so a control plane may be away for so long.

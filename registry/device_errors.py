@@ -1,8 +1,25 @@
-"""What can go wrong with a direct method before the device has answered; what the device says is in its answer."""
+"""What can go wrong when something is asked of a device, or of what it has, before the device itself has answered."""
 
 from __future__ import annotations
 
 from hedgerow.errors import ConflictError, NotFoundError, UnavailableError, UserError
+from registry.errors import RecordNotFound
+
+
+class NoModuleOfDevice(RecordNotFound):
+    """A module was named that the device neither should run nor was ever told of."""
+
+    key = "no_module_of_device"
+    message = "Device {device} has no module {module}"
+    remedy = "See which it has with: hedgerow device show {device}"
+
+
+class NoCertificateOfDevice(RecordNotFound):
+    """A serial number was named that no certificate of the device has."""
+
+    key = "no_certificate_of_device"
+    message = "Device {device} has no certificate {serial}"
+    remedy = "See which it has with: hedgerow device certificate list {device}"
 
 
 class DeviceOffline(NotFoundError):

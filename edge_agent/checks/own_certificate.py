@@ -1,4 +1,4 @@
-"""``check``: the certificate by which this device logs in at the broker, where it has one."""
+"""The certificate by which this device logs in at the broker, where it has one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from edge_agent.checks_state import Check
+from edge_agent.checks.check import Check
 from edge_agent.device_config import others_can_read
 from hedgerow.contracts.device import DeviceConfig
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from hedgerow.errors import InvalidSetting
-from registry.certificate_errors import CertificateRequestRefused
+from registry.identity.errors import CertificateRequestRefused
 
 # So many in an hour (or in a life, where that is shorter); a device asks for one in two thirds of a life.
 ISSUED_MOST = 20

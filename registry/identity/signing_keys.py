@@ -21,12 +21,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hedgerow.atomic_write import atomic_write
-from hedgerow.contracts.device import KeyUse, TrustedKey
+from hedgerow.contracts.device import TRUSTED_KEYS_MAX, KeyUse, TrustedKey
 from hedgerow.contracts.document import decode, digest_of, encode
 from hedgerow.contracts.signed import Signer, Verifier
 from hedgerow.contracts.signing import kept_words
 from hedgerow.errors import Bug
-from registry.key_errors import LastSigningKey, SigningKeyUnknown
+from registry.identity.errors import LastSigningKey, SigningKeyUnknown, TooManySigningKeys
 
 LIST, FIRST = "signing-keys.json", "signing.key"
 _KEY_BYTES = 32
@@ -108,10 +108,10 @@ def read_signing_keys(folder: Path) -> SigningKeys:
 
 
 def add_key(folder: Path, uses: Sequence[KeyUse] = ()) -> ListedKey:
-    """Another key, made here; ``uses`` as in TrustedKey."""
+    """Another key, made here; ``uses`` as in TrustedKey. Raises TooManySigningKeys."""
     with _changing:
         before = read_signing_keys(folder)
-        made = _make(folder, uses)
+        made = _make_another(before, uses)
         _write(before, [*before.listed.keys, made])
         return made
 
@@ -132,7 +132,8 @@ def retire_key(folder: Path, keyid: str) -> ListedKey:
 def take_offline(folder: Path, keyid: str, proof: bytes) -> ListedKey:
     """Forget the private half of a key, which somebody keeps elsewhere: ``proof`` is its signature of :func:`kept_words`.
 
-    When no key here may sign method calls then, another one is made that may sign those only. Raises SigningKeyUnknown.
+    When no key here may sign method calls then, another one is made that may sign those only. Raises SigningKeyUnknown,
+    TooManySigningKeys.
     """
     with _changing:
         before = read_signing_keys(folder)
@@ -141,7 +142,7 @@ def take_offline(folder: Path, keyid: str, proof: bytes) -> ListedKey:
             raise SigningKeyUnknown(keyid=f"{found.public.keyid} (there is no proof that its private half is kept)")
         keys = [msgspec.structs.replace(one, file=None) if one is found else one for one in before.listed.keys]
         if not any(one.file is not None and one.public.may_sign("methods") for one in keys):
-            keys.append(_make(folder, ["methods"]))
+            keys.append(_make_another(before, ["methods"]))
         _write(before, keys)
         _remove(folder, found)
         return found
@@ -151,6 +152,13 @@ def public_of(private: Ed25519PrivateKey, uses: Sequence[KeyUse] = ()) -> Truste
     """Its public half as devices get it; the key id is its digest."""
     raw = private.public_key().public_bytes_raw()
     return TrustedKey(keyid=digest_of(raw), key=base64.b64encode(raw).decode(), uses=list(uses))
+
+
+def _make_another(before: SigningKeys, uses: Sequence[KeyUse]) -> ListedKey:
+    # One more than devices take, and none of them could be told anything again, not even that one of the keys goes.
+    if len(before.listed.keys) >= TRUSTED_KEYS_MAX:
+        raise TooManySigningKeys(limit=TRUSTED_KEYS_MAX)
+    return _make(before.folder, uses)
 
 
 def _make(folder: Path, uses: Sequence[KeyUse]) -> ListedKey:
