@@ -23,6 +23,8 @@ from tests.waiting import wait_for
 
 SOME_DIGEST = digest_of_text("some")
 FILLED = {"digest": SOME_DIGEST, "number": "1"}
+# Takes enrolment keys and no tokens.
+BY_KEY = "/api/v1/enroll"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_every_route_asks_for_a_token_in_the_one_shape(server: RunningServer, he
                 assert answered.json()["errors"][0]["code"] == "UNAUTHORIZED"
                 assert answered.headers["www-authenticate"].startswith("Basic " if path == "/v2/token" else "Bearer realm=")
             else:
-                assert problem_of(answered)["code"] == "token_missing"
+                assert problem_of(answered)["code"] == ("enrollment_key_refused" if path == BY_KEY else "token_missing")
 
 
 def test_every_route_answers_a_wrong_method_in_the_one_shape(api: Api, here: ServerContext) -> None:
@@ -90,6 +92,9 @@ def test_a_reader_writes_nowhere(server: RunningServer, api: Api, here: ServerCo
             if method == "GET":
                 continue
             answered = reader.request(method, path, json={})
+            if path == BY_KEY:
+                assert problem_of(answered)["code"] == "enrollment_key_refused"
+                continue
             assert answered.status_code == 403, f"{method} {path}: {answered.status_code}"
             if path.startswith("/v2/"):
                 assert answered.json()["errors"][0]["code"] == "DENIED"
