@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edge_agent.telemetry.http_requests import Answer, Head, Incoming
@@ -72,3 +72,18 @@ class Connection:
     def busy(self) -> bool:
         """True while no further request of it is looked at."""
         return self.answering or bool(self.output) or self.leaves_s is not None
+
+
+def who_makes_room(connections: Iterable[Connection], before_s: float, *, full: bool) -> list[Connection]:
+    """Those that said nothing since ``before_s`` and have to end; unless all places are taken (``full``), only holders of room.
+
+    All of those at once of which nobody knows whose they are: who opens such ones again and again has also filled the
+    kernel's backlog. Of the others the one longest silent.
+    """
+    silent = [
+        (since_s, known.fd, known)
+        for known in connections
+        if (since_s := known.waits_since_s) is not None and since_s <= before_s and (full or known.held)
+    ]
+    nameless = [known for _, _, known in silent if known.module is None]
+    return nameless or [known for _, _, known in sorted(silent)[:1]]

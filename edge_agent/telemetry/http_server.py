@@ -19,7 +19,7 @@ from typing import Protocol
 
 from edge_agent.errors import MessageRefused, TooManyConnections
 from edge_agent.telemetry.bodies import Bodies
-from edge_agent.telemetry.http_connection import Connection, Wanted
+from edge_agent.telemetry.http_connection import Connection, Wanted, who_makes_room
 from edge_agent.telemetry.http_requests import Answer, Head, refusal, written
 from hedgerow.clock import Clock
 
@@ -384,17 +384,7 @@ class HttpServer:
             self._make_room()
 
     def _make_room(self) -> None:
-        """One module must not keep all places, or all room for bodies, by saying nothing: who was silent for too long ends.
-
-        All of those at once of which nobody knows whose they are: who opens such ones again and again has also filled the
-        kernel's backlog. Of the others the one longest silent.
-        """
-        full, before_s = len(self._connections) >= CONNECTIONS_MAX, self._now_s - PATIENCE_S
-        silent = [
-            (since_s, known.fd, known)
-            for known in self._connections.values()
-            if (since_s := known.waits_since_s) is not None and since_s <= before_s and (full or known.held)
-        ]
-        nameless = [known for _, _, known in silent if known.module is None]
-        for known in nameless or [known for _, _, known in sorted(silent)[:1]]:
+        """One module must not keep all places, or all room for bodies, by saying nothing: who was silent for too long ends."""
+        full = len(self._connections) >= CONNECTIONS_MAX
+        for known in who_makes_room(self._connections.values(), self._now_s - PATIENCE_S, full=full):
             self._drop(known)
