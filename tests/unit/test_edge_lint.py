@@ -197,6 +197,12 @@ def test_good_routes_are_quiet_also_by_the_names_of_iot_edge() -> None:
     assert {one.level for one in lint(layered)} == {"note"}
 
 
+@pytest.mark.parametrize("place", ["/twinChangeNotifications", "/twinchangenotifications/*"])
+def test_changes_of_twins_are_a_place_that_messages_come_from(place: str) -> None:
+    routes = {"changes": f"FROM {place} INTO $upstream", "up": "FROM /messages/* INTO $upstream"}
+    assert [one.message for one in lint(manifest(routes=routes)) if "no messages at" in one.message] == []
+
+
 def test_the_deployments_of_the_tutorials() -> None:
     for path in sorted(FOLDER.glob("*.json")):
         found = lint_text(path.read_text(), path, variables={"MODULES.SampleModule": "a.b/c:1", "SITE": "x"})
